@@ -53,6 +53,7 @@ class Mark(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', ta
     exchange_ms: Instant
     contiguous_through: Annotated[int, Meta(ge=-1)]
     connected: bool
+    source: Source
 
 
 class End(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='end'):
