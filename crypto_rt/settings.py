@@ -45,6 +45,7 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "The bus. With no broker named, the runner starts one on loopback."
     broker: str = ''
+    topic_prefix: str = ''
     partitions: int = 2
     replication_factor: int = 1
     batch: int = 1000
