@@ -356,6 +356,7 @@ def application(
         auto_offset_reset='earliest',
         auto_create_topics=False,
         use_changelog_topics=False,
+        state_dir=f'{settings.data.directory}/state',
         commit_interval=1.0,
         loglevel='WARNING',
         consumer_extra_config={'session.timeout.ms': settings.kafka.session_timeout_ms,
