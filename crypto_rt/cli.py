@@ -261,9 +261,10 @@ def run_bench(args: argparse.Namespace) -> int:
     import benches
 
     there = sorted(m.name.removeprefix('bench_') for m in pkgutil.iter_modules(benches.__path__) if m.name.startswith('bench_'))
-    if unknown := set(args.names) - set(there):
-        raise ValueError(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(there)}")
-    figures = {name: importlib.import_module(f'benches.bench_{name}').bench() for name in args.names or there}
+    wanted = there if not args.names or args.names == ['all'] else args.names
+    if unknown := set(wanted) - set(there):
+        raise ValueError(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(there)}, all")
+    figures = {name: importlib.import_module(f'benches.bench_{name}').bench() for name in wanted}
     print(json.dumps({'ok': True, **figures}, indent=None if args.json else 2))
     return 0
 

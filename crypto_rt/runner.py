@@ -278,7 +278,7 @@ def watch(runner: Runner, child: Child) -> None:
     show(runner, child)
     os.close(child.output)
     del runner.children[name]
-    if runner.stopping or (code == 0 and (child.spec.once or name in runner.ended)):
+    if runner.stopping or (code == 0 and (child.spec.once or name in runner.ended or (child.spec.ends and runner.env.get('CRYPTO_RT_UNTIL_IDLE') == '1'))):
         runner.done[name] = code
     elif code == 2 or child.spec.once:
         runner.failure = f'{name} ended with code {code}; its last lines are above and in {runner.log_dir / name}.log'
