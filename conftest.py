@@ -85,11 +85,17 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    "Let nbval read cleaned notebooks: nbdev-clean removes execution counts, which nbval misses, and `eval: false` is not nbval's word."
+    """Let nbval read nbdev's notebooks.
+
+    nbdev-clean removes the execution counts without which nbval refuses an output; `eval: false` is no word of nbval's; and nbval runs
+    cells outside IPython's history, where a semicolon at the end does not silence a value, so `None` follows it.
+    """
     for item in items:
         if (cell := getattr(item, 'cell', None)) is None:
             continue
         if re.search(r'^#\|\s*eval:\s*false', cell.source, re.M):
             item.add_marker(pytest.mark.skip(reason='eval: false'))
-        elif cell.outputs:
+        if cell.outputs:
             cell.execution_count = cell.execution_count or 1
+        if cell.source.rstrip().endswith(';'):
+            cell.source += '\nNone'
