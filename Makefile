@@ -35,6 +35,7 @@ run: setup ## set up what is missing, then start everything; Ctrl-C stops it
 	@exec $(BIN)/crypto-rt up $(ARGS)
 
 setup: $(DONE)/lock $(DONE)/torch $(DONE)/core $(DONE)/kafka ## make .venv with all that is needed; nothing to do the second time
+	@:
 
 test: setup drift lint rust-test ## set up, then all tests; the last line is pytest's own
 	@echo '== notebooks'
