@@ -65,6 +65,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trees: int = 300
     embargo_candles: int = 10
     seed: int = 7
+    fee_bp: float = 40.0
+    runs_directory: str = 'runs'
 
 # %% ../nbs/01_settings.ipynb #17d80f40
 class Predictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
