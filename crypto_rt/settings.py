@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 # %% auto #0
-__all__ = ['SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Predictions', 'Api', 'Settings', 'check',
-           'settings_file', 'load_settings', 'to_env']
+__all__ = ['SECRETS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Predictions', 'Api', 'Settings',
+           'check', 'settings_file', 'load_settings', 'to_env']
 
 # %% ../nbs/01_settings.ipynb #e67c3a86
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +95,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     predictions: Predictions = Predictions()
     api: Api = Api()
 
+# %% ../nbs/01_settings.ipynb #0f07c1c7
+SECRETS = ('CRYPTO_RT_API_KEYS',)
+
 # %% ../nbs/01_settings.ipynb #0041b146
 SECTIONS = {field.name: field.type for field in msgspec.structs.fields(Settings)}
 
@@ -162,7 +165,7 @@ def load_settings(
             values.setdefault(section, {})[key] = _typed(section, key, text, path.name)
     for name, text in (os.environ if env is None else env).items():
         section, _, key = name.removeprefix('CRYPTO_RT_').lower().partition('_')
-        if name.startswith('CRYPTO_RT_') and section in SECTIONS:
+        if name.startswith('CRYPTO_RT_') and section in SECTIONS and name not in SECRETS:
             values[section][key] = _typed(section, key, text, name)
     for section, items in overrides.items():
         for key, value in items.items():
