@@ -85,7 +85,8 @@ def schema_of(
 
     schema = []
     for field in inspect.type_info(carries).fields:  # type: ignore[attr-defined]
-        kinds = [type(kind).__name__ for kind in getattr(field.type, 'types', (field.type,))]
+        inner = getattr(field.type, 'type', field.type)
+        kinds = [type(getattr(kind, 'type', kind)).__name__ for kind in getattr(inner, 'types', (inner,))]
         named = next(_TYPE_OF[kind] for kind in kinds if kind != 'NoneType')
         if field.name not in leave_out:
             schema.append(FeatureDef(field.name, named, 'NoneType' in kinds))  # type: ignore[arg-type]
