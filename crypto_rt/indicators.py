@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import bus
@@ -24,7 +24,7 @@ log = logging.getLogger('crypto_rt.indicators')
 __all__ = ['log', 'KEEP', 'INF', 'HLC', 'RETURNS', 'TREND', 'MOMENTUM', 'VOLATILITY', 'FLOW', 'SHAPE', 'TIME', 'FEATURE_SET',
            'FEATURES', 'FEATURE_NAMES', 'WARM_UP', 'HANDLES', 'WINDOW', 'ANCHOR', 'Row', 'row_of', 'Rows', 'Handle',
            'Feature', 'open_handle', 'place', 'handle_values', 'feature_values', 'Indicators', 'indicators_of',
-           'candles_before', 'merged', 'recent_candles', 'IndicatorStep', 'features_in', 'run_indicators']
+           'candles_before', 'merged', 'recent_candles', 'buried', 'IndicatorStep', 'features_in', 'run_indicators']
 
 # %% ../nbs/21_indicators.ipynb #c8aedd0b
 class Row(NamedTuple):
@@ -40,7 +40,7 @@ class Row(NamedTuple):
     trades: int | None
     vwap: float | None
 
-
+# %% ../nbs/21_indicators.ipynb #2b869253
 def row_of(
     candle: Candle,
 ) -> Row:
@@ -66,19 +66,16 @@ class Rows:
 
     def __init__(self) -> None:
         self.items: list[Row] = []
-        self.close: list[float] = []
-        self.squared: list[float] = []  # log return squared
-        self.ranged: list[float] = []  # log of high over low, squared
-        self.volume: list[float] = []
-        self.money: list[float] = []  # typical price times volume, negative when that price fell
         self.flat: list[int] = []
-        self.lists: tuple[list, ...] = (self.items, self.close, self.squared, self.ranged, self.volume, self.money, self.flat)
+        numbers: tuple[list[float], ...] = ([], [], [], [], [])
+        self.close, self.squared, self.ranged, self.volume, self.money = numbers  # squares of log returns, of log(high/low); see `_money`
+        self.lists: tuple[list, ...] = (self.items, self.flat, *numbers)
 
     def push(self, row: Row) -> None:
         "Append the next candle; let the oldest go when there are many."
         last = self.items[-1] if self.items else row
-        new = (row, row.close, math.log(row.close / last.close) ** 2, math.log(row.high / row.low) ** 2, row.volume, _money(row, last),
-               self.flat[-1] + 1 if self.flat and row.high == row.low == last.close else 0)  # fmt: skip
+        still = self.flat[-1] + 1 if self.flat and row.high == row.low == last.close else 0
+        new = row, still, row.close, math.log(row.close / last.close) ** 2, math.log(row.high / row.low) ** 2, row.volume, _money(row, last)
         for values, value in zip(self.lists, new, strict=True):
             values.append(value)
         if len(self.items) > KEEP + 500:
@@ -197,17 +194,18 @@ VOLATILITY = (
             lambda x: _root_mean(x.ranged, 20) / math.sqrt(4 * math.log(2))),
 )  # fmt: skip
 
-# %% ../nbs/21_indicators.ipynb #99bac1d6
-def _ratio(x: Rows, values: list[float | None]) -> float | None:
-    if None in values:
+# %% ../nbs/21_indicators.ipynb #6516f7c3
+def _ratio(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
         return None
-    total = math.fsum(values)
-    return values[-1] * len(values) / total if total else 0.0
+    total = math.fsum(known)
+    return known[-1] * len(known) / total if total else 0.0
 
 
 def _imbalance(x: Rows, period: int) -> float | None:
-    signed, total = [row.signed for row in x.items[-period:]], math.fsum(x.volume[-period:])
-    if None in signed:
+    signed, total = [row.signed for row in x.items[-period:] if row.signed is not None], math.fsum(x.volume[-period:])
+    if len(signed) < period:
         return None
     return math.fsum(signed) / total if total else 0.0
 
@@ -235,7 +233,7 @@ def _vwap_gap(x: Rows) -> float | None:
 
 # %% ../nbs/21_indicators.ipynb #d5cea2a0
 FLOW = (
-    Feature('volume_ratio_20', 'volume', 20, 0, 20, 0.0, 'bits', 'volume over its mean of 20', lambda x: _ratio(x, x.volume[-20:])),
+    Feature('volume_ratio_20', 'volume', 20, 0, 20, 0.0, 'bits', 'volume over its mean of 20', lambda x: _ratio(x.volume[-20:])),
     Feature('money_flow_14', 'volume', 15, 0, 100, 50.0, 'bits', 'share of money in rising candles (Quong, Soudack 1989)', _money_flow),
     Feature('chaikin_flow_20', 'volume', 20, -1, 1, 0.0, 'bits', 'volume weighted by where the candle closes (Chaikin)', _chaikin),
     Feature('vwap_gap', 'volume', 1, -1, INF, 0.0, 'bits', 'close over the volume-weighted price, less 1', _vwap_gap),
@@ -243,7 +241,7 @@ FLOW = (
     Feature('order_flow_imbalance_20', 'flow', 20, -1, 1, 0.0, 'bits', 'the same over 20 candles', lambda x: _imbalance(x, 20)),
     Feature('trade_intensity', 'flow', 2, 0, INF, 0.0, 'bits', 'trades per second', _per_second),
     Feature('trade_intensity_ratio_20', 'flow', 20, 0, 20, 0.0, 'bits', 'trades over their mean of 20',
-            lambda x: _ratio(x, [row.trades for row in x.items[-20:]])),
+            lambda x: _ratio([row.trades for row in x.items[-20:]])),
 )  # fmt: skip
 
 # %% ../nbs/21_indicators.ipynb #ade5af70
@@ -322,12 +320,13 @@ def handle_values(
     since_anchor: int,  # candles from the last anchor to the newest row
 ) -> list[Any]:  # for each of `HANDLES` a float, or a tuple where TA-Lib gives several
     "Take the newest row into each handle that is warm and return its value."
-    row, warm, values = rows.items[-1], len(rows.items), []
+    row, warm = rows.items[-1], len(rows.items)
+    values: list[Any] = []
     if since_anchor == 0:
         handles.clear()
     for place, (handle, warm_up, inputs) in enumerate(_HANDLES):
         if place in handles:
-            values.append(handles[place].update(*row[inputs]))
+            values.append(handles[place].update(*tuple(row)[inputs]))
         elif warm >= warm_up:
             handles[place] = open_handle(handle, rows, since_anchor)
             values.append(handles[place].value)
@@ -430,7 +429,7 @@ def candles_before(
     recent = [c for c in tail if (c.symbol, c.interval_seconds) == (symbol, interval_seconds) and c.start_ms < before_ms]
     return merged([*stored, *recent])[-last:]
 
-
+# %% ../nbs/21_indicators.ipynb #c3d151f1
 def merged(
     candles: Iterable[Candle],  # of one symbol and interval, any order
 ) -> list[Candle]:  # ascending, one for each start
@@ -455,6 +454,16 @@ def recent_candles(
             log.debug('candles/%s/%s does not decode', message.partition, message.offset)
     return found
 
+# %% ../nbs/21_indicators.ipynb #8d12207c
+def buried(
+    service: str,
+    message: Received,
+    reason: str,
+) -> Out:
+    "Return what keeps an unusable message aside."
+    place = f'{service}/{message.topic}/{message.partition}/{message.offset}'
+    return bus.Out('dead_letters', message.key, encode(dead_letter(message.topic, message.value, reason, place)))
+
 # %% ../nbs/21_indicators.ipynb #10fbca05
 class IndicatorStep:
     "Candles in, features out; see `bus.Step`."
@@ -476,7 +485,7 @@ class IndicatorStep:
                 features = features_in(self.states[m.partition], decode('candles', m.value), self.history)
             except ValueError as error:
                 self.counts['dead_letters'] += 1
-                yield bus.Out('dead_letters', m.key, encode(dead_letter(m.topic, m.value, str(error), f'indicators/{m.topic}/{m.partition}/{m.offset}')))
+                yield buried('indicators', m, str(error))
                 continue
             if features:
                 self.counts['features'] += 1
@@ -485,7 +494,7 @@ class IndicatorStep:
     def open_from(self, topic: str, partition: int) -> int | None:
         return None
 
-
+# %% ../nbs/21_indicators.ipynb #a8700317
 def features_in(states: dict[tuple[str, int], Indicators], candle: Candle, history: Callable) -> TechnicalIndicators | None:
     "Return the candle's features; a state that is not there yet starts from `history`."
     key = candle.symbol, candle.interval_seconds
