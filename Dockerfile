@@ -13,11 +13,11 @@ RUN uv pip install --require-hashes --no-deps -r requirements.lock \
 COPY pyproject.toml README.md LICENSE ./
 COPY rust rust
 COPY crypto_rt crypto_rt
-# No cargo in this image: maturin's own way of getting one is puccinialin, and the editable install keeps settings.ini and ops/ beside the package.
-RUN uv pip install puccinialin \
- && uv pip install --no-deps --no-build-isolation -e . \
- && uv pip uninstall puccinialin \
- && rm -rf rust/target
+# There is no cargo in this image: puccinialin fetches one, as maturin itself would. The editable install keeps settings.ini and ops/ beside the package.
+ENV CARGO_HOME=/tmp/rust/cargo RUSTUP_HOME=/tmp/rust/rustup
+RUN uv run --isolated --no-project --with puccinialin python -m puccinialin --location /tmp/rust \
+ && PATH=$CARGO_HOME/bin:$PATH uv pip install --no-deps --no-build-isolation -e . \
+ && rm -rf rust/target /tmp/rust
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --create-home crypto-rt \

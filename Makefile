@@ -14,7 +14,8 @@ export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export GIT_PYTHON_REFRESH := quiet
 
-# Where no cargo is installed, one is put into .venv/rust by puccinialin, which is what maturin itself would use.
+# Where no cargo is installed, one is put into .venv/rust by puccinialin, which is what maturin itself would use
+# (run apart from .venv: it asks for an older filelock than the lock has).
 ifeq ($(shell command -v cargo),)
 export CARGO_HOME := $(CURDIR)/.venv/rust/cargo
 export RUSTUP_HOME := $(CURDIR)/.venv/rust/rustup
@@ -79,8 +80,7 @@ $(DONE)/torch: torch.txt $(DONE)/lock
 
 $(DONE)/rust: | $(DONE)/lock
 	@echo '== a Rust toolchain, for there is no cargo here'
-	@$(UV) pip install -q puccinialin
-	@$(BIN)/python -m puccinialin --location .venv/rust >/dev/null
+	@$(UV) run -q --isolated --no-project --with puccinialin python -m puccinialin --location .venv/rust >/dev/null
 	@touch $@
 
 $(DONE)/core: pyproject.toml rust/Cargo.toml $(wildcard rust/Cargo.lock rust/src/*.rs) $(RUST) | $(DONE)/lock
