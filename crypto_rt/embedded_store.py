@@ -356,6 +356,12 @@ class EmbeddedGroup:
         "Return rows with start_time <= event time < end_time, sorted by identity."
         return read_frame(self, start_time, end_time, as_of, all_revisions, equal or {})
 
+    def entities(self) -> list[tuple[Any, ...]]:
+        "Return the primary keys that have rows, sorted."
+        with self.database.transaction('DEFERRED') as db:
+            names = quoted(self.definition.primary_key)
+            return db.execute(f'SELECT {names} FROM "{self.table}_online" ORDER BY {names}').fetchall()
+
     def select(self, names: Sequence[str]) -> Query:
         "Return a query of these columns; `KeyError` that names an unknown one."
         condition(self.definition, dict.fromkeys(names))
@@ -436,24 +442,25 @@ def segments_of(db: sqlite3.Connection, group: EmbeddedGroup, equal: Mapping[str
 
 # %% ../nbs/41_embedded_store.ipynb #81625267
 def history_rows(group: EmbeddedGroup, equal: Mapping[str, Any], before_ms: int | None, since_ms: int | None, last: int) -> list[tuple[Any, ...]]:
-    "Return the newest `last` events of one key, latest revision of each, oldest first."
+    "Return the newest `last` events of a selection, latest revision of each, oldest first."
     definition, (where, values) = group.definition, condition(group.definition, equal, since_ms, before_ms)
-    time_, names = quoted([definition.event_time]), quoted(definition.names)
-    at, revision = definition.names.index(definition.event_time), definition.names.index(definition.revision)
+    names, time_ = quoted(definition.names), quoted([definition.event_time])
+    keys = [definition.names.index(name) for name in (definition.event_time, *definition.primary_key)]
+    revision = definition.names.index(definition.revision)
     with group.database.transaction('DEFERRED') as db:
         hot = db.execute(f'SELECT {names}, max({quoted([definition.revision])}) FROM "{group.table}_hot" WHERE {where} '
-                         f'GROUP BY {time_} ORDER BY {time_} DESC LIMIT ?', (*values, last)).fetchall()  # fmt: skip
+                         f'GROUP BY {quoted(definition.primary_key)}, {time_} ORDER BY {time_} DESC LIMIT ?', (*values, last)).fetchall()  # fmt: skip
         listed = segments_of(db, group, equal, since_ms, before_ms)
-    best = {row[at]: ((row[revision], 1 << 60), row[:-1]) for row in hot}
+    best = {tuple(row[k] for k in keys): ((row[revision], 1 << 60), row[:-1]) for row in hot}
     for segment in sorted(listed, key=lambda s: (-s.last_ms, -s.seq)):
-        if len(best) >= last and segment.last_ms < sorted(best, reverse=True)[last - 1]:
+        if len(best) >= last and segment.last_ms < sorted(best, reverse=True)[last - 1][0]:
             break
         for row in segment_rows(group, segment, equal, since_ms, before_ms, last):
-            rank = (row[revision], segment.seq)
-            if row[at] not in best or rank > best[row[at]][0]:
-                best[row[at]] = rank, row
+            key, rank = tuple(row[k] for k in keys), (row[revision], segment.seq)
+            if key not in best or rank > best[key][0]:
+                best[key] = rank, row
     flags = [place for place, f in enumerate(definition.schema) if f.type == 'boolean']
-    return [_with_booleans(best[start][1], flags) for start in sorted(best)[-last:]]
+    return [_with_booleans(best[key][1], flags) for key in sorted(best)[-last:]]
 
 # %% ../nbs/41_embedded_store.ipynb #d0c68d20
 def _with_booleans(row: tuple[Any, ...], places: list[int]) -> tuple[Any, ...]:
