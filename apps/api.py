@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps import dashboard as pages
-from apps.stream import CHANNELS, TOPICS, Client, Heard, Hub, hear
+from apps.stream import CHANNELS, TOPICS, Client, Heard, Hub, hear, place
 from crypto_rt.messages import Candle, Prediction, TechnicalIndicators
 from crypto_rt.settings import Settings
 from crypto_rt.times import now_ms
@@ -79,6 +79,7 @@ class AskPredictions(Ask):
     """Predictions of one symbol or of all."""
 
     symbol: SymbolText | None = None
+    interval: Annotated[int | None, Field(ge=1, le=7 * 86400, description='seconds; left out: the one of the settings')] = None
 
 
 class AskSymbol(BaseModel):
@@ -123,7 +124,7 @@ def origin_allowed(origin: str | None, host: str | None) -> bool:
 
 
 class History:
-    """Candles of the feature store, read in one thread of its own."""
+    """What the feature store holds, read in one thread of its own and never written."""
 
     def __init__(self, settings: Settings, store: Any = None) -> None:
         self.settings, self.store = settings, store
@@ -132,24 +133,24 @@ class History:
     def _open(self) -> Any:
         from crypto_rt import feature_store
 
-        if self.store is None:
-            if not Path(feature_store.store_dir(self.settings)).is_dir():
-                return None
+        if self.store is None and Path(feature_store.store_dir(self.settings)).is_dir():
             self.store = feature_store.open_feature_store(self.settings)
         return self.store
 
-    def _candles(self, symbol: str, interval_seconds: int, until: int | None, limit: int) -> list[Candle]:
-        from crypto_rt.feature_store import candle_history
+    def _rows(self, group: str, symbol: str, interval_seconds: int, ask: Ask) -> list[Any]:
+        from crypto_rt.feature_store import GROUPS
 
         store = self._open()
-        return [] if store is None else list(candle_history(store, symbol, interval_seconds, before_ms=until, last=limit))
+        found = store and store.get_feature_group(group, GROUPS[group].version)
+        equal = {'symbol': symbol, 'interval_seconds': interval_seconds}
+        return found.history(equal, before_ms=ask.until, since_ms=ask.since, last=ask.limit) if found else []
 
-    async def candles(self, symbol: str, interval_seconds: int, until: int | None, limit: int) -> list[Candle]:
-        """Return up to `limit` final candles before `until`, oldest first; none while there is no store yet."""
+    async def rows(self, group: str, symbol: str, interval_seconds: int, ask: Ask) -> list[Any]:
+        """Return the newest messages of a feature group that were asked for; none while there is no store yet."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.thread, self._candles, symbol, interval_seconds, until, limit)
+            return await asyncio.get_running_loop().run_in_executor(self.thread, self._rows, group, symbol, interval_seconds, ask)
         except Exception as error:  # whatever a backend raises, the stream goes on without the past
-            log.warning('%s: the store cannot be read: %s', symbol, error)
+            log.warning('%s: %s cannot be read from the store: %s', symbol, group, error)
             return []
 
     async def unreadable(self) -> str:
@@ -165,13 +166,14 @@ class History:
         self.thread.shutdown(wait=False, cancel_futures=True)
 
 
-def merged(stored: Iterable[Candle], heard: Iterable[Candle]) -> list[Candle]:
-    """Return candles of both, the highest revision of each start, oldest first."""
-    rows: dict[int, Candle] = {}
-    for candle in (*stored, *heard):
-        if candle.start_ms not in rows or candle.revision >= rows[candle.start_ms].revision:
-            rows[candle.start_ms] = candle
-    return [rows[start] for start in sorted(rows)]
+def merged(stored: Iterable[Any], heard: Iterable[Any]) -> list[Any]:
+    """Return messages of both, the highest revision of each identity, oldest first."""
+    rows: dict[tuple[Any, ...], Any] = {}
+    for row in (*stored, *heard):
+        key = place(row)
+        if key not in rows or row.revision >= rows[key].revision:
+            rows[key] = row
+    return [rows[key] for key in sorted(rows)]
 
 
 # --- the present
@@ -483,7 +485,6 @@ def create_app(
     app = FastAPI(title='crypto-rt', version='1', lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
     page = Page(hub, app, dashboard)
     app.state.hub, app.state.page = hub, page
-    series = {'responses': answers('candles', Candle)}
 
     @app.get('/v1/health', summary='The process answers')
     async def health() -> Response:
@@ -504,27 +505,27 @@ def create_app(
         data = settings.data
         return packed({'interval_seconds': data.interval_seconds, 'horizon_seconds': data.horizon_seconds, 'symbols': [row(s) for s in hub.symbols]})
 
-    @app.get('/v1/candles', summary='Final candles, oldest first, the highest revision of each', **series)  # type: ignore[arg-type]
-    async def candles(ask: Annotated[AskSeries, Query()]) -> Response:
+    async def series(group: str, ask: Ask, symbol: str, interval: int | None) -> list[Any]:
         ask.check()
+        seconds = interval or settings.data.interval_seconds
+        heard = [row for row in hub.recent.structs(group, symbol) if row.interval_seconds == seconds]
+        return within(merged(await history.rows(group, symbol, seconds, ask), heard), ask)
+
+    @app.get('/v1/candles', summary='Final candles, oldest first, the highest revision of each', responses=answers('candles', Candle))
+    async def candles(ask: Annotated[AskSeries, Query()]) -> Response:
         symbol, interval = known_symbol(ask.symbol, hub.symbols), ask.interval or settings.data.interval_seconds
-        stored = await history.candles(symbol, interval, ask.until, ask.limit)
-        heard = [c for c in hub.recent.structs('candles', symbol) if c.interval_seconds == interval]
-        return packed({'symbol': symbol, 'interval_seconds': interval, 'candles': within(merged(stored, heard), ask)})
+        return packed({'symbol': symbol, 'interval_seconds': interval, 'candles': await series('candles', ask, symbol, interval)})
 
     @app.get('/v1/indicators', summary='Features of final candles, oldest first', responses=answers('indicators', TechnicalIndicators))
     async def indicators(ask: Annotated[AskSeries, Query()]) -> Response:
-        ask.check()
         symbol, interval = known_symbol(ask.symbol, hub.symbols), ask.interval or settings.data.interval_seconds
-        rows = [row for row in hub.recent.structs('technical_indicators', symbol) if row.interval_seconds == interval]
-        return packed({'symbol': symbol, 'interval_seconds': interval, 'indicators': within(rows, ask)})
+        return packed({'symbol': symbol, 'interval_seconds': interval, 'indicators': await series('technical_indicators', ask, symbol, interval)})
 
     @app.get('/v1/predictions', summary='Predictions, oldest first', responses=answers('predictions', Prediction))
     async def predictions(ask: Annotated[AskPredictions, Query()]) -> Response:
-        ask.check()
         wanted = [known_symbol(ask.symbol, hub.symbols)] if ask.symbol else hub.symbols
-        rows = sorted((p for s in wanted for p in hub.recent.structs('predictions', s)), key=lambda p: (p.start_ms, p.symbol))
-        return packed({'predictions': within(rows, ask)})
+        rows = [row for symbol in wanted for row in await series('predictions', ask, symbol, ask.interval)]
+        return packed({'predictions': within(sorted(rows, key=lambda p: (p.start_ms, p.symbol)), ask)})
 
     @app.get('/v1/predictions/latest', summary='The newest prediction of each symbol', responses=answers('predictions', Prediction))
     async def latest(ask: Annotated[AskSymbol, Query()]) -> Response:
@@ -613,7 +614,10 @@ async def serve_stream(websocket: WebSocket, hub: Hub) -> None:
         hub.clients.discard(client)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # a connection that broke while it was written to needs no word
     if client.too_slow.is_set():
         hub.evicted += 1
         log.info('a websocket client was dropped: %s messages waited', len(client.waiting))
