@@ -268,3 +268,18 @@ def test_dockerfile_copies_what_is_there_and_pins_what_it_takes() -> None:
 def test_uv_is_one_version() -> None:
     found = {word for name in ('Makefile', 'Dockerfile') for word in re.findall(r'(?:uv==|UV_VERSION := )([0-9.]+)', (ROOT / name).read_text())}
     assert len(found) == 1, found
+
+
+# --- the documents
+
+
+@pytest.mark.parametrize('page', [file for file in files() if file.suffix == '.md'], ids=lambda file: str(file.relative_to(ROOT)))
+def test_links_of_a_document_lead_somewhere(page: Path) -> None:
+    links = [link for link in re.findall(r'\]\(([^)#\s]+)', page.read_text(encoding='utf-8')) if '://' not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_documents_name_settings_that_exist() -> None:
+    for page in (ROOT / 'docs').glob('*.md'):
+        for section, key in re.findall(r'`\[(\w+)\] (\w+)', page.read_text(encoding='utf-8')):
+            assert key in SECTIONS[section].__struct_fields__, f'{page.name}: [{section}] {key}'
