@@ -426,6 +426,7 @@ def candles_before(
 
     store = feature_store.open_feature_store(settings)
     stored = feature_store.candle_history(store, symbol, interval_seconds, before_ms=before_ms, last=last)
+    store.close()
     recent = [c for c in tail if (c.symbol, c.interval_seconds) == (symbol, interval_seconds) and c.start_ms < before_ms]
     return merged([*stored, *recent])[-last:]
 
