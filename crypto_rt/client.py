@@ -162,10 +162,11 @@ def wait_after(
 class Asker:
     "Asks a REST interface at its own pace; safe to use from several threads."
 
-    def __init__(self, settings: Settings, transport: Any = None, sleep: Callable[[float], None] = time.sleep):
+    def __init__(self, settings: Settings, transport: Any = None, sleep: Callable[[float], Any] | None = None):
         import httpx
 
-        self.settings, self.url, self.sleep = settings, settings.exchange.rest_url.rstrip('/'), sleep
+        self.closed = threading.Event()
+        self.settings, self.url, self.sleep = settings, settings.exchange.rest_url.rstrip('/'), sleep or self.closed.wait
         self.pause = 0.0 if is_local(self.url) else settings.exchange.rest_pause_seconds
         self.http = httpx.Client(timeout=settings.exchange.rest_timeout_seconds, transport=transport, trust_env=not is_local(self.url),
                                  headers={'User-Agent': 'crypto-rt'})  # fmt: skip
@@ -189,9 +190,15 @@ class Asker:
                 return parse(once(self, call, ({'pair': pair} if pair else {}) | params))
             except ConnectionError as error:
                 reason, header = str(error), getattr(error, 'retry_after', None)
+            if self.closed.is_set():
+                break
             if failures < ATTEMPTS:
                 self.sleep(wait_after(reason, header, failures, first, time.time()))
-        raise ConnectionError(f'{self.url}/public/{call} failed {ATTEMPTS} times, lastly with {reason}; check [exchange] rest_url and the network')
+        raise ConnectionError(f'{self.url}/public/{call} failed {failures} times, lastly with {reason}; check [exchange] rest_url and the network')
+
+    def close(self) -> None:
+        "End all waits, from any thread: a call that waits gives up."
+        self.closed.set()
 
 # %% ../nbs/11_client.ipynb #df748a8d
 def once(
@@ -219,7 +226,7 @@ def once(
 class Rest:
     "Kraken's public REST calls."
 
-    def __init__(self, settings: Settings, transport: Any = None, sleep: Callable[[float], None] = time.sleep):
+    def __init__(self, settings: Settings, transport: Any = None, sleep: Callable[[float], Any] | None = None):
         self.settings, self.asker = settings, Asker(settings, transport, sleep)
 
     def asset_pairs(self) -> dict[str, dict[str, Any]]:

@@ -103,8 +103,8 @@ class _Item(Struct):
     price: Decimal
     qty: Decimal
     side: Literal['buy', 'sell']
-    ord_type: Literal['limit', 'market']
     timestamp: str
+    ord_type: Literal['limit', 'market', ''] = ''
 
 
 class _TradeFrame(Struct):
