@@ -263,7 +263,7 @@ async def heartbeats(hub: Hub, seconds: float) -> None:
 
 
 class Keys:
-    """Lets requests through that carry one of our keys: `X-API-Key`, `?key=`, or the cookie that the latter leaves behind."""
+    """Lets requests through that carry one of our keys: `X-API-Key`, a bearer token, `?key=`, or the cookie that the last leaves behind."""
 
     OPEN = ('/v1/health',)
 
@@ -280,7 +280,8 @@ class Keys:
             return await self.app(scope, receive, send)
         asked = Request({**scope, 'type': 'http'})
         in_query = asked.query_params.get('key', '')
-        given = (asked.headers.get('x-api-key', ''), in_query, asked.cookies.get('crypto_rt_key', ''))
+        bearer = asked.headers.get('authorization', '').removeprefix('Bearer ')
+        given = (asked.headers.get('x-api-key', ''), bearer, in_query, asked.cookies.get('crypto_rt_key', ''))
         if not any(self.good(key) for key in given if key):
             if scope['type'] == 'websocket':
                 return await send({'type': 'websocket.close', 'code': REFUSED, 'reason': 'an API key is required'})

@@ -55,6 +55,18 @@ def test_expression_asks_for_what_the_api_exports(expression: str, exported: dic
         assert set(re.findall(r'(\w+)\s*[=!]', labels)) <= exported[name]
 
 
+def test_prometheus_is_let_in_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    "prometheus.yml sends the key of a secret as a bearer token; compose gives the same key to the API."
+    scrape = yaml.safe_load((OPS / 'prometheus' / 'prometheus.yml').read_text())['scrape_configs'][0]
+    secrets = yaml.safe_load((OPS.parent / 'docker-compose.yml').read_text())['secrets']
+    assert Path(scrape['authorization']['credentials_file']).name in secrets
+    monkeypatch.setenv('CRYPTO_RT_API_KEYS', 'for-people,for-prometheus')
+    with TestClient(create_app(Settings(), source=iter([]))) as client:
+        assert client.get('/metrics', headers={'Authorization': 'Bearer for-prometheus'}).status_code == 200
+        assert client.get('/metrics', headers={'Authorization': 'Bearer other'}).status_code == 401
+        assert client.get('/metrics').status_code == 401
+
+
 def test_every_alert_says_what_where_and_how_urgent() -> None:
     assert all(rule['labels']['severity'] in ('page', 'ticket') and {'summary', 'look'} <= set(rule['annotations']) for rule in rules())
 
