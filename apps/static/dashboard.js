@@ -6,6 +6,7 @@
   const state = (window.__cryptoRt = {
     symbol: null, symbols: [], interval: 60, bars: 0, lastBar: null, updates: 0, seq: null, epoch: null,
     connection: 'connecting', reconnects: 0, gaps: 0, prediction: null, pulse: null, ready: false,
+    drop: () => socket && socket.close(), // for trying out what a lost connection does
   });
   let candles = new Map(); // start_ms -> {candle, final}
   let predictions = new Map(); // start_ms -> prediction
@@ -43,7 +44,7 @@
     document.documentElement.dataset.crtTheme = name;
     document.documentElement.classList.toggle('dark', name === 'dark');
     if (document.body) document.body.classList.toggle('dark', name === 'dark');
-    text('theme', name === 'dark' ? 'Light' : 'Dark');
+    text('theme', name === 'dark' ? '☀' : '☾');
     if (chart) { paintChart(); redraw(); }
   }
   const wantedTheme = () => store.get('crt-theme') || (system.matches ? 'dark' : 'light');
