@@ -29,7 +29,7 @@ log = logging.getLogger('crypto_rt.registry')
 
 # %% auto #0
 __all__ = ['log', 'BASIS_POINT', 'ABOUT', 'model_name', 'database', 'Model', 'champion_version', 'load', 'champion', 'register',
-           'promotions', 'champions_before', 'promote', 'rollback', 'models']
+           'attach', 'promotions', 'champions_before', 'promote', 'rollback', 'models']
 
 # %% ../nbs/53_registry.ipynb #ae1b7774
 def model_name(
@@ -191,14 +191,25 @@ def register(
         for file, text in (reports or {}).items():
             mlflow.log_text(text, file)
         needs = [f'{package}=={xgboost.__version__}']
-        stored = mlflow.xgboost.log_model(booster, name='model', model_format='ubj', pip_requirements=needs, registered_model_name=name)
-    version = str(stored.registered_model_version)
+        stored = mlflow.xgboost.log_model(booster, name='model', model_format='ubj', pip_requirements=needs)
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    version = str(client.create_model_version(name, stored.model_uri, run.info.run_id).version)
     shown = {'digest': digest, **tags, **{f'figure.{key}': value for key, value in figures.items()}}
     for key, value in shown.items():
         client.set_model_version_tag(name, version, key, str(value))
     client.set_registered_model_alias(name, 'challenger', version)
     log.info('%s: version %s registered as challenger, digest %s', name, version, digest[:12])
     return version, run.info.run_id
+
+# %% ../nbs/53_registry.ipynb #d0daed08
+def attach(
+    settings: Settings,
+    run_id: str,  # of MLflow, as `register` returns it
+    file: Path | str,
+) -> None:
+    "Keep a file, such as the executed notebook, beside the model's run."
+    _client(settings).log_artifact(run_id, str(file))
 
 # %% ../nbs/53_registry.ipynb #910cfddc
 def promotions(
