@@ -99,12 +99,12 @@ TradeItem = tuple[str, int, str, str, str, str, int]  # symbol, trade_id, price,
 
 class _Item(Struct):
     symbol: Annotated[str, Meta(pattern=r'^[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}$')]
-    trade_id: Annotated[int, Meta(ge=0)]
-    price: Decimal
-    qty: Decimal
+    trade_id: Annotated[int, Meta(ge=0, lt=2**63)]
+    price: msgspec.Raw
+    qty: msgspec.Raw
     side: Literal['buy', 'sell']
     timestamp: str
-    ord_type: Literal['limit', 'market', ''] = ''
+    ord_type: Literal['limit', 'market'] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _TradeFrame(Struct):
@@ -126,10 +126,11 @@ def decode_trade_frame_python(
         raise ValueError(f'trade frame: {error}') from None
     trades = []
     for item in items:
-        price, quantity = plain_decimal(item.price), plain_decimal(item.qty)
+        price, quantity = plain_decimal(bytes(item.price).decode()), plain_decimal(bytes(item.qty).decode())
         if price == '0' or quantity == '0':
             raise ValueError(f'trade frame: price and quantity must be positive, were {price} and {quantity} in trade {item.trade_id}')
-        trades.append((item.symbol, item.trade_id, price, quantity, item.side, item.ord_type, rfc3339_ms(item.timestamp)))
+        order_type = item.ord_type or ''
+        trades.append((item.symbol, item.trade_id, price, quantity, item.side, order_type, rfc3339_ms(item.timestamp)))
     return trades
 
 

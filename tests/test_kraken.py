@@ -99,7 +99,8 @@ GOOD = b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"
 @pytest.mark.parametrize(
     ('old', 'new'),
     [
-        (b'1.5', b'0'), (b'1.5', b'-1'), (b'1.5', b'NaN'), (b'1.5', b'"x"'), (b'1.5', b'1e-13'), (b'1.5', b'1e30'), (b'1.5', b'null'), (b'1.5', b'01'),
+        (b'1.5', b'0'), (b'1.5', b'-1'), (b'1.5', b'NaN'), (b'1.5', b'"x"'), (b'1.5', b'1e-13'), (b'1.5', b'1e30'), (b'1.5', b'null'), (b'1.5', b'01'), (b'1.5', b'"1.5"'), (b'1.5', b'true'),
+        (b'"limit"', b'""'), (b'"limit"', b'null'), (b':7,', b':9223372036854775808,'),
         (b'"qty":2', b'"qty":0'), (b'"buy"', b'"hold"'), (b'"limit"', b'7'), (b':7,', b':-7,'), (b':7,', b':7.5,'), (b':7,', b':"7",'),
         (b'BTC/USD', b'BTCUSD'), (b'2026-09-25T17:48:26.844359Z', b'yesterday'), (b'2026-09-25', b'1970-09-25'), (b'T17', b'T25'),
         (b'"trade_id":7,', b''), (b'update', b'upset'), (b']}', b']'), (b']}', b']}x'),
