@@ -279,3 +279,22 @@ def test_real_candles_agree_with_batch(shared):
     "BTC-USDT 1m of 2024 has no hole, so TA-Lib can run over all of it."
     candles = real_candles(next((shared / 'data/canonical/candles').glob('BTC-USDT_1m_*.parquet')))
     assert check_batch(candles) <= 1e-9
+
+
+def test_warm_start_from_the_store_and_the_topic(tmp_path):
+    "What the store has, and what only the topic has yet, together make a restart exact."
+    from crypto_rt.feature_store import open_feature_store, open_group
+    from crypto_rt.settings import Data, Settings
+
+    candles, vectors = _wild()
+    config = Settings(data=Data(directory=str(tmp_path)))
+    assert ind.candles_before(config, 'BTC/USD', 60, candles[0].start_ms) == []
+    store = open_feature_store(config)
+    group = open_group(store, 'candles')
+    group.insert(candles[:2400])
+    group.flush()
+    store.close()
+    found = ind.candles_before(config, 'BTC/USD', 60, candles[2500].start_ms, candles[2300:])
+    assert found == candles[1000:2500]
+    again = Indicators('BTC/USD', 60, found)
+    assert [again.update(c) for c in candles[2500:2600]] == vectors[2500:2600]
