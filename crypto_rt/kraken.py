@@ -99,7 +99,7 @@ TradeItem = tuple[str, int, str, str, str, str, int]  # symbol, trade_id, price,
 
 class _Item(Struct):
     symbol: Annotated[str, Meta(pattern=r'^[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}$')]
-    trade_id: Annotated[int, Meta(ge=0, lt=2**63)]
+    trade_id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     price: msgspec.Raw
     qty: msgspec.Raw
     side: Literal['buy', 'sell']
