@@ -36,7 +36,6 @@ from apps import dashboard as pages
 from apps.stream import CHANNELS, TOPICS, Client, Heard, Hub, hear, place
 from crypto_rt.messages import Candle, Prediction, TechnicalIndicators
 from crypto_rt.settings import Settings
-from crypto_rt.times import now_ms
 
 log = logging.getLogger('crypto_rt.api')
 STATIC = Path(__file__).with_name('static')
@@ -240,7 +239,7 @@ class Reader:
 
     def take(self, batch: Batch, publish: bool, done: threading.Event) -> None:
         """Give a batch to the hub; runs on the loop."""
-        self.hub.last_poll_ms, self.hub.bus_error = now_ms(), ''
+        self.hub.bus_error = ''
         try:
             self.hub.take(batch, publish)
         finally:
@@ -257,6 +256,19 @@ async def heartbeats(hub: Hub, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
         hub.beat()
+
+
+async def watch_broker(hub: Hub, seconds: float) -> None:
+    """Ask the broker for ever whether it is there: a consumer that hears nothing cannot tell silence from a dead broker."""
+    from crypto_rt import bus
+
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await asyncio.to_thread(bus.wait_for_broker, hub.settings, 2.0)
+            hub.broker_error = ''
+        except Exception as error:
+            hub.broker_error = str(error)
 
 
 # --- keys
@@ -402,7 +414,7 @@ class HubMetrics:
         yield CounterMetricFamily('crypto_rt_api_evicted_clients', 'Websockets dropped because they were too slow', value=hub.evicted)
         yield GaugeMetricFamily('crypto_rt_api_stream_seq', 'Number of the last stream message', value=hub.seq)
         yield GaugeMetricFamily('crypto_rt_api_clock_seconds', 'Greatest event time heard', value=hub.clock_ms() / 1000)
-        yield GaugeMetricFamily('crypto_rt_api_bus_connected', '1 while the bus can be read', value=float(not hub.bus_error))
+        yield GaugeMetricFamily('crypto_rt_api_bus_connected', '1 while the bus can be read', value=float(hub.bus == 'connected'))
 
 
 class Timed:
@@ -470,14 +482,17 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        reader, beats = Reader(hub, source), asyncio.create_task(heartbeats(hub, heartbeat_seconds))
+        reader, tasks = Reader(hub, source), [asyncio.create_task(heartbeats(hub, heartbeat_seconds))]
+        if source is None:
+            tasks.append(asyncio.create_task(watch_broker(hub, 2 * heartbeat_seconds)))
         if dashboard and os.environ.get('CRYPTO_RT_UNTIL_IDLE') != '1':
             asyncio.get_running_loop().call_later(8.0, page.begin)
         try:
             yield
         finally:
             reader.stop.set()
-            beats.cancel()
+            for task in tasks:
+                task.cancel()
             history.close()
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(page.stack.aclose(), 1.0)
@@ -493,8 +508,7 @@ def create_app(
 
     @app.get('/v1/ready', summary='The broker and the store can be read', responses={503: {'description': 'not yet; detail says why'}})
     async def ready() -> Response:
-        silent = now_ms() - hub.last_poll_ms > 5000 and source is None
-        why = [w for w in (hub.bus_error or ('the bus has been silent for 5 s' if silent else ''), await history.unreadable()) if w]
+        why = [w for w in (hub.bus.removeprefix('connected'), await history.unreadable()) if w]
         return packed({'detail': '; '.join(why)}, 503) if why else packed({'status': 'ready'})
 
     @app.get('/v1/symbols', summary='What is watched, and its last price')

@@ -150,8 +150,8 @@ class Hub:
         self.services: dict[str, ServiceEvent] = {}
         self.last_dead_letter: DeadLetter | None = None
         self.evicted = 0
-        self.last_poll_ms = 0
-        self.bus_error = 'not connected yet'
+        self.bus_error = 'not connected yet'  # of the reader
+        self.broker_error = ''  # of the one who looks after the broker
         self.extra: dict[str, Any] = {}
         self.beat()
 
@@ -159,6 +159,11 @@ class Hub:
     def symbols(self) -> list[str]:
         """The symbols of the settings, then others that came over the bus."""
         return list(dict.fromkeys([*self.settings.data.symbols, *(symbol for _, symbol in self.recent.rows)]))
+
+    @property
+    def bus(self) -> str:
+        """`connected`, or what is wrong."""
+        return self.broker_error or self.bus_error or 'connected'
 
     # --- in
 
@@ -212,7 +217,7 @@ class Hub:
             'at_ms': now_ms(),
             'source': self.source,
             'clock_ms': self.clock_ms(),
-            'bus': self.bus_error or 'connected',
+            'bus': self.bus,
             'dead_letters': self.heard['dead_letters'],
             'undecodable': sum(self.undecodable.values()),
             'clients': len(self.clients),
@@ -264,7 +269,7 @@ class Hub:
             'now_ms': now,
             'clock_ms': clock or None,
             'lag_ms': now - clock if clock and self.source == 'live' else None,
-            'bus': self.bus_error or 'connected',
+            'bus': self.bus,
             'messages': {topic: self.heard[topic] for topic in TOPICS},
             'silent_ms': {topic: now - at for topic, at in self.last_heard_ms.items()},
             'undecodable': dict(self.undecodable),

@@ -174,12 +174,14 @@
     const newest = state.lastBar ? state.lastBar.start_ms : 0;
     candles.set(start, { candle, final });
     if (start >= newest) state.lastBar = candle;
+    const crowded = candles.size > 4000;
+    if (crowded) sorted().slice(0, 2000).forEach((old) => { candles.delete(old); predictions.delete(old); });
     state.updates += 1;
     state.eventMs = Math.max(state.eventMs || 0, candle.as_of_ms || candle.end_ms);
     state.bars = candles.size;
     if (!buffer) {
       const row = candles.get(start), step = state.interval * 1000;
-      if (fresh && newest && (start < newest || start - newest > step)) redraw();
+      if (crowded || (fresh && newest && (start < newest || start - newest > step))) redraw();
       else { price.update(point(row), start < newest); volume.update(volumePoint(row), start < newest); if (fresh) drawForecast(); if (candle.revision > 0) drawMarkers(); }
       summarySoon();
     }
