@@ -21,7 +21,7 @@ def decode_trade_frame(raw: bytes) -> list[tuple[str, int, str, str, str, str, i
     """
 
 class CandleFold:
-    """Folds the messages of the topic `trades` into candles; equal, byte by byte, to `crypto_rt.candles.PythonFold`.
+    """Folds the messages of the topic `trades` into candles; equal, byte by byte, to `crypto_rt.candles.CandleFold`.
 
     One fold serves any number of symbols. What it returns depends only on the messages and their order; of the trades between two
     marks, not even on their order.

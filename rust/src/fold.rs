@@ -71,9 +71,11 @@ struct Book {
     /// Exchange time of the marks, and of the trades.
     clock_ms: i64,
     latest_ms: i64,
+    /// How far the mark that is being taken reaches.
+    proof_ms: i64,
     /// Some kept candle may have changed.
     dirty: bool,
-    /// Some kept candle is partial, and a trade may still complete it.
+    /// Some kept candle is partial or there is a hole: a trade or a mark may still settle it.
     doubtful: bool,
     forming: bool,
 }
@@ -91,6 +93,7 @@ impl Book {
             frontier_ms: i64::MIN,
             clock_ms: i64::MIN,
             latest_ms: i64::MIN,
+            proof_ms: i64::MIN,
             dirty: false,
             doubtful: false,
             forming: false,
@@ -121,9 +124,9 @@ impl Book {
         a >= 0 && if a < b { self.ids.cover(a + 1, b) } else { self.ids.cover(b, a - 1) }
     }
 
-    /// Tells whether `mark` proves that nothing follows the trade `last_id`.
-    fn nothing_after(&self, mark: &Mark, last_id: i64) -> bool {
-        mark.connected && mark.contiguous_through == self.top && self.joined(last_id, self.top)
+    /// Tells whether `mark` proves that nothing before `end_ms` follows the trade `last_id`; one that is read again does not reach so far.
+    fn nothing_after(&self, mark: &Mark, last_id: i64, end_ms: i64) -> bool {
+        end_ms <= self.proof_ms && mark.connected && mark.contiguous_through == self.top && self.joined(last_id, self.top)
     }
 
     fn before(&self, index: usize, span: i64) -> Option<Before> {
@@ -240,7 +243,8 @@ impl Fold {
         book.clock_ms = book.clock_ms.max(mark.exchange_ms);
         let decided = book.through_ms;
         let limit = mark.exchange_ms - grace_ms;
-        let due = (limit - limit.rem_euclid(span)).max(decided.unwrap_or(i64::MIN));
+        book.proof_ms = limit - limit.rem_euclid(span);
+        let due = book.proof_ms.max(decided.unwrap_or(i64::MIN));
         let recheck = book.dirty || book.doubtful;
         if (!recheck && decided == Some(due)) || (book.windows.is_empty() && book.base.is_none()) {
             return Vec::new();
@@ -257,17 +261,19 @@ impl Fold {
             let stop = next.map_or(due, |w| w.start_ms.min(due));
             if let Some(before) = before.filter(|before| before.end_ms < stop) {
                 let trade_after = next.is_some_and(|w| w.count > 0 && book.joined(before.last_id, w.first_id));
-                let silent = before.last_id >= 0 && (trade_after || book.nothing_after(mark, before.last_id));
+                let silent = before.last_id >= 0 && (trade_after || book.nothing_after(mark, before.last_id, stop));
                 if silent && (stop - before.end_ms) / span <= MOST_EMPTY {
                     let empty = (before.end_ms..stop).step_by(span as usize).map(Window::new);
                     book.windows.splice(index..index, empty);
                 } else if !mark.connected && undecided(stop) {
                     reached = before.end_ms.max(decided.unwrap_or(i64::MIN));
                     break;
+                } else {
+                    doubtful = true; // a hole, which may yet turn out to be silence
                 }
             }
             let Some(window) = book.windows.get(index).filter(|w| w.start_ms + span <= due) else { break };
-            let nothing_after = window.count > 0 && book.nothing_after(mark, window.last_id);
+            let nothing_after = window.count > 0 && book.nothing_after(mark, window.last_id, window.start_ms + span);
             let ended = window.ended || nothing_after || book.ids.cover(window.last_id + 1, window.last_id + 1);
             if window.count > 0 && window.told.is_none() && !mark.connected && !ended && undecided(window.start_ms + span) {
                 reached = window.start_ms;
@@ -280,7 +286,11 @@ impl Fold {
             window.ended |= nothing_after;
             let changed = match &window.told {
                 None => true,
-                Some(told) if told.seeded => told.revisable && (window.count > told.count || (told.is_partial && whole && window.count == told.count)),
+                Some(told) if told.seeded => {
+                    let more = window.count > told.count || (told.is_partial && whole && window.count == told.count);
+                    let flat = (window.count, told.count) == (0, 0) && before.is_some_and(|b| (b.close, b.last_id) != (told.close, told.last_id));
+                    told.revisable && (more || flat)
+                }
                 Some(told) => told.content != Some(content) && (window.count > 0 || before.is_some()),
             };
             if changed {
