@@ -243,6 +243,7 @@
   function take(message) {
     heardAt = Date.now(); retry = 0; state.seq = message.seq;
     if (message.channel === 'stream') {
+      if (state.epoch && state.epoch !== message.data.epoch && !document.body.dataset.plain) location.reload(); // Gradio's own session ended with the old server
       state.epoch = message.data.epoch;
       if (message.type === 'gap') { state.gaps += 1; return; }
       state.pulse = message.data;
