@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -77,13 +78,14 @@ def fit(
     seed: int,
 ) -> xgboost.Booster:
     "Return a booster that predicts the return and its size, in basis points."
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     import xgboost
 
     low, high = np.quantile(target_bp, (0.005, 0.995))
     labels = np.c_[np.clip(target_bp, low, high), np.minimum(np.abs(target_bp), max(-low, high))]
-    leaf = float(np.clip(len(target_bp) / 150, 10, 400))
-    parameters = {'objective': 'reg:squarederror', 'tree_method': 'hist', 'max_bin': 64, 'max_depth': 4, 'learning_rate': 0.03,
-                  'min_child_weight': leaf, 'reg_lambda': leaf / 2, 'subsample': 0.5, 'colsample_bytree': 0.5, 'seed': seed, 'nthread': 2}  # fmt: skip
+    leaf = float(np.clip(len(target_bp) / 25, 20, 600))
+    parameters = {'objective': 'reg:squarederror', 'tree_method': 'hist', 'max_bin': 64, 'max_depth': 3, 'learning_rate': 0.015,
+                  'min_child_weight': leaf, 'reg_lambda': 2 * leaf, 'subsample': 0.5, 'colsample_bytree': 0.5, 'seed': seed, 'nthread': 2}  # fmt: skip
     data = xgboost.QuantileDMatrix(features, labels, feature_names=names, max_bin=64, nthread=2)
     return xgboost.train(parameters, data, trees)
 
