@@ -508,7 +508,7 @@ def run_sql(duck: Any, sql: str) -> pa.Table:
     import duckdb
 
     try:
-        return duck.execute(sql).to_arrow_table()
+        return duck.sql(sql).to_arrow_table()
     except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
         path = re.search(r'[^\s"\']+\.parquet', str(error))
         raise _damaged(path[0] if path else 'of the store', error) from None
