@@ -126,8 +126,8 @@ def properties(
         template = template.replace('{' + name + '}', str(value))
     return template
 
-# %% ../nbs/04_broker.ipynb #d49e823c
-JAVA = ('-Xms64m', '-Xmx256m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Xshare:auto')
+# %% ../nbs/04_broker.ipynb #db7b53ce
+JAVA = ('-Xms64m', '-Xmx256m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Xshare:auto', '--sun-misc-unsafe-memory-access=allow')
 
 
 def java_command(

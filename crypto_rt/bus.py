@@ -20,9 +20,9 @@ log = logging.getLogger('crypto_rt.bus')
 
 # %% auto #0
 __all__ = ['log', 'PRODUCER', 'Received', 'Out', 'Step', 'committable', 'topic_name', 'wait_for_broker', 'ensure_topics',
-           'Producer', 'open_producer', 'send_end', 'partitions', 'tail', 'is_end', 'follow', 'poll_batch',
-           'cut_at_ends', 'Service', 'take_partition', 'store_offset', 'pass_end', 'send_event', 'application',
-           'run_service']
+           'wait_for_leaders', 'Producer', 'open_producer', 'send_end', 'partitions', 'tail', 'is_end', 'follow',
+           'poll_batch', 'cut_at_ends', 'Service', 'take_partition', 'store_offset', 'pass_end', 'send_event',
+           'application', 'run_service']
 
 # %% ../nbs/03_bus.ipynb #d8698e50
 class Received(NamedTuple):
@@ -113,7 +113,23 @@ def ensure_topics(
         except Exception as error:
             if 'TOPIC_ALREADY_EXISTS' not in str(error):
                 raise ConnectionError(f'topic {name} could not be created: {error}') from error
+    wait_for_leaders(settings, admin)
     return [topic.topic for topic in new]
+
+
+def wait_for_leaders(
+    settings: Settings,
+    admin: Any,  # a Kafka client
+    seconds: float = 10.0,
+) -> None:
+    "Return once every partition of our topics has a leader: a new topic has none for a moment."
+    deadline, ours = time.monotonic() + seconds, {topic_name(settings, topic) for topic in TOPICS}
+    while time.monotonic() < deadline:
+        there = admin.list_topics(timeout=2).topics
+        if all(name in there and there[name].partitions and all(p.leader >= 0 for p in there[name].partitions.values()) for name in ours):
+            return
+        time.sleep(0.05)
+    raise ConnectionError(f'the topics have no leader on {settings.kafka.broker} after {seconds:g} s')
 
 # %% ../nbs/03_bus.ipynb #789f7b61
 PRODUCER = {'linger.ms': 0, 'acks': 'all', 'enable.idempotence': True}
@@ -181,13 +197,26 @@ def _assigned(settings: Settings, topics: Iterable[str], tail: int) -> tuple[Any
     for topic in topics:
         for partition in range(partitions(consumer, settings, topic)):
             place = TopicPartition(topic_name(settings, topic), partition)
-            low, high = consumer.get_watermark_offsets(place, timeout=10)
+            low, high = _watermarks(consumer, place)
             place.offset = max(low, high - tail)
             places.append(place)
             if place.offset < high:
                 ends[place.topic, partition] = high
     consumer.assign(places)
     return consumer, ends
+
+
+def _watermarks(consumer: Any, place: Any, seconds: float = 5.0) -> tuple[int, int]:
+    from confluent_kafka import KafkaException
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return consumer.get_watermark_offsets(place, timeout=5)
+        except KafkaException as error:
+            if time.monotonic() > deadline:
+                raise ConnectionError(f'{place.topic} cannot be read: {error}') from error
+            time.sleep(0.1)
 
 
 def _received(settings: Settings, message: Any) -> Received:

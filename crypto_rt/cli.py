@@ -301,7 +301,8 @@ def main(
     try:
         level = load_settings(data={'log_level': args.log_level}).data.log_level
         logging.basicConfig(level=level.upper(), format='%(levelname).1s %(name)s: %(message)s', stream=sys.stderr, force=True)
-        logging.getLogger('httpx').setLevel('WARNING')
+        for chatty in ('httpx', 'websockets', 'uvicorn', 'alembic', 'numexpr', 'matplotlib', 'papermill'):
+            logging.getLogger(chatty).setLevel('WARNING')
         return args.function(args) or 0
     except KeyboardInterrupt:
         return 130

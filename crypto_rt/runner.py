@@ -31,7 +31,7 @@ log = logging.getLogger('crypto_rt.runner')
 
 # %% auto #0
 __all__ = ['log', 'GIVE_UP', 'PAUSES', 'Spec', 'compose_file', 'specs', 'claim', 'describe', 'identity_of', 'is_ready',
-           'free_port', 'fork_service', 'Child', 'Runner', 'ready_to_start', 'start', 'watch', 'fall', 'show',
+           'free_ports', 'fork_service', 'Child', 'Runner', 'ready_to_start', 'start', 'watch', 'fall', 'show',
            'wait_for_output', 'stop', 'Plan', 'resolve', 'exchange_answers', 'environment', 'local_addresses', 'up',
            'open_browser', 'watch_events', 'names']
 
@@ -148,16 +148,25 @@ def is_ready(
     return True
 
 
-def free_port(
-    preferred: int,  # 0: any
-) -> int:  # `preferred` when nobody listens there, else a free one
-    "Return a port of 127.0.0.1 that can be bound."
-    for port in (preferred, 0):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(('127.0.0.1', port))
-            return probe.getsockname()[1]
-    raise OSError('no free port on 127.0.0.1')
+def free_ports(
+    *preferred: int,  # a wish each; 0: any
+) -> list[int]:  # the wish where nobody listens there, else another; all different
+    "Return ports of 127.0.0.1 that can be bound."
+    held: list[socket.socket] = []
+    try:
+        for wish in preferred:
+            for port in (wish, 0):
+                probe = socket.socket()
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with contextlib.suppress(OSError):
+                    probe.bind(('127.0.0.1', port))
+                    held.append(probe)
+                    break
+                probe.close()
+        return [probe.getsockname()[1] for probe in held]
+    finally:
+        for probe in held:
+            probe.close()
 
 # %% ../nbs/80_runner.ipynb #26a1dbd1
 def _alone() -> None:
@@ -417,7 +426,7 @@ def local_addresses(
     from crypto_rt.settings import load_settings
 
     settings = plan.settings
-    ports = {'api': free_port(settings.api.port), 'exchange': free_port(0), 'kafka': free_port(0)}
+    ports = dict(zip(('api', 'exchange', 'kafka'), free_ports(settings.api.port, 0, 0), strict=True))
     local = {'websocket_url': f"ws://127.0.0.1:{ports['exchange']}/v2", 'rest_url': f"http://127.0.0.1:{ports['exchange']}/0"}
     over: dict[str, Any] = {'api': {'port': ports['api']}, 'data': {'directory': str(Path(settings.data.directory).resolve())}}
     if plan.source != 'live':
