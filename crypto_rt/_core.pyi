@@ -53,6 +53,16 @@ class CandleFold:
             ValueError: If the message is malformed; then nothing of it was taken.
         """
 
+    def feed_frame(self, raw: bytes, place: int = 0) -> int:
+        """Take the trades of a Kraken WebSocket v2 frame, decoded and folded in one pass: for replay and backfill.
+
+        Returns:
+            How many trades the frame had; candles come with the next mark.
+
+        Raises:
+            ValueError: As `decode_trade_frame`; then nothing of it was taken.
+        """
+
     def forming(self) -> list[bytes]:
         """Return an encoded `FormingCandle` of each symbol that has traded in its newest open window since the last call."""
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::frame::decode_trade_frame;
 use crate::ids::Ids;
 use crate::json::Result;
 use crate::message::{decode, Mark, Message, Trade};
@@ -198,6 +199,17 @@ impl Fold {
         });
         self.buffer = buffer;
         taken
+    }
+
+    /// Takes the trades of a Kraken frame as they come from the exchange; no message is made of them in between.
+    pub fn feed_frame(&mut self, raw: &[u8], place: i64) -> Result<usize> {
+        let trades = decode_trade_frame(raw)?;
+        for row in &trades {
+            let at = self.book(&row.symbol);
+            let trade = Trade { trade_id: row.trade_id, price: row.price, quantity: row.quantity, side: row.side, event_ms: row.event_ms };
+            self.add(at, &trade, place);
+        }
+        Ok(trades.len())
     }
 
     #[inline]

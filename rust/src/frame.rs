@@ -62,7 +62,42 @@ pub fn decode_trade_frame(raw: &[u8]) -> Result<Vec<FrameTrade<'_>>> {
     }
 }
 
+/// Takes a trade written as Kraken writes it; leaves the cursor where it was if it is written otherwise.
+#[inline]
+fn usual_trade<'a>(cursor: &mut Cursor<'a>) -> Option<FrameTrade<'a>> {
+    let start = cursor.at;
+    let taken = (|| {
+        cursor.try_text(b"{\"symbol\":").then_some(())?;
+        let symbol = check_symbol(cursor.string("").ok()?).ok()?;
+        let side = if cursor.try_text(b",\"side\":\"buy\",\"price\":") {
+            Side::Buy
+        } else {
+            cursor.try_text(b",\"side\":\"sell\",\"price\":").then_some(Side::Sell)?
+        };
+        let price = parse_number(cursor.number("").ok()?).ok()?;
+        cursor.try_text(b",\"qty\":").then_some(())?;
+        let quantity = parse_number(cursor.number("").ok()?).ok()?;
+        let order_type = if cursor.try_text(b",\"ord_type\":\"limit\",\"trade_id\":") {
+            "limit"
+        } else {
+            cursor.try_text(b",\"ord_type\":\"market\",\"trade_id\":").then_some("market")?
+        };
+        let trade_id = cursor.integer("", 0).ok()?;
+        cursor.try_text(b",\"timestamp\":").then_some(())?;
+        let event_ms = rfc3339_ms(&cursor.string("").ok()?).ok()?;
+        (cursor.try_text(b"}") && price > 0 && quantity > 0).then_some(())?;
+        Some(FrameTrade { symbol, trade_id, price, quantity, side, order_type, event_ms })
+    })();
+    if taken.is_none() {
+        cursor.at = start;
+    }
+    taken
+}
+
 fn trade<'a>(cursor: &mut Cursor<'a>) -> Result<FrameTrade<'a>> {
+    if let Some(trade) = usual_trade(cursor) {
+        return Ok(trade);
+    }
     let (mut symbol, mut id, mut price, mut quantity, mut side, mut event_ms) = (None, None, None, None, None, None);
     let mut order_type = "";
     cursor.object(|cursor, key| {

@@ -237,6 +237,9 @@ impl<'a> Cursor<'a> {
     /// Takes an integer from 0 to 2^63 - 1, or the negative one that is allowed (-1).
     #[inline]
     pub fn integer(&mut self, what: &str, lowest: i64) -> Result<i64> {
+        if let Some(value) = self.short_integer() {
+            return if value < lowest { self.expected(what) } else { Ok(value) };
+        }
         let start = self.at;
         let text = self.number(what)?;
         let (negative, digits) = match text {
@@ -263,6 +266,25 @@ impl<'a> Cursor<'a> {
             return expected(what, text);
         }
         Ok(value)
+    }
+
+    /// Takes 1 to 18 digits without a leading zero that are not the beginning of another number.
+    #[inline]
+    fn short_integer(&mut self) -> Option<i64> {
+        self.peek();
+        let (mut value, mut at) = (0i64, self.at);
+        while let Some(digit) = self.bytes.get(at).map(|b| b.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+            if at - self.at == 18 {
+                return None;
+            }
+            value = value * 10 + i64::from(digit);
+            at += 1;
+        }
+        let plain = at > self.at && self.bytes[self.at] != b'0' && !matches!(self.bytes.get(at), Some(b'.' | b'e' | b'E'));
+        plain.then(|| {
+            self.at = at;
+            value
+        })
     }
 
     pub fn boolean(&mut self, what: &str) -> Result<bool> {

@@ -65,6 +65,11 @@ impl CandleFold {
         Ok(self.fold.feed(raw, place)?.iter().map(|candle| PyBytes::new(py, candle)).collect())
     }
 
+    #[pyo3(signature = (raw, place = 0))]
+    fn feed_frame(&mut self, raw: &[u8], place: i64) -> PyResult<usize> {
+        Ok(self.fold.feed_frame(raw, place)?)
+    }
+
     fn forming<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
         self.fold.forming().iter().map(|candle| PyBytes::new(py, candle)).collect()
     }
