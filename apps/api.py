@@ -189,7 +189,7 @@ def bus_batches(settings: Settings, stop: threading.Event) -> Iterator[list[tupl
 
 def read_bus(settings: Settings, stop: threading.Event, hand_over: Callable[[Batch, bool], None], failed: Callable[[str], None]) -> None:
     """Read the bus until `stop` and hand every batch over; after an error wait a little longer each time and begin again."""
-    wait, first_life = 0.5, True
+    wait, first_life, began = 0.5, True, time.monotonic()
     while not stop.is_set():
         try:
             warm_until = None if first_life else 0.0
@@ -203,7 +203,8 @@ def read_bus(settings: Settings, stop: threading.Event, hand_over: Callable[[Bat
                 hand_over([hear(topic, raw) for topic, raw in batch], publish)
             first_life = False
         except Exception as error:
-            log.warning('the bus cannot be read, next try in %.1f s: %s', wait, error)
+            starting = first_life and time.monotonic() - began < 30  # the broker starts beside us
+            log.log(logging.INFO if starting else logging.WARNING, 'the bus cannot be read yet, next try in %.1f s: %s', wait, error)
             failed(str(error))
             stop.wait(wait)
             wait = min(2 * wait, 10.0)

@@ -10,7 +10,7 @@
   });
   let candles = new Map(); // start_ms -> {candle, final}
   let predictions = new Map(); // start_ms -> prediction
-  let chart, price, volume, future, markers, band, socket, retry = 0, retryTimer, heardAt = 0, digits = 2, buffer = null, lastFetch = 0;
+  let chart, price, volume, future, markers, band, socket, retry = 0, retryTimer, heardAt = 0, digits = 2, buffer = null, points = 0;
 
   // --- words and numbers
   const store = { get: (k) => { try { return localStorage.getItem(k); } catch { return null; } }, set: (k, v) => { try { localStorage.setItem(k, v); } catch { /* private window */ } } };
@@ -146,7 +146,7 @@
       bars.push(point(row)); volumes.push(volumePoint(row));
       before = start;
     }
-    price.setData(bars); volume.setData(volumes);
+    price.setData(bars); volume.setData(volumes); points = bars.length;
     drawMarkers(); drawForecast(); summary();
   }
   function drawMarkers() {
@@ -212,14 +212,13 @@
       digits = Math.min(8, Math.max(1, ...places, 0));
       c.candles.forEach((row) => takeCandle(row, true));
       p.predictions.forEach(takePrediction);
-      lastFetch = c.candles.length;
     } catch (error) { console.warn('history', error.message); }
     if (buffer !== mine) return;
     mine.forEach(([channel, data]) => takeUpdate(channel, data));
     buffer = null;
     redraw(); panel();
-    const first = chart.timeScale(), bars = candles.size;
-    if (bars > 2) first.setVisibleLogicalRange({ from: Math.max(-2, bars - Math.max(60, Math.floor($('chart').clientWidth / 7))), to: bars + 8 });
+    const wide = Math.max(60, Math.floor($('chart').clientWidth / 7));
+    if (points > 2) chart.timeScale().setVisibleLogicalRange({ from: Math.max(-2, points - wide), to: points + 8 });
     state.ready = true;
   }
 
