@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import bus
@@ -24,7 +26,8 @@ log = logging.getLogger('crypto_rt.indicators')
 __all__ = ['log', 'KEEP', 'INF', 'HLC', 'RETURNS', 'TREND', 'MOMENTUM', 'VOLATILITY', 'FLOW', 'SHAPE', 'TIME', 'FEATURE_SET',
            'FEATURES', 'FEATURE_NAMES', 'WARM_UP', 'HANDLES', 'WINDOW', 'ANCHOR', 'Row', 'row_of', 'Rows', 'Handle',
            'Feature', 'open_handle', 'place', 'handle_values', 'feature_values', 'Indicators', 'indicators_of',
-           'candles_before', 'merged', 'recent_candles', 'buried', 'IndicatorStep', 'features_in', 'run_indicators']
+           'messages_behind', 'decoded', 'candles_before', 'merged', 'buried', 'IndicatorStep', 'features_of',
+           'run_indicators']
 
 # %% ../nbs/21_indicators.ipynb #c8aedd0b
 class Row(NamedTuple):
@@ -412,13 +415,51 @@ def _each(states: dict[tuple[str, int], Indicators], candles: Iterable[Candle]) 
         if message := states[key].update(candle):
             yield message
 
+# %% ../nbs/21_indicators.ipynb #f2e40d20
+def messages_behind(
+    settings: Settings,
+    topic: str,  # a name of `TOPICS`
+    partition: int,
+    offset: int,  # where a reading begins
+    count: int,  # at most so many
+) -> list[Any]:  # structs, oldest first; end markers and undecodable ones left out
+    "Return what lies in the topic before `offset`."
+    from confluent_kafka import Consumer, TopicPartition
+
+    place = TopicPartition(bus.topic_name(settings, topic), partition)
+    consumer = Consumer({'bootstrap.servers': settings.kafka.broker, 'group.id': 'crypto-rt.reader', 'enable.auto.commit': False})
+    low, _ = consumer.get_watermark_offsets(place, timeout=10)
+    place.offset = max(low, offset - count)
+    consumer.assign([place])
+    found, reached, deadline = [], place.offset, time.monotonic() + 60
+    while reached < offset:
+        for message in consumer.consume(min(1000, offset - reached), 1.0):
+            if message.error():
+                raise ConnectionError(f'{topic}/{partition} cannot be read before offset {offset}: {message.error()}')
+            found.append(message.value())
+            reached = message.offset() + 1
+        if time.monotonic() > deadline:
+            raise ConnectionError(f'{topic}/{partition} could not be read from {reached} to {offset} within 60 s')
+    consumer.close()
+    return list(decoded(topic, found))
+
+# %% ../nbs/21_indicators.ipynb #c5ffd1bd
+def decoded(topic: str, raws: Iterable[bytes]) -> Iterator[Any]:
+    "Yield what decodes; the rest was buried when it came."
+    for raw in raws:
+        try:
+            if not bus.is_end(raw):
+                yield decode(topic, raw)
+        except ValueError:
+            log.debug('%s: left out %r', topic, raw[:80])
+
 # %% ../nbs/21_indicators.ipynb #c34757c7
 def candles_before(
     settings: Settings,
     symbol: str,
     interval_seconds: int,
     before_ms: int,  # only candles that start earlier
-    tail: Iterable[Candle] = (),  # the newest candles of the topic, any symbol
+    behind: Iterable[Candle] = (),  # what the topic holds, any symbol
     last: int = 1500,  # how many at most
 ) -> list[Candle]:  # ascending, the latest revision of each
     "Return the final candles that the store and the topic hold from before `before_ms`."
@@ -427,7 +468,7 @@ def candles_before(
     store = feature_store.open_feature_store(settings)
     stored = feature_store.candle_history(store, symbol, interval_seconds, before_ms=before_ms, last=last)
     store.close()
-    recent = [c for c in tail if (c.symbol, c.interval_seconds) == (symbol, interval_seconds) and c.start_ms < before_ms]
+    recent = [c for c in behind if (c.symbol, c.interval_seconds) == (symbol, interval_seconds) and c.start_ms < before_ms]
     return merged([*stored, *recent])[-last:]
 
 # %% ../nbs/21_indicators.ipynb #c3d151f1
@@ -440,20 +481,6 @@ def merged(
         if candle.start_ms not in best or candle.revision >= best[candle.start_ms].revision:
             best[candle.start_ms] = candle
     return [best[start] for start in sorted(best)]
-
-# %% ../nbs/21_indicators.ipynb #2186062b
-def recent_candles(
-    settings: Settings,
-) -> list[Candle]:  # undecodable ones left out
-    "Return the newest candles of the topic, enough for each watched symbol."
-    each = 1500 * -(-len(settings.data.symbols) // settings.kafka.partitions)
-    found = []
-    for message in bus.tail(settings, 'candles', each):
-        try:
-            found.append(decode('candles', message.value))
-        except ValueError:
-            log.debug('candles/%s/%s does not decode', message.partition, message.offset)
-    return found
 
 # %% ../nbs/21_indicators.ipynb #8d12207c
 def buried(
@@ -471,19 +498,20 @@ class IndicatorStep:
 
     def __init__(
         self,
-        history: Callable[[Candle], Iterable[Candle]],  # the candles before this one
+        history: Callable[[Candle, int, int], Iterable[Candle]],  # what came before a candle; partition and offset where the reading began
     ):
         self.history, self.counts = history, {'features': 0, 'dead_letters': 0}
         self.states: dict[int, dict[tuple[str, int], Indicators]] = {}  # by partition
-        self.next: dict[int, int] = {}  # offset
+        self.begun: dict[int, int] = {}  # offset, by partition
+        self.next: dict[int, int] = {}
 
     def take(self, messages: list[Received]) -> Iterator[Out]:
         for m in messages:
             if self.next.get(m.partition) != m.offset:
-                self.states[m.partition] = {}
+                self.states[m.partition], self.begun[m.partition] = {}, m.offset
             self.next[m.partition] = m.offset + 1
             try:
-                features = features_in(self.states[m.partition], decode('candles', m.value), self.history)
+                features = features_of(self, decode('candles', m.value), m.partition)
             except ValueError as error:
                 self.counts['dead_letters'] += 1
                 yield buried('indicators', m, str(error))
@@ -495,19 +523,23 @@ class IndicatorStep:
     def open_from(self, topic: str, partition: int) -> int | None:
         return None
 
-# %% ../nbs/21_indicators.ipynb #a8700317
-def features_in(states: dict[tuple[str, int], Indicators], candle: Candle, history: Callable) -> TechnicalIndicators | None:
-    "Return the candle's features; a state that is not there yet starts from `history`."
-    key = candle.symbol, candle.interval_seconds
+# %% ../nbs/21_indicators.ipynb #758598e3
+def features_of(step: IndicatorStep, candle: Candle, partition: int) -> TechnicalIndicators | None:
+    "Return the candle's features; a state that is not there yet starts from the step's history."
+    states, key = step.states[partition], (candle.symbol, candle.interval_seconds)
     if key not in states:
-        states[key] = Indicators(*key, history(candle))
+        states[key] = Indicators(*key, step.history(candle, partition, step.begun[partition]))
     return states[key].update(candle)
 
 # %% ../nbs/21_indicators.ipynb #7626e4ff
 def run_indicators(settings: Settings) -> None:
     "Run the service until it is stopped."
-    def history(candle: Candle) -> list[Candle]:
-        found = candles_before(settings, candle.symbol, candle.interval_seconds, candle.start_ms, recent_candles(settings))
+    @lru_cache(settings.kafka.partitions)
+    def behind(partition: int, offset: int) -> list[Candle]:
+        return messages_behind(settings, 'candles', partition, offset, 1500 * len(settings.data.symbols))
+
+    def history(candle: Candle, partition: int, offset: int) -> list[Candle]:
+        found = candles_before(settings, candle.symbol, candle.interval_seconds, candle.start_ms, behind(partition, offset))
         log.info('%s warm-starts at %s from %d candles', candle.symbol, iso(candle.start_ms), len(found))
         return found
 

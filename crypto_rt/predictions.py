@@ -12,10 +12,11 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import bus
-from .indicators import buried, candles_before, recent_candles
+from .indicators import buried, candles_before, messages_behind
 from .messages import Prediction, TechnicalIndicators, decode, encode
 from .settings import Settings
 from .times import iso, now_ms
@@ -159,15 +160,15 @@ class Closes:
     def __init__(
         self,
         settings: Settings,
-        history: Callable[[TechnicalIndicators], Mapping[int, float]],  # closes before this candle, start_ms to close
+        history: Callable[[TechnicalIndicators, int, int], Mapping[int, float]],  # closes before a candle; partition, offset where the reading began
     ):
         self.settings, self.history, self.known = settings, history, dict[tuple[str, int], dict[int, float]]()
 
-    def until(self, x: TechnicalIndicators) -> Mapping[int, float]:
+    def until(self, x: TechnicalIndicators, partition: int = 0, begun: int = 0) -> Mapping[int, float]:
         "Take the candle's close and return all that are known."
         key, data = (x.symbol, x.interval_seconds), self.settings.data
         if key not in self.known:
-            self.known[key] = dict(self.history(x))
+            self.known[key] = dict(self.history(x, partition, begun))
         closes = self.known[key]
         closes[x.start_ms] = x.close
         keep = self.settings.predictions.calibration_candles + data.horizon_seconds // x.interval_seconds
@@ -211,16 +212,18 @@ class PredictionStep:
         clock: Callable[[], int] | None = None,  # ms; None in a replay: now is when the candle became available
     ):
         self.settings, self.closes, self.champions, self.clock = settings, closes, champions, clock
-        self.next: dict[int, int] = {}  # offset, by partition
+        self.begun: dict[int, int] = {}  # offset, by partition
+        self.next: dict[int, int] = {}
         self.counts = {'predictions': 0, 'abstained': 0, 'dead_letters': 0}
 
     def take(self, messages: list[Received]) -> Iterator[Out]:
         for m in messages:
             if self.next.get(m.partition) != m.offset:  # the partition was elsewhere meanwhile
                 self.closes.known.clear()
+                self.begun[m.partition] = m.offset
             self.next[m.partition] = m.offset + 1
             try:
-                made = made_by(self, decode('technical_indicators', m.value))
+                made = made_by(self, decode('technical_indicators', m.value), m.partition)
             except ValueError as error:
                 self.counts['dead_letters'] += 1
                 yield buried('predictions', m, str(error))
@@ -233,20 +236,28 @@ class PredictionStep:
         return None
 
 
-def made_by(step: PredictionStep, x: TechnicalIndicators) -> Prediction:
+def made_by(step: PredictionStep, x: TechnicalIndicators, partition: int) -> Prediction:
     "Return the prediction for one candle's features."
-    return predict(x, step.closes.until(x), step.champions.of(x.symbol, x.interval_seconds), step.settings, step.clock() if step.clock else None)
+    closes = step.closes.until(x, partition, step.begun[partition])
+    return predict(x, closes, step.champions.of(x.symbol, x.interval_seconds), step.settings, step.clock() if step.clock else None)
 
 # %% ../nbs/60_predictions.ipynb #3ae715ab
 def run_predictions(settings: Settings) -> None:
     "Run the service until it is stopped."
     from crypto_rt import registry
 
-    def history(x: TechnicalIndicators) -> dict[int, float]:
-        last = settings.predictions.calibration_candles + settings.data.horizon_seconds // x.interval_seconds
-        found = candles_before(settings, x.symbol, x.interval_seconds, x.start_ms, recent_candles(settings), last)
-        log.info('%s warm-starts at %s from %d closes', x.symbol, iso(x.start_ms), len(found))
-        return {candle.start_ms: float(candle.close) for candle in found}
+    last = settings.predictions.calibration_candles + settings.data.horizon_seconds // settings.data.interval_seconds
+
+    @lru_cache(settings.kafka.partitions)
+    def behind(partition: int, offset: int) -> list[TechnicalIndicators]:
+        return messages_behind(settings, 'technical_indicators', partition, offset, last * len(settings.data.symbols))
+
+    def history(x: TechnicalIndicators, partition: int, offset: int) -> dict[int, float]:
+        stored = candles_before(settings, x.symbol, x.interval_seconds, x.start_ms, last=last)
+        taken = [y for y in behind(partition, offset) if (y.symbol, y.interval_seconds) == (x.symbol, x.interval_seconds) and y.start_ms < x.start_ms]
+        closes = {candle.start_ms: float(candle.close) for candle in stored} | {y.start_ms: y.close for y in taken}
+        log.info('%s warm-starts at %s from %d closes', x.symbol, iso(x.start_ms), len(closes))
+        return closes
 
     champions = Champions(lambda symbol, seconds: registry.champion(settings, symbol, seconds, settings.data.horizon_seconds))
     step = PredictionStep(settings, Closes(settings, history), champions, now_ms if os.environ.get('CRYPTO_RT_SOURCE') == 'live' else None)

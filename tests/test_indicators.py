@@ -246,7 +246,7 @@ def test_unknown_order_flow_is_null():
 def test_step_recovers_with_equal_outputs_and_buries_the_undecodable():
     candles, vectors = _wild()
     messages = [Received('BTC/USD', encode(c), 'candles', 0, i) for i, c in enumerate(candles)]
-    step = ind.IndicatorStep(lambda first: [c for c in candles if c.start_ms < first.start_ms][-1500:])
+    step = ind.IndicatorStep(lambda first, *place: [c for c in candles if c.start_ms < first.start_ms][-1500:])
     first = list(step.take(messages[1700:1720]))
     assert list(step.take(messages[1710:1720])) == first[10:]  # read again after a rebalance
     assert list(step.take(messages[1900:1905])) == [ind.bus.Out('technical_indicators', 'BTC/USD', encode(v)) for v in vectors[1900:1905]]

@@ -153,7 +153,7 @@ def test_feature_hash_sees_every_bit_and_no_order(values):
 
 
 def step(closes, find=lambda *_: None, clock=None) -> PredictionStep:
-    return PredictionStep(SETTINGS, Closes(SETTINGS, lambda x: {s: c for s, c in closes.items() if s < x.start_ms}), Champions(find), clock)
+    return PredictionStep(SETTINGS, Closes(SETTINGS, lambda x, *place: {s: c for s, c in closes.items() if s < x.start_ms}), Champions(find), clock)
 
 
 def test_step_gives_the_same_after_a_kill_and_across_a_moved_partition():
