@@ -133,7 +133,8 @@ for _row in (
 # %% ../nbs/82_cli.ipynb #8c844d44
 @command('exchange', "a local server that speaks Kraken's WebSocket v2 and REST", '--symbols', '--port',
          file=dict(help='replay this trades file'), simulate=dict(action='store_true', help='a seeded simulation'),
-         seed=dict(type=int, default=7), speed=dict(default='1', help='a factor, or max'))  # fmt: skip
+         seed=dict(type=int, default=7), speed=dict(default='1', help='a factor, or max'),
+         host=dict(default='127.0.0.1', help='address to listen on; others can reach it when it is not loopback'))  # fmt: skip
 def run_exchange(args: argparse.Namespace) -> None:
     from crypto_rt import exchange
 
@@ -141,7 +142,7 @@ def run_exchange(args: argparse.Namespace) -> None:
         raise ValueError('give either --file F or --simulate')
     check_speed(args.speed)
     settings = settings_of(args)
-    exchange.run_exchange(settings, file=args.file, simulate=args.simulate, seed=args.seed, speed=args.speed, port=args.port or 0)
+    exchange.run_exchange(settings, file=args.file, simulate=args.simulate, seed=args.seed, speed=args.speed, port=args.port or 0, host=args.host)
 
 
 @command('kafka', "start our own Kafka, or only fetch its jars", '--port', fetch=dict(action='store_true', help='fetch and check the jars, then end'))
