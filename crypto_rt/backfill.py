@@ -69,7 +69,8 @@ def store_missing(
     wanted = {start for start, c in joined.items() if start >= first and (start, c.revision) not in done}
     features = []
     if wanted:
-        whole = [joined[start] for start in sorted(joined) if start <= max(wanted)]
+        newest = max(wanted)
+        whole = [joined[start] for start in sorted(joined) if start <= newest]
         features = [row for row in indicators_of(shown(whole, f'{key["symbol"]} indicators', progress)) if row.start_ms in wanted]
     add(candles, new)
     add(indicators, features)
