@@ -1,6 +1,10 @@
 """The Rust core: exchange frames to trades to candles. State and arithmetic, no I/O."""
 
+from typing import Self, final
+
 from .messages import Candle
+
+__all__ = ['CandleFold', 'decode_trade_frame']
 
 def decode_trade_frame(raw: bytes) -> list[tuple[str, int, str, str, str, str, int]]:
     """Decode a Kraken WebSocket v2 frame of the channel `trade`.
@@ -20,6 +24,7 @@ def decode_trade_frame(raw: bytes) -> list[tuple[str, int, str, str, str, str, i
             whatever the bytes.
     """
 
+@final
 class CandleFold:
     """Folds the messages of the topic `trades` into candles; equal, byte by byte, to `crypto_rt.candles.CandleFold`.
 
@@ -27,7 +32,7 @@ class CandleFold:
     marks, not even on their order.
     """
 
-    def __init__(self, interval_seconds: int, grace_ms: int = 2000, keep_closed: int = 120) -> None:
+    def __new__(cls, interval_seconds: int, grace_ms: int = 2000, keep_closed: int = 120) -> Self:
         """Make an empty fold.
 
         Args:

@@ -22,9 +22,9 @@ log = logging.getLogger('crypto_rt.candles')
 
 # %% auto #0
 __all__ = ['log', 'ONE', 'MOST_EMPTY', 'STALE_MS', 'KEPT', 'scaled', 'plain', 'half_even', 'summary', 'Window', 'Book', 'add',
-           'joined', 'nothing_after', 'is_ended', 'is_whole', 'is_silent', 'numbers_of', 'is_news', 'tell', 'settle',
-           'waits', 'remember', 'seed', 'oldest_place', 'forming', 'rejected', 'counts', 'CandleFold', 'open_fold',
-           'refused', 'Candles', 'meet', 'rest', 'last_candles', 'run_candles']
+           'joined', 'nothing_after', 'is_ended', 'is_whole', 'is_silent', 'numbers_of', 'is_news', 'tell', 'fill',
+           'settle', 'waits', 'remember', 'seed', 'oldest_place', 'forming', 'rejected', 'counts', 'CandleFold',
+           'open_fold', 'refused', 'folded', 'Candles', 'meet', 'rest', 'last_candles', 'run_candles']
 
 # %% ../nbs/20_candles.ipynb #b20ebf35
 ONE = 10**12
@@ -209,6 +209,16 @@ def tell(fold: CandleFold, symbol: str, window: Window, before: Candle | None, m
 MOST_EMPTY = 10_000
 
 
+def fill(fold: CandleFold, book: Book, before: Candle | None, window: Window | None, mark: Mark, stop_ms: int) -> bool:
+    "Make the empty windows between a candle and `stop_ms` if silence is proven; tell whether there were any."
+    if before is None or before.end_ms >= stop_ms or (stop_ms - before.end_ms) // fold.span > MOST_EMPTY:
+        return False
+    if not is_silent(book, before, window, mark, stop_ms):
+        return False
+    book.windows |= {start: Window(start, start + fold.span) for start in range(before.end_ms, stop_ms, fold.span)}
+    return True
+
+# %% ../nbs/20_candles.ipynb #fde3c20d
 def settle(fold: CandleFold, symbol: str, mark: Mark) -> Iterator[Candle]:
     "Yield what becomes final or is revised by a mark."
     book, before = fold.books[symbol], fold.books[symbol].base
@@ -219,25 +229,21 @@ def settle(fold: CandleFold, symbol: str, mark: Mark) -> Iterator[Candle]:
     while book.windows or before:
         window = min((w for w in book.windows.values() if not before or w.start_ms >= before.end_ms), key=lambda w: w.start_ms, default=None)
         stop = min(window.start_ms, due) if window else due
-        if before and before.end_ms < stop:
-            if is_silent(book, before, window, mark, stop) and (stop - before.end_ms) // fold.span <= MOST_EMPTY:
-                book.windows |= {start: Window(start, start + fold.span) for start in range(before.end_ms, stop, fold.span)}
-                continue
-            if not mark.connected and stop > book.through_ms:
-                reached = max(before.end_ms, book.through_ms)
-                break
-        if window is None or window.end_ms > due:
+        if fill(fold, book, before, window, mark, stop):
+            continue
+        if before and before.end_ms < stop > book.through_ms and not mark.connected:  # a hole, or silence: it waits
+            reached = max(before.end_ms, book.through_ms)
             break
-        if waits(fold, book, window, mark):
-            reached = window.start_ms
+        if window is None or window.end_ms > due or waits(book, window, mark):
+            reached = min(due, window.start_ms) if window and window.end_ms <= due else due
             break
         if candle := tell(fold, symbol, window, before, mark):
             yield candle
         before = window.told or before
     remember(fold, book, reached)
 
-# %% ../nbs/20_candles.ipynb #60bbe889
-def waits(fold: CandleFold, book: Book, window: Window, mark: Mark) -> bool:
+# %% ../nbs/20_candles.ipynb #2c839232
+def waits(book: Book, window: Window, mark: Mark) -> bool:
     "Tell whether a window that is due cannot be closed by this mark: no connection, and nothing known behind its last trade."
     due_now = window.told is None and window.end_ms > book.through_ms
     return due_now and bool(window.trades) and not mark.connected and not is_ended(book, window, mark)
@@ -351,27 +357,30 @@ def refused(
 KEPT = 120  # windows behind the newest final one that a late trade can still revise
 
 
+def folded(fold: Any, message: Received) -> Iterator[Out]:
+    "Yield the candles that a message makes final or revises, or the letter that keeps it aside."
+    try:
+        for value in fold.feed(message.value, message.offset):
+            yield Out('candles', message.key, value)
+    except ValueError as error:
+        yield refused(message, str(error))
+
+# %% ../nbs/20_candles.ipynb #96ae3494
 class Candles:
     "The step from `trades` to `candles`, `candles_forming` and `dead_letters`."
 
     def __init__(self, settings: Settings, history: dict[str, list[Candle]] | None = None, clock: Callable[[], float] = time.monotonic):
-        self.settings, self.history, self.clock = settings, history or {}, clock
+        self.settings, self.history, self.clock, self.shown = settings, history or {}, clock, clock()
         self.folds: dict[int, Any] = {}
         self.met: set[tuple[int, str]] = set()
-        self.shown = clock()
 
     def take(self, messages: list[Received]) -> Iterator[Out]:
         "Yield what a micro-batch of one partition makes final, what is refused, and now and then what is forming."
-        fold = self.folds.setdefault(messages[0].partition, open_fold(self.settings.data.interval_seconds, self.settings.data.grace_ms, KEPT))
         for message in messages:
             if (message.partition, message.key) not in self.met:
-                meet(self, fold, message)
-            try:
-                for value in fold.feed(message.value, message.offset):
-                    yield Out('candles', message.key, value)
-            except ValueError as error:
-                yield refused(message, str(error))
-        yield from rest(self, fold, messages)
+                meet(self, message)
+            yield from folded(self.folds[message.partition], message)
+        yield from rest(self, self.folds[messages[0].partition], messages)
 
     def open_from(self, topic: str, partition: int) -> int | None:
         "Return the first offset that touched a window which may still change."
@@ -382,12 +391,15 @@ class Candles:
         "What became of the trades so far."
         return dict(sum((Counter(fold.counts()) for fold in self.folds.values()), Counter()))
 
-# %% ../nbs/20_candles.ipynb #e454e2a4
-def meet(step: Candles, fold: Any, message: Received) -> None:
+# %% ../nbs/20_candles.ipynb #394d32c0
+def meet(step: Candles, message: Received) -> None:
     "Seed a symbol with what an earlier life has told, when its first message comes."
     step.met.add((message.partition, message.key))
+    data = step.settings.data
+    if message.partition not in step.folds:
+        step.folds[message.partition] = open_fold(data.interval_seconds, data.grace_ms, KEPT)
     for candle in step.history.get(message.key, ()):
-        fold.seed(message.key, candle)
+        step.folds[message.partition].seed(message.key, candle)
 
 
 def rest(step: Candles, fold: Any, messages: list[Received]) -> Iterator[Out]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -189,6 +193,38 @@ def test_a_killed_service_tells_the_same_candles(seed: int) -> None:
         start = place if place is not None else start
     assert sorted(set(told)) == sorted(set(whole))
     assert len(told) == len(set(told))
+
+
+def test_the_service_killed_on_kafka_tells_each_candle_once(kafka_broker: str, tmp_path: Path) -> None:
+    from crypto_rt.bus import ensure_topics, open_producer, tail
+    from crypto_rt.settings import load_settings, to_env
+
+    where = load_settings(kafka={'broker': kafka_broker, 'topic_prefix': 'candles-test.'}, data={'directory': str(tmp_path)})
+    ensure_topics(where)
+    producer = open_producer(where)
+    command = [sys.executable, '-c', 'from crypto_rt.candles import run_candles; from crypto_rt.settings import load_settings; run_candles(load_settings())']
+
+    def told() -> list[Candle]:
+        return [decode('candles', message.value) for message in tail(where, 'candles', 1000)]
+
+    trade_id = 0
+    for life in range(1, 4):
+        with subprocess.Popen(command, env=os.environ | to_env(where)) as service:
+            for minute in range(10 * (life - 1), 10 * life):
+                for second in range(0, 60, 7):
+                    trade_id += 1
+                    ms = START + minute * 60_000 + second * 1000
+                    producer.send('trades', 'BTC/USD', trades_message([Trade(trade_id, '100.5', '0.1', 'buy', 'limit', ms)], 'live'))
+                    producer.send('trades', 'BTC/USD', mark(ms, trade_id, source='live'))
+            producer.flush()
+            deadline = time.monotonic() + 60
+            while len(told()) < 10 * life - 1 and time.monotonic() < deadline:
+                time.sleep(0.3)
+            service.kill()
+    candles = told()
+    assert [(c.start_ms - START) // 60_000 for c in candles] == list(range(29))
+    assert [c.is_partial for c in candles] == [True] + [False] * 28
+    assert {(c.trade_count, c.volume, c.revision) for c in candles} == {(9, '0.9', 0)}
 
 
 def test_a_late_trade_becomes_a_letter() -> None:
