@@ -28,7 +28,8 @@ log = logging.getLogger('crypto_rt.predictions')
 
 # %% auto #0
 __all__ = ['log', 'BASELINE_VERSION', 'realised_log_returns', 'conformal_width', 'feature_hash', 'baseline_digest', 'Model',
-           'reasons_to_abstain', 'predict', 'Closes', 'Champions', 'PredictionStep', 'made_by', 'run_predictions']
+           'reasons_to_abstain', 'predict', 'Closes', 'forget', 'Champions', 'PredictionStep', 'made_by',
+           'run_predictions']
 
 # %% ../nbs/60_predictions.ipynb #de1d5394
 def realised_log_returns(
@@ -162,20 +163,31 @@ class Closes:
         settings: Settings,
         history: Callable[[TechnicalIndicators, int, int], Mapping[int, float]],  # closes before a candle; partition, offset where the reading began
     ):
-        self.settings, self.history, self.known = settings, history, dict[tuple[str, int], dict[int, float]]()
+        p, data = settings.predictions, settings.data
+        self.keep, self.history = 2 * (p.calibration_candles + data.horizon_seconds // data.interval_seconds), history
+        self.known: dict[tuple[int, str, int], tuple[dict[int, float], dict[int, int]]] = {}  # closes; revisions taken in this reading
 
-    def until(self, x: TechnicalIndicators, partition: int = 0, begun: int = 0) -> Mapping[int, float]:
-        "Take the candle's close and return all that are known."
-        key, data = (x.symbol, x.interval_seconds), self.settings.data
+    def clear(self, partition: int) -> None:
+        self.known = {key: value for key, value in self.known.items() if key[0] != partition}
+
+    def until(self, x: TechnicalIndicators, partition: int = 0, begun: int = 0) -> Mapping[int, float] | None:
+        "Take the candle's close and return all that are known; None when it was taken before."
+        key = partition, x.symbol, x.interval_seconds
         if key not in self.known:
-            self.known[key] = dict(self.history(x, partition, begun))
-        closes = self.known[key]
-        closes[x.start_ms] = x.close
-        keep = self.settings.predictions.calibration_candles + data.horizon_seconds // x.interval_seconds
-        if len(closes) > 2 * keep:
-            for start in sorted(closes)[:-keep]:
-                del closes[start]
+            self.known[key] = dict(self.history(x, partition, begun)), {}
+        closes, taken = self.known[key]
+        if taken.get(x.start_ms, -1) >= x.revision:
+            return None
+        closes[x.start_ms], taken[x.start_ms] = x.close, x.revision
+        forget(closes, self.keep)
+        forget(taken, self.keep)
         return closes
+
+
+def forget(by_start: dict[int, Any], keep: int) -> None:
+    "Leave the newest `keep` when there are twice as many."
+    for start in sorted(by_start)[:-keep] if len(by_start) > 2 * keep else ():
+        del by_start[start]
 
 # %% ../nbs/60_predictions.ipynb #5ed05b66
 class Champions:
@@ -219,7 +231,7 @@ class PredictionStep:
     def take(self, messages: list[Received]) -> Iterator[Out]:
         for m in messages:
             if self.next.get(m.partition) != m.offset:  # the partition was elsewhere meanwhile
-                self.closes.known.clear()
+                self.closes.clear(m.partition)
                 self.begun[m.partition] = m.offset
             self.next[m.partition] = m.offset + 1
             try:
@@ -228,17 +240,20 @@ class PredictionStep:
                 self.counts['dead_letters'] += 1
                 yield buried('predictions', m, str(error))
                 continue
-            self.counts['predictions'] += 1
-            self.counts['abstained'] += made.status == 'abstain'
-            yield bus.Out('predictions', m.key, encode(made))
+            if made:
+                self.counts['predictions'] += 1
+                self.counts['abstained'] += made.status == 'abstain'
+                yield bus.Out('predictions', m.key, encode(made))
 
     def open_from(self, topic: str, partition: int) -> int | None:
         return None
 
 
-def made_by(step: PredictionStep, x: TechnicalIndicators, partition: int) -> Prediction:
-    "Return the prediction for one candle's features."
+def made_by(step: PredictionStep, x: TechnicalIndicators, partition: int) -> Prediction | None:
+    "Return the prediction for one candle's features; None when they were taken before."
     closes = step.closes.until(x, partition, step.begun[partition])
+    if closes is None:
+        return None
     return predict(x, closes, step.champions.of(x.symbol, x.interval_seconds), step.settings, step.clock() if step.clock else None)
 
 # %% ../nbs/60_predictions.ipynb #3ae715ab

@@ -161,13 +161,31 @@ def test_step_gives_the_same_after_a_kill_and_across_a_moved_partition():
     messages = [Received('BTC/USD', encode(features(i, closes[START + i * 60_000])), 'technical_indicators', 0, i) for i in range(3000)]
     never = step(closes)
     whole = list(never.take(messages[600:]))
-    assert len(next(iter(never.closes.known.values()))) <= 2 * 505 + 1
+    assert len(next(iter(never.closes.known.values()))[0]) <= 4 * 505 + 1
+    repeated = [m._replace(offset=3000 + i) for i, m in enumerate(messages[2700:])]
+    assert list(never.take(repeated)) == []  # the indicators' service came back and said it again
     for cut in (601, 1500, 2990):
         assert list(step(closes).take(messages[cut : cut + 5])) == whole[cut - 600 : cut - 595]
     away = step(closes)
     assert list(away.take(messages[700:710])) + list(away.take(messages[900:910])) == whole[100:110] + whole[300:310]
     (dead,) = step(closes).take([Received('BTC/USD', b'[]', 'technical_indicators', 1, 0)])
     assert dead.topic == 'dead_letters'
+
+
+def test_partitions_do_not_disturb_each_other():
+    closes = walk(800)
+    begun = []
+
+    def history(x, partition, offset):
+        begun.append((partition, offset))
+        return {s: c for s, c in closes.items() if s < START + (offset + 600) * 60_000}
+
+    it = PredictionStep(SETTINGS, Closes(SETTINGS, history), Champions(lambda *_: None))
+    one = [Received('BTC/USD', encode(features(600 + i, closes[START + (600 + i) * 60_000])), 'technical_indicators', 0, i) for i in range(200)]
+    other = [Received('ETH/USD', encode(features(600 + i, 1.0, symbol='ETH/USD')), 'technical_indicators', 1, i) for i in range(2)]
+    alone = list(step(closes).take(one))
+    assert list(it.take(one[:100])) + [o for m in other for o in it.take([m])][:0] + list(it.take(one[100:])) == alone
+    assert begun == [(0, 0), (1, 0)]
 
 
 def test_champion_is_asked_rarely_and_a_silent_registry_changes_nothing():
