@@ -426,7 +426,7 @@ async def drive(
             if fetcher.running or fetcher.pages:
                 out += fetcher.collect(feed, here)
             if feed.refused:
-                refuse(feed, rest)
+                await asyncio.to_thread(refuse, feed, rest)
             fetcher.start(wanted(feed, here))
             if feed.ended_ms and not finished and not pending(feed) and not fetcher.running:
                 out += finish(feed, settings.data.interval_seconds, settings.data.grace_ms)
