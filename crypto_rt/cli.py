@@ -307,6 +307,9 @@ def main(
         return args.function(args) or 0
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing is left to say
+        return 0
     except (ValueError, KeyError, OSError, ImportError) as error:
         if args.debug:
             raise

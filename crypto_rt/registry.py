@@ -180,27 +180,32 @@ def register(
 ) -> tuple[str, str]:  # the version, and MLflow's id of the run
     "Store a model as a new version with the alias `challenger`; it serves nobody until it is promoted."
     client = _client(settings)
+    run_id, source = _logged(settings, client, booster, name, parameters, figures, reports or {})
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    version = str(client.create_model_version(name, source, run_id).version)
+    digest = hashlib.sha256(bytes(booster.save_raw('ubj'))).hexdigest()
+    for key, value in {'digest': digest, **tags, **{f'figure.{key}': value for key, value in figures.items()}}.items():
+        client.set_model_version_tag(name, version, key, str(value))
+    client.set_registered_model_alias(name, 'challenger', version)
+    log.info('%s: version %s registered as challenger, digest %s', name, version, digest[:12])
+    return version, run_id
+
+# %% ../nbs/53_registry.ipynb #427eacd5
+def _logged(settings: Settings, client: MlflowClient, booster: xgboost.Booster, name: str, parameters: Mapping[str, Any],
+            figures: Mapping[str, float], reports: Mapping[str, str]) -> tuple[str, str]:  # fmt: skip
     import mlflow
     import xgboost
 
-    digest = hashlib.sha256(bytes(booster.save_raw('ubj'))).hexdigest()
     package = 'xgboost-cpu' if platform.system() == 'Linux' and platform.machine() == 'x86_64' else 'xgboost'
     with mlflow.start_run(experiment_id=_experiment(settings, client), run_name=name) as run:
         mlflow.log_params(dict(parameters))
         mlflow.log_metrics({key: float(value) for key, value in figures.items() if np.isfinite(value)})
-        for file, text in (reports or {}).items():
+        for file, text in reports.items():
             mlflow.log_text(text, file)
         needs = [f'{package}=={xgboost.__version__}']
         stored = mlflow.xgboost.log_model(booster, name='model', model_format='ubj', pip_requirements=needs)
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    version = str(client.create_model_version(name, stored.model_uri, run.info.run_id).version)
-    shown = {'digest': digest, **tags, **{f'figure.{key}': value for key, value in figures.items()}}
-    for key, value in shown.items():
-        client.set_model_version_tag(name, version, key, str(value))
-    client.set_registered_model_alias(name, 'challenger', version)
-    log.info('%s: version %s registered as challenger, digest %s', name, version, digest[:12])
-    return version, run.info.run_id
+    return run.info.run_id, stored.model_uri
 
 # %% ../nbs/53_registry.ipynb #d0daed08
 def attach(
@@ -226,7 +231,7 @@ def promotions(
             log.warning('promotions.jsonl: a line that is no JSON was left out: %.60r', line)
     return [line for line in lines if name in (None, line['model'])]
 
-
+# %% ../nbs/53_registry.ipynb #f38e2e15
 def _note(settings: Settings, line: Mapping[str, Any]) -> None:
     file = Path(settings.data.directory) / 'promotions.jsonl'
     with file.open('a+b') as out:
@@ -235,7 +240,7 @@ def _note(settings: Settings, line: Mapping[str, Any]) -> None:
         out.flush()
         os.fsync(out.fileno())
 
-
+# %% ../nbs/53_registry.ipynb #c8b8b2aa
 def champions_before(lines: Iterable[Mapping[str, Any]]) -> list[str | None]:
     "Return the champions that a rollback would go back through, the present one last; None is the baseline."
     past: list[str | None] = [None]
@@ -259,7 +264,7 @@ def _move(settings: Settings, action: str, name: str, version: str | None, why: 
     log.info('%s: %s from %s to %s: %s', name, action, present or 'the baseline', version or 'the baseline', why)
     return line
 
-
+# %% ../nbs/53_registry.ipynb #8e9e17e1
 def promote(
     settings: Settings,
     symbol: str,

@@ -384,7 +384,9 @@ def resolve(
     if source == 'simulate' or (source == 'auto' and not (answers or exchange_answers)(settings)):
         if source == 'auto':
             folder = str(Path(settings.data.directory) / f'simulated-{seed}')
-            settings = msgspec.structs.replace(settings, data=msgspec.structs.replace(settings.data, directory=folder))
+            registry = settings.training.registry_directory or str(Path(settings.data.directory).resolve())
+            settings = msgspec.structs.replace(settings, data=msgspec.structs.replace(settings.data, directory=folder),
+                                               training=msgspec.structs.replace(settings.training, registry_directory=registry))
         why = 'as asked' if source == 'simulate' else f'{settings.exchange.rest_url.split("/")[2]} did not answer'
         return settings, 'simulate', f'SIMULATED market, seed {seed} ({why})', f'--simulate --seed {seed} --speed {speed}'
     return settings, 'live', f'live trades of {settings.exchange.rest_url.split("/")[2]}', ''

@@ -67,6 +67,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 7
     fee_bp: float = 40.0
     runs_directory: str = 'runs'
+    registry_directory: str = ''
 
 # %% ../nbs/01_settings.ipynb #17d80f40
 class Predictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -78,7 +79,7 @@ def up(tmp_path):
 
 
 def test_replay_of_kraken_trades_equals_krakens_own_candles(shared, tmp_path):
-    ours, seconds = replayed(shared / 'data/kraken-ws-v2/DERIVED_replay_BTC-USDT_20251110.jsonl', tmp_path)
+    ours, _ = replayed(shared / 'data/kraken-ws-v2/DERIVED_replay_BTC-USDT_20251110.jsonl', tmp_path)
     reply = json.loads((shared / 'data/kraken-rest/nautilus_http_ohlc.json').read_text())['result']
     rows = [row for key, value in reply.items() if key != 'last' for row in value]
     theirs = pd.DataFrame(rows, columns=['s', *OHLCV[:4], 'vwap', 'volume', 'trade_count']).astype(float)
@@ -124,7 +125,7 @@ def test_live_clients_see_rising_numbers_and_messages_that_fit_the_contracts(up)
                 jsonschema.validate(message['data'], schema(message['channel']))
                 seen[message['channel']] += 1
     assert min(seen.values()) >= 3, seen
-    assert all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+    assert all(a < b for a, b in pairwise(numbers))
 
 
 def test_ctrl_c_stops_everything_within_ten_seconds(up):
