@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 
 from . import intervals, registry
-from .feature_store import FEATURE_NAMES, FEATURE_SET, FeatureStore, open_feature_store, open_group, training_view
+from .feature_store import FeatureStore, open_feature_store, open_group, training_view
+from .indicators import FEATURE_NAMES, FEATURE_SET
 from .settings import Settings, check, to_env
 from .targets import log_returns, walk_forward
 from .times import iso, now_ms
@@ -164,7 +165,7 @@ def figures(
         found |= {f'{prefix}coverage': kept['coverage'], f'{prefix}width_bp': kept['width'], f'{prefix}interval_score_bp': kept['interval_score']}
     return found
 
-
+# %% ../nbs/54_training.ipynb #d8a7880f
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     from scipy.stats import rankdata
 
@@ -196,7 +197,7 @@ def suspicious(
               (f'its IC is {found["ic"]:.2f}', found['ic'] > max(ic, 5 * found['ic_error'])))  # fmt: skip
     return [reason for reason, applies in checks if applies]
 
-
+# %% ../nbs/54_training.ipynb #dd0f266a
 def verdict(
     found: Mapping[str, float],  # figures of all folds
     level: float,
@@ -259,7 +260,7 @@ def pipeline(name: str) -> Path:
         raise FileNotFoundError(f'expected pipelines/{name}.ipynb beside the package or here, found none; run from a checkout')
     return found
 
-
+# %% ../nbs/54_training.ipynb #67299385
 def run_pipeline(
     notebook: Path | str,
     executed: Path | str,  # where the executed copy goes
@@ -294,10 +295,10 @@ def train(
     symbol = symbol or settings.data.symbols[0]
     store = open_feature_store(settings)
     try:
-        counts = stored_candles(store, symbol).interval_seconds.value_counts().to_dict()
+        counts = stored_candles(store, symbol).interval_seconds.value_counts()
     finally:
         store.close()
-    interval = choose_interval({int(seconds): int(count) for seconds, count in counts.items()}, symbol, interval_seconds)
+    interval = choose_interval(dict(zip(counts.index.tolist(), counts.tolist(), strict=True)), symbol, interval_seconds)
     horizon = horizon_seconds or settings.data.horizon_seconds
     settings = check(msgspec.structs.replace(settings, data=msgspec.structs.replace(settings.data, interval_seconds=interval, horizon_seconds=horizon)))
     name = registry.model_name(symbol, interval, horizon)
