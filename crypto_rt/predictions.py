@@ -183,7 +183,7 @@ class Closes:
         forget(taken, self.keep)
         return closes
 
-
+# %% ../nbs/60_predictions.ipynb #cf4d7c74
 def forget(by_start: dict[int, Any], keep: int) -> None:
     "Leave the newest `keep` when there are twice as many."
     for start in sorted(by_start)[:-keep] if len(by_start) > 2 * keep else ():
@@ -241,14 +241,13 @@ class PredictionStep:
                 yield buried('predictions', m, str(error))
                 continue
             if made:
-                self.counts['predictions'] += 1
-                self.counts['abstained'] += made.status == 'abstain'
+                self.counts['abstained' if made.status == 'abstain' else 'predictions'] += 1
                 yield bus.Out('predictions', m.key, encode(made))
 
     def open_from(self, topic: str, partition: int) -> int | None:
         return None
 
-
+# %% ../nbs/60_predictions.ipynb #6474a9c3
 def made_by(step: PredictionStep, x: TechnicalIndicators, partition: int) -> Prediction | None:
     "Return the prediction for one candle's features; None when they were taken before."
     closes = step.closes.until(x, partition, step.begun[partition])
