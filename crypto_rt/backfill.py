@@ -60,18 +60,17 @@ def store_missing(
     "Add what the store lacks of a history, with its indicators."
     if not offered:
         return {'candles': 0, 'indicators': 0}
-    first, end, key = offered[0].start_ms, offered[-1].end_ms, dict(symbol=offered[0].symbol, interval_seconds=offered[0].interval_seconds)
+    first, end = offered[0].start_ms, offered[-1].end_ms
+    key: dict[str, Any] = dict(symbol=offered[0].symbol, interval_seconds=offered[0].interval_seconds)
     groups = candles, indicators = open_group(store, 'candles'), open_group(store, 'technical_indicators')
     have, known = (group.history(key, since_ms=first, before_ms=end, last=1 << 40) for group in groups)
     new = missing(have, offered)
     done = {(row.start_ms, row.revision) for row in known}
     joined = {c.start_ms: c for c in (*candle_history(store, **key, before_ms=first, last=PAST), *have, *new)}
     wanted = {start for start, c in joined.items() if start >= first and (start, c.revision) not in done}
-    features = []
-    if wanted:
-        newest = max(wanted)
-        whole = [joined[start] for start in sorted(joined) if start <= newest]
-        features = [row for row in indicators_of(shown(whole, f'{key["symbol"]} indicators', progress)) if row.start_ms in wanted]
+    newest = max(wanted, default=0)
+    whole = [joined[start] for start in sorted(joined) if start <= newest]
+    features = [row for row in indicators_of(shown(whole, f'{key["symbol"]} indicators', progress and bool(whole))) if row.start_ms in wanted]
     add(candles, new)
     add(indicators, features)
     return {'candles': len(new), 'indicators': len(features)}
@@ -157,7 +156,7 @@ def candles_of_file(
     rows = files.read_candles(path, one, interval_seconds, absent, grace_ms)
     return (candle for candle in rows if not symbols or candle.symbol in symbols)
 
-
+# %% ../nbs/42_backfill.ipynb #6632e4cf
 def backfill_file(
     settings: Settings,
     path: Path | str,
@@ -191,7 +190,7 @@ def floats(
 
     return frame.assign(**{name: pd.to_numeric(frame[name]).astype('float64') for name in AMOUNTS if name in frame})
 
-
+# %% ../nbs/42_backfill.ipynb #e51581ef
 def stored_interval(
     group: Any,  # a feature group
     symbol: str,

@@ -11,11 +11,13 @@ import logging
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,11 +39,13 @@ log = logging.getLogger('crypto_rt.embedded_store')
 # %% auto #0
 __all__ = ['log', 'CATALOGUE', 'plain_error', 'connect', 'quoted', 'table_of', 'create_sql', 'insert_sql', 'Segment',
            'arrow_schema', 'arrow_of', 'write_segment', 'overlapping', 'Relation', 'relation', 'latest_sql',
-           'newest_sql', 'Database', 'remembered', 'remember', 'same_schema', 'newest', 'condition', 'EmbeddedGroup',
-           'seal_day', 'seal_columns', 'snapshot', 'segments_of', 'history_rows', 'segment_rows', 'frame_from',
-           'run_sql', 'read_frame', 'literal', 'ViewDef', 'view_schema', 'batch_sql', 'EmbeddedView', 'view_frame',
-           'split_labels', 'serving_sql', 'look_up', 'EmbeddedStore', 'open_store', 'check_group', 'check_view',
-           'open_view', 'StoreWriter', 'fitting', 'run_feature_store']
+           'newest_sql', 'Database', 'transaction', 'remembered', 'remember', 'same_schema', 'create_catalogue',
+           'newest', 'condition', 'insert_rows', 'insert_columns', 'seal_day', 'seal_days', 'insert_sealed', 'snapshot',
+           'segments_of', 'history_rows', 'segment_rows', 'history_of', 'entities_of', 'select_of', 'select_all_of',
+           'frame_from', 'run_sql', 'read_frame', 'literal', 'EmbeddedGroup', 'ViewDef', 'view_schema', 'batch_sql',
+           'view_frame', 'batch_data', 'split_labels', 'serving_sql', 'look_up', 'EmbeddedView', 'group_of',
+           'known_group', 'check_group', 'check_view', 'open_view', 'view_of', 'known_view', 'EmbeddedStore',
+           'open_store', 'StoreWriter', 'start_sealing', 'seal_before', 'fitting', 'run_feature_store']
 
 # %% ../nbs/41_embedded_store.ipynb #78dcd2ae
 def plain_error(
@@ -60,7 +64,7 @@ def plain_error(
         return TimeoutError(f'feature store {path} was locked by another process for 30 s; is a backfill running?')
     return error
 
-
+# %% ../nbs/41_embedded_store.ipynb #dc2dca92
 def connect(path: Path) -> sqlite3.Connection:
     "Return a connection in WAL mode, in autocommit until BEGIN."
     try:
@@ -125,7 +129,7 @@ class Segment(NamedTuple):
     last_key: str
     top_revision: int
 
-
+# %% ../nbs/41_embedded_store.ipynb #4a497173
 def arrow_schema(features: Iterable[FeatureDef]) -> pa.Schema:
     "Return the Arrow schema of columns."
     import pyarrow as pa
@@ -181,11 +185,11 @@ class Relation(NamedTuple):
     sql: str  # a SELECT of all columns, all revisions, each identity once
     revised: bool  # whether any revision above 0 may be in it
 
-
+# %% ../nbs/41_embedded_store.ipynb #61449789
 def _quoted_path(path: str) -> str:
     return "'" + re.sub(r'([*?\[])', r'[\1]', path).replace("'", "''") + "'"
 
-
+# %% ../nbs/41_embedded_store.ipynb #e3f0a17d
 def relation(
     duck: Any,  # a DuckDB connection; the hot rows are registered with it
     group: GroupDef,
@@ -245,7 +249,8 @@ class Database:
     "The SQLite file, with a connection per thread."
 
     def __init__(self, path: Path):
-        self.path, self._local, self._open = path, threading.local(), []  # type: tuple[Path, threading.local, list[sqlite3.Connection]]
+        self.path, self._local = path, threading.local()
+        self._open: list[sqlite3.Connection] = []
 
     def here(self) -> sqlite3.Connection:
         "Return this thread's connection."
@@ -254,20 +259,30 @@ class Database:
             self._open.append(self._local.db)
         return self._local.db
 
-    @contextmanager
-    def transaction(self, kind: str = 'IMMEDIATE') -> Iterator[sqlite3.Connection]:
-        "Run a block in one transaction; errors of SQLite come out in plain words, and nothing is left half written."
-        db = self.here()
-        try:
-            db.execute(f'BEGIN {kind}')
-            yield db
-            db.execute('COMMIT')
-        except BaseException as error:
-            if db.in_transaction:
-                db.execute('ROLLBACK')
-            if isinstance(error, sqlite3.Error):
-                raise plain_error(error, self.path) from error
-            raise
+    def close(self) -> None:
+        "Close the connections of all threads."
+        while self._open:
+            self._open.pop().close()
+        self._local = threading.local()
+
+    def transaction(self, kind: str = 'IMMEDIATE') -> AbstractContextManager[sqlite3.Connection]:
+        "Run a block in one transaction, `DEFERRED` for a consistent read."
+        return transaction(self.here(), kind, self.path)
+
+# %% ../nbs/41_embedded_store.ipynb #1801b342
+@contextmanager
+def transaction(db: sqlite3.Connection, kind: str, path: Path) -> Iterator[sqlite3.Connection]:
+    "Run a block in one transaction of a connection."
+    try:
+        db.execute(f'BEGIN {kind}')
+        yield db
+        db.execute('COMMIT')
+    except BaseException as error:
+        if db.in_transaction:
+            db.execute('ROLLBACK')
+        if isinstance(error, sqlite3.Error):
+            raise plain_error(error, path) from error
+        raise
 
 # %% ../nbs/41_embedded_store.ipynb #e84d2899
 def remembered(database: Database, table: str, name: str, version: int, kind: Any) -> Any:
@@ -295,6 +310,20 @@ def same_schema(old: GroupDef, new: GroupDef) -> None:
         changed = sorted({f.name for f in {*old.schema} ^ {*new.schema}}) or ['key or order']
         raise ValueError(f'{new.name} version {new.version} is stored with another schema ({", ".join(changed)} differ): use version {new.version + 1}')
 
+# %% ../nbs/41_embedded_store.ipynb #24b6b7f9
+def create_catalogue(directory: Path, database: Database) -> None:
+    "Make the folder and the tables of an empty store, where they are missing."
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(errno.EACCES, f'feature store {directory} cannot be made: {error.strerror}; choose another --data-dir') from None
+    with database.transaction('DEFERRED') as db:
+        there = db.execute("SELECT 1 FROM sqlite_master WHERE name = '_segments'").fetchone()
+    if not there:
+        with database.transaction() as db:
+            for statement in CATALOGUE.split(';'):
+                db.execute(statement)
+
 # %% ../nbs/41_embedded_store.ipynb #d102b324
 def newest(group: GroupDef, columns: list[list[Any]]) -> Iterable[tuple[Any, ...]]:
     "Return of each primary key the row with the highest event time and revision."
@@ -316,60 +345,19 @@ def condition(group: GroupDef, equal: Mapping[str, Any], start: int | None = Non
     bounds += [(f'{time_} {sign} ?', bound) for sign, bound in (('>=', start), ('<', end)) if bound is not None]
     return ' AND '.join(text for text, _ in bounds) or 'TRUE', [value for _, value in bounds]
 
-# %% ../nbs/41_embedded_store.ipynb #e6f69b37
-class EmbeddedGroup:
-    "A feature group of the embedded store."
+# %% ../nbs/41_embedded_store.ipynb #661a22a3
+def insert_rows(group: EmbeddedGroup, rows: Any, *, wait: bool = False) -> InsertResult:
+    "Upsert messages, mappings or a DataFrame; they are durable when this returns."
+    return insert_columns(group, conform(group.definition, rows))
 
-    def __init__(self, database: Database, definition: GroupDef):
-        self.database, self.definition, self.table = database, definition, table_of(definition)
-        self.folder = database.path.parent / 'segments' / self.table
-        self._hot, self._online = insert_sql(definition)
 
-    def insert(self, rows: Any, *, wait: bool = False) -> InsertResult:
-        "Upsert messages, mappings or a DataFrame; they are durable when this returns."
-        return self.insert_columns(conform(self.definition, rows))
-
-    def insert_columns(self, columns: list[list[Any]]) -> InsertResult:
-        "Upsert what `conform` returned."
-        with self.database.transaction() as db:
-            db.executemany(self._hot, zip(*columns, strict=True))
-            db.executemany(self._online, newest(self.definition, columns))
-        return InsertResult(len(columns[0]))
-
-    def insert_sealed(self, rows: Any) -> InsertResult:
-        "Upsert a whole history straight into a segment."
-        return seal_columns(self, conform(self.definition, rows))
-
-    def materialize(self, before_ms: int | None = None, wait: bool = False) -> int:
-        "Seal hot rows that start before an instant, day by day; return how many."
-        return sum(iter(lambda: seal_day(self, before_ms), 0))
-
-    def flush(self) -> None:
-        "Do nothing: an insert is durable when it returns."
-
-    def history(self, equal: Mapping[str, Any], *, before_ms: int | None = None, since_ms: int | None = None, last: int = 1000) -> list[Any]:
-        "Return messages of one key, the latest revision of each event, oldest first."
-        return [struct_of(self.definition, row) for row in history_rows(self, equal, before_ms, since_ms, last)]
-
-    def read(self, start_time: int | None = None, end_time: int | None = None, *, as_of: int | None = None,
-             all_revisions: bool = False, equal: Mapping[str, Any] | None = None) -> pd.DataFrame:  # fmt: skip
-        "Return rows with start_time <= event time < end_time, sorted by identity."
-        return read_frame(self, start_time, end_time, as_of, all_revisions, equal or {})
-
-    def entities(self) -> list[tuple[Any, ...]]:
-        "Return the primary keys that have rows, sorted."
-        with self.database.transaction('DEFERRED') as db:
-            names = quoted(self.definition.primary_key)
-            return db.execute(f'SELECT {names} FROM "{self.table}_online" ORDER BY {names}').fetchall()
-
-    def select(self, names: Sequence[str]) -> Query:
-        "Return a query of these columns; `KeyError` that names an unknown one."
-        condition(self.definition, dict.fromkeys(names))
-        return Query(self.definition.name, self.definition.version, tuple(names))
-
-    def select_all(self) -> Query:
-        "Return a query of all columns that are not part of the identity."
-        return self.select([n for n in self.definition.names if n not in (*self.definition.identity, self.definition.available)])
+def insert_columns(group: EmbeddedGroup, columns: list[list[Any]]) -> InsertResult:
+    "Upsert what `conform` returned."
+    hot, online = insert_sql(group.definition)
+    with group.database.transaction() as db:
+        db.executemany(hot, zip(*columns, strict=True))
+        db.executemany(online, newest(group.definition, columns))
+    return InsertResult(len(columns[0]))
 
 # %% ../nbs/41_embedded_store.ipynb #1bb8f0e4
 def _list_segment(db: sqlite3.Connection, group: EmbeddedGroup, path: Path, columns: Sequence[Sequence[Any]]) -> None:
@@ -398,9 +386,15 @@ def seal_day(
         db.execute(f'DELETE FROM "{group.table}_hot" WHERE {time_} >= ? AND {time_} < ?', bounds)
     return len(rows)
 
-# %% ../nbs/41_embedded_store.ipynb #19667861
-def seal_columns(group: EmbeddedGroup, columns: list[list[Any]]) -> InsertResult:
-    "Upsert checked columns as one segment."
+# %% ../nbs/41_embedded_store.ipynb #39ec821c
+def seal_days(group: EmbeddedGroup, before_ms: int | None = None, wait: bool = False) -> int:
+    "Seal hot rows that start before an instant, day by day; return how many."
+    return sum(iter(lambda: seal_day(group, before_ms), 0))
+
+# %% ../nbs/41_embedded_store.ipynb #982f1598
+def insert_sealed(group: EmbeddedGroup, rows: Any) -> InsertResult:
+    "Upsert a whole history as one segment."
+    columns = conform(group.definition, rows)
     if not columns[0]:
         return InsertResult(0)
     places = [group.definition.names.index(name) for name in group.definition.identity]
@@ -413,7 +407,7 @@ def seal_columns(group: EmbeddedGroup, columns: list[list[Any]]) -> InsertResult
         hot = db.execute(f'SELECT {identity} FROM "{group.table}_hot" WHERE {time_} BETWEEN ? AND ?', (min(times), max(times)))
         same = ' AND '.join(f'{quoted([name])} = ?' for name in group.definition.identity)
         db.executemany(f'DELETE FROM "{group.table}_hot" WHERE {same}', [key for key in hot.fetchall() if key in keys])
-        db.executemany(group._online, newest(group.definition, columns))
+        db.executemany(insert_sql(group.definition)[1], newest(group.definition, columns))
         _list_segment(db, group, path, columns)
     return InsertResult(len(order))
 
@@ -469,7 +463,7 @@ def _with_booleans(row: tuple[Any, ...], places: list[int]) -> tuple[Any, ...]:
         values[place] = None if values[place] is None else bool(values[place])
     return tuple(values)
 
-
+# %% ../nbs/41_embedded_store.ipynb #24dfd80c
 def segment_rows(group: EmbeddedGroup, segment: Segment, equal: Mapping[str, Any], start: int | None, end: int | None,
                  last: int) -> Iterable[tuple[Any, ...]]:  # fmt: skip
     "Return the rows of a segment that match, at least those of the newest `last` events."
@@ -488,9 +482,32 @@ def segment_rows(group: EmbeddedGroup, segment: Segment, equal: Mapping[str, Any
         table = table.filter(pc.greater_equal(table[time_], times[last - 1]))
     return zip(*(column.to_pylist() for column in table.columns), strict=True)
 
-
+# %% ../nbs/41_embedded_store.ipynb #2a6d871b
 def _damaged(path: str, error: Exception) -> OSError:
     return OSError(errno.EIO, f'segment {path} cannot be read ({str(error).splitlines()[0][:200]}); restore it from a copy, the rest of the store is whole')
+
+# %% ../nbs/41_embedded_store.ipynb #96943dc6
+def history_of(group: EmbeddedGroup, equal: Mapping[str, Any], *, before_ms: int | None = None, since_ms: int | None = None, last: int = 1000) -> list[Any]:
+    "Return messages of a selection, the latest revision of each event, oldest first."
+    return [struct_of(group.definition, row) for row in history_rows(group, equal, before_ms, since_ms, last)]
+
+
+def entities_of(group: EmbeddedGroup) -> list[tuple[Any, ...]]:
+    "Return the primary keys that have rows, sorted."
+    names = quoted(group.definition.primary_key)
+    with group.database.transaction('DEFERRED') as db:
+        return db.execute(f'SELECT {names} FROM "{group.table}_online" ORDER BY {names}').fetchall()
+
+
+def select_of(group: EmbeddedGroup, names: Sequence[str]) -> Query:
+    "Return a query of these columns; `KeyError` that names an unknown one."
+    condition(group.definition, dict.fromkeys(names))
+    return Query(group.definition.name, group.definition.version, tuple(names))
+
+
+def select_all_of(group: EmbeddedGroup) -> Query:
+    "Return a query of all columns that are not part of the identity."
+    return select_of(group, [n for n in group.definition.names if n not in (*group.definition.identity, group.definition.available)])
 
 # %% ../nbs/41_embedded_store.ipynb #dfb449df
 def frame_from(table: pa.Table, schema: Sequence[FeatureDef]) -> pd.DataFrame:
@@ -513,15 +530,16 @@ def run_sql(duck: Any, sql: str) -> pa.Table:
         path = re.search(r'[^\s"\']+\.parquet', str(error))
         raise _damaged(path[0] if path else 'of the store', error) from None
 
-
-def read_frame(group: EmbeddedGroup, start: int | None, end: int | None, as_of: int | None, all_revisions: bool, equal: Mapping[str, Any]) -> pd.DataFrame:
-    "Return rows of a group, sorted by identity."
+# %% ../nbs/41_embedded_store.ipynb #6f01473a
+def read_frame(group: EmbeddedGroup, start_time: int | None = None, end_time: int | None = None, *, as_of: int | None = None,
+               all_revisions: bool = False, equal: Mapping[str, Any] | None = None) -> pd.DataFrame:  # fmt: skip
+    "Return rows with start_time <= event time < end_time, sorted by identity."
     import duckdb
 
-    definition = group.definition
+    definition, bounds = group.definition, (equal or {}, start_time, end_time)
     with duckdb.connect() as duck:
-        hot, segments = snapshot(group, equal, start, end)
-        rows = relation(duck, definition, hot, segments, literal(definition, equal, start, end))
+        hot, segments = snapshot(group, *bounds)
+        rows = relation(duck, definition, hot, segments, literal(definition, *bounds))
         sql = latest_sql(definition, Relation(rows.sql, rows.revised and not all_revisions), as_of)
         return frame_from(run_sql(duck, f'SELECT * FROM ({sql}) ORDER BY {quoted(definition.identity)}'), definition.schema)
 
@@ -532,6 +550,27 @@ def literal(group: GroupDef, equal: Mapping[str, Any], start: int | None = None,
     for value in values:
         where = where.replace('?', _quoted_text(value) if isinstance(value, str) else str(int(value)), 1)
     return where
+
+# %% ../nbs/41_embedded_store.ipynb #e6f69b37
+class EmbeddedGroup:
+    "A feature group of the embedded store."
+
+    def __init__(self, database: Database, definition: GroupDef):
+        self.database, self.definition, self.table = database, definition, table_of(definition)
+        self.folder = database.path.parent / 'segments' / self.table
+
+    insert = insert_rows
+    insert_columns = insert_columns
+    insert_sealed = insert_sealed
+    materialize = seal_days
+    read = read_frame
+    history = history_of
+    entities = entities_of
+    select = select_of
+    select_all = select_all_of
+
+    def flush(self) -> None:
+        "Do nothing: an insert is durable when it returns."
 
 # %% ../nbs/41_embedded_store.ipynb #94b8b531
 class ViewDef(msgspec.Struct, frozen=True):
@@ -553,7 +592,7 @@ def view_schema(view: ViewDef, groups: Mapping[tuple[str, int], GroupDef]) -> li
         schema += [FeatureDef(join.prefix + f.name, f.type) for name in names for f in right.schema if f.name == name]
     return schema
 
-
+# %% ../nbs/41_embedded_store.ipynb #4b1dc361
 def batch_sql(view: ViewDef, groups: Mapping[tuple[str, int], GroupDef], rows: Mapping[str, Relation], as_of: int | None) -> str:
     "Return the join of a view: `rows` holds the left relation under '' and each join's under its prefix."
     left = groups[view.query.group, view.query.version]
@@ -567,60 +606,32 @@ def batch_sql(view: ViewDef, groups: Mapping[tuple[str, int], GroupDef], rows: M
         names += [f'r{place}.{quoted([name])} AS {quoted([join.prefix + name])}' for name in dict.fromkeys((right.event_time, *join.query.names))]
     return f'SELECT {", ".join(names)} FROM {" ASOF LEFT JOIN ".join(sides)} ORDER BY {", ".join(f"l.{quoted([n])}" for n in left.identity)}'
 
-# %% ../nbs/41_embedded_store.ipynb #b5d59063
-class EmbeddedView:
-    "A feature view of the embedded store."
-
-    def __init__(self, database: Database, definition: ViewDef, groups: Mapping[tuple[str, int], EmbeddedGroup]):
-        self.database, self.definition, self.groups = database, definition, groups
-        self._serving: list[tuple[str, str, list[tuple[str, Any]], list[int]]] = []
-
-    def get_batch_data(self, start_time: int, end_time: int, *, as_of: int | None = None, primary_key: bool = True,
-                       event_time: bool = True, equal: Mapping[str, Any] | None = None) -> pd.DataFrame:  # fmt: skip
-        "Return the view's rows whose left event time is in [start_time, end_time), each with what was known when it was."
-        frame = view_frame(self, start_time, end_time, as_of, equal or {})
-        left = self.groups[self.definition.query.group, self.definition.query.version].definition
-        drop = ([] if primary_key else [*left.primary_key]) + ([] if event_time else [left.event_time, left.revision, left.available])
-        return frame.drop(columns=[name for name in drop if name not in self.definition.query.names])
-
-    def training_data(self, start_time: int, end_time: int, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-        "Return features and labels as float64, indexed by primary key and event time; texts that are numbers are cast."
-        return split_labels(self, self.get_batch_data(start_time, end_time, **options))
-
-    def init_serving(self, **options: Any) -> None:
-        "Prepare the look-ups of `get_feature_vector`."
-        self._serving = serving_sql(self.definition, {key: group.definition for key, group in self.groups.items()})
-
-    def get_feature_vector(self, serving_keys: Mapping[str, Any]) -> FeatureVector:
-        "Return the newest row of each group, independently, with its age."
-        if not self._serving:
-            self.init_serving()
-        return look_up(self.database.here(), self._serving, serving_keys)
-
-    def get_feature_vectors(self, serving_keys: Iterable[Mapping[str, Any]]) -> list[FeatureVector]:
-        "Return a vector for each of the keys."
-        return [self.get_feature_vector(keys) for keys in serving_keys]
-
 # %% ../nbs/41_embedded_store.ipynb #5417002f
 def view_frame(view: EmbeddedView, start: int, end: int, as_of: int | None, equal: Mapping[str, Any]) -> pd.DataFrame:
-    "Return the batch of a view, from one consistent look at all its groups."
+    "Return all columns of a view's batch."
     import duckdb
 
-    definition = view.definition
-    groups = {key: group.definition for key, group in view.groups.items()}
-    sides = [('', definition.query, {**definition.query.equal, **equal}, start, end)]
-    for join in definition.query.joins:
+    query, groups = view.definition.query, {key: group.definition for key, group in view.groups.items()}
+    sides: list[tuple[str, Query, tuple[Any, ...]]] = [('', query, ({**query.equal, **equal}, start, end))]
+    for join in query.joins:
         shared = {name: value for name, value in equal.items() if name in join.on}
-        sides.append((join.prefix, join.query, {**shared, **join.query.equal}, None, None))
+        sides.append((join.prefix, join.query, ({**shared, **join.query.equal}, None, None)))
     with duckdb.connect() as duck:
         rows = {}
-        for prefix, query, keys, first, stop in sides:
-            group = view.groups[query.group, query.version]
-            hot, segments = snapshot(group, keys, first, stop)
-            rows[prefix] = relation(duck, group.definition, hot, segments, literal(group.definition, keys, first, stop))
-        return frame_from(run_sql(duck, batch_sql(definition, groups, rows, as_of)), view_schema(definition, groups))
+        for prefix, side, bounds in sides:
+            group = view.groups[side.group, side.version]
+            rows[prefix] = relation(duck, group.definition, *snapshot(group, *bounds), literal(group.definition, *bounds))
+        return frame_from(run_sql(duck, batch_sql(view.definition, groups, rows, as_of)), view_schema(view.definition, groups))
 
+# %% ../nbs/41_embedded_store.ipynb #16aa5bf8
+def batch_data(view: EmbeddedView, start_time: int, end_time: int, *, as_of: int | None = None, primary_key: bool = True,
+               event_time: bool = True, equal: Mapping[str, Any] | None = None) -> pd.DataFrame:  # fmt: skip
+    "Return the rows whose left event time is in [start_time, end_time), each with what was known when it was."
+    left = view.groups[view.definition.query.group, view.definition.query.version].definition
+    drop = ([] if primary_key else [*left.primary_key]) + ([] if event_time else [left.event_time, left.revision, left.available])
+    return view_frame(view, start_time, end_time, as_of, equal or {}).drop(columns=[name for name in drop if name not in view.definition.query.names])
 
+# %% ../nbs/41_embedded_store.ipynb #6f91a7d9
 def split_labels(view: EmbeddedView, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Return a batch as float64 features and labels."
     left = view.groups[view.definition.query.group, view.definition.query.version].definition
@@ -630,9 +641,9 @@ def split_labels(view: EmbeddedView, frame: pd.DataFrame) -> tuple[pd.DataFrame,
     frame = frame.astype(dict.fromkeys(frame.columns, 'float64'))
     return frame.drop(columns=[*view.definition.labels]), frame[[*view.definition.labels]]
 
-# %% ../nbs/41_embedded_store.ipynb #7e121282
-def serving_sql(view: ViewDef, groups: Mapping[tuple[str, int], GroupDef]) -> list[tuple[str, str, list[tuple[str, Any]], list[int]]]:
-    "Return for each group: prefix, SELECT, its keys (fixed value or None), and which columns are booleans."
+# %% ../nbs/41_embedded_store.ipynb #a80aa270
+def serving_sql(view: ViewDef, groups: Mapping[tuple[str, int], GroupDef]) -> list[Any]:
+    "Return for each group: prefix, SELECT, its keys (fixed value or None), which columns are booleans, the names."
     prepared = []
     for prefix, query in [('', view.query), *((join.prefix, join.query) for join in view.query.joins)]:
         group = groups[query.group, query.version]
@@ -642,12 +653,13 @@ def serving_sql(view: ViewDef, groups: Mapping[tuple[str, int], GroupDef]) -> li
         types = {f.name: f.type for f in group.schema}
         booleans = [place for place, name in enumerate(names, 2) if types[name] == 'boolean']
         prepared.append((prefix, sql, [(name, query.equal.get(name)) for name in group.primary_key], booleans, [prefix + name for name in names]))
-    return prepared  # type: ignore[return-value]
+    return prepared
 
-
+# %% ../nbs/41_embedded_store.ipynb #92c15778
 def look_up(db: sqlite3.Connection, prepared: Any, serving_keys: Mapping[str, Any]) -> FeatureVector:
     "Return the vector of one entity; a group without a row gives nulls."
-    names, values, event_ms, available_ms = [], [], {}, {}
+    names, values = [], []  # type: tuple[list[str], list[Any]]
+    event_ms, available_ms = {}, {}  # type: tuple[dict[str, int | None], dict[str, int | None]]
     for prefix, sql, keys, booleans, columns in prepared:
         row = db.execute(sql, [serving_keys[name] if fixed is None else fixed for name, fixed in keys]).fetchone()
         row = (None,) * (2 + len(columns)) if row is None else _with_booleans(row, booleans) if booleans else row
@@ -656,60 +668,50 @@ def look_up(db: sqlite3.Connection, prepared: Any, serving_keys: Mapping[str, An
         event_ms[prefix], available_ms[prefix] = row[:2]
     return FeatureVector(tuple(names), tuple(values), event_ms, available_ms)
 
-# %% ../nbs/41_embedded_store.ipynb #af1db0b9
-class EmbeddedStore:
-    "Catalogue, hot rows and segments in one folder; several processes may have it open."
+# %% ../nbs/41_embedded_store.ipynb #b5d59063
+class EmbeddedView:
+    "A feature view of the embedded store."
 
-    def __init__(self, directory: Path):
-        self.directory, self.database = Path(directory), Database(Path(directory) / 'store.sqlite')
-        self._groups: dict[tuple[str, int], EmbeddedGroup] = {}
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PermissionError(errno.EACCES, f'feature store {self.directory} cannot be made: {error.strerror}; choose another --data-dir') from None
-        with self.database.transaction('DEFERRED') as db:
-            there = db.execute("SELECT 1 FROM sqlite_master WHERE name = '_segments'").fetchone()
-        if not there:
-            with self.database.transaction() as db:
-                for statement in CATALOGUE.split(';'):
-                    db.execute(statement)
+    def __init__(self, database: Database, definition: ViewDef, groups: Mapping[tuple[str, int], EmbeddedGroup]):
+        self.database, self.definition, self.groups = database, definition, groups
+        self.serving: list[Any] = []
 
-    def get_or_create_feature_group(self, name: str, version: int, *, primary_key: Sequence[str], schema: Sequence[FeatureDef], event_time: str = 'start_ms',
-                                    revision: str = 'revision', available: str = 'available_ms', description: str = '') -> EmbeddedGroup:  # fmt: skip
-        "Return a group; `ValueError` when it is stored with another schema."
-        wanted = GroupDef(name, version, tuple(primary_key), tuple(schema), event_time, revision, available, description)
-        if (name, version) not in self._groups:
-            self._groups[name, version] = EmbeddedGroup(self.database, remember(self.database, '_groups', check_group(wanted), create_sql(wanted)))
-        same_schema(self._groups[name, version].definition, wanted)
-        return self._groups[name, version]
+    get_batch_data = batch_data
 
-    def get_feature_group(self, name: str, version: int) -> EmbeddedGroup | None:
-        "Return a group that exists, or None."
-        found = remembered(self.database, '_groups', name, version, GroupDef)
-        return self._groups.setdefault((name, version), EmbeddedGroup(self.database, found)) if found else None
+    def training_data(self, start_time: int, end_time: int, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+        "Return features and labels as float64, indexed by primary key and event time; texts that are numbers are cast."
+        return split_labels(self, self.get_batch_data(start_time, end_time, **options))
 
-    def get_or_create_feature_view(self, name: str, version: int, *, query: Query, labels: Sequence[str] = ()) -> EmbeddedView:
-        "Return a view; `ValueError` when its joins are not unique or it is stored as another query."
-        wanted = check_view(self, ViewDef(name, version, query, tuple(labels)))
-        if (found := remember(self.database, '_views', wanted)) != wanted:
-            raise ValueError(f'view {name} version {version} is stored as another query: use version {version + 1}, was {found.query}')
-        return open_view(self, wanted)
+    def init_serving(self, **options: Any) -> None:
+        "Prepare the look-ups of `get_feature_vector`."
+        self.serving = serving_sql(self.definition, {key: group.definition for key, group in self.groups.items()})
 
-    def get_feature_view(self, name: str, version: int) -> EmbeddedView | None:
-        "Return a view that exists, or None."
-        found = remembered(self.database, '_views', name, version, ViewDef)
-        return open_view(self, found) if found else None
+    def get_feature_vector(self, serving_keys: Mapping[str, Any]) -> FeatureVector:
+        "Return the newest row of each group, independently, with its age."
+        if not self.serving:
+            self.init_serving()
+        return look_up(self.database.here(), self.serving, serving_keys)
 
-    def close(self) -> None:
-        "Close every connection of this process."
-        while self.database._open:
-            self.database._open.pop().close()
-        self.database = Database(self.database.path)
+    def get_feature_vectors(self, serving_keys: Iterable[Mapping[str, Any]]) -> list[FeatureVector]:
+        "Return a vector for each of the keys."
+        return [self.get_feature_vector(keys) for keys in serving_keys]
+
+# %% ../nbs/41_embedded_store.ipynb #4c168bb0
+def group_of(store: EmbeddedStore, name: str, version: int, *, primary_key: Sequence[str], schema: Sequence[FeatureDef], event_time: str = 'start_ms',
+             revision: str = 'revision', available: str = 'available_ms', description: str = '') -> EmbeddedGroup:  # fmt: skip
+    "Return a group, created where it is missing; `ValueError` when it is stored with another schema."
+    wanted = GroupDef(name, version, tuple(primary_key), tuple(schema), event_time, revision, available, description)
+    if (name, version) not in store.groups:
+        store.groups[name, version] = EmbeddedGroup(store.database, remember(store.database, '_groups', check_group(wanted), create_sql(wanted)))
+    same_schema(store.groups[name, version].definition, wanted)
+    return store.groups[name, version]
 
 
-def open_store(directory: Path) -> EmbeddedStore:
-    "Return the store in a folder, created where it is missing."
-    return EmbeddedStore(directory)
+def known_group(store: EmbeddedStore, name: str, version: int) -> EmbeddedGroup | None:
+    "Return a group that exists, or None."
+    if (name, version) not in store.groups and (found := remembered(store.database, '_groups', name, version, GroupDef)):
+        store.groups[name, version] = EmbeddedGroup(store.database, found)
+    return store.groups.get((name, version))
 
 # %% ../nbs/41_embedded_store.ipynb #4e58b6fa
 def check_group(group: GroupDef) -> GroupDef:
@@ -723,7 +725,7 @@ def check_group(group: GroupDef) -> GroupDef:
         raise ValueError(f'{group.name}: {", ".join(wrong)} must be bigint, was {types[wrong[0]]}')
     return group
 
-
+# %% ../nbs/41_embedded_store.ipynb #586effdb
 def check_view(store: EmbeddedStore, view: ViewDef) -> ViewDef:
     "Return a view whose every join finds at most one row."
     for join in view.query.joins:
@@ -745,37 +747,91 @@ def open_view(store: EmbeddedStore, view: ViewDef) -> EmbeddedView:
         groups[query.group, query.version] = group
     return EmbeddedView(store.database, view, groups)
 
+# %% ../nbs/41_embedded_store.ipynb #2a7e2cc4
+def view_of(store: EmbeddedStore, name: str, version: int, *, query: Query, labels: Sequence[str] = ()) -> EmbeddedView:
+    "Return a view, created where it is missing; `ValueError` when its joins are not unique or it is stored as another query."
+    wanted = check_view(store, ViewDef(name, version, query, tuple(labels)))
+    if (found := remember(store.database, '_views', wanted)) != wanted:
+        raise ValueError(f'view {name} version {version} is stored as another query: use version {version + 1}, was {found.query}')
+    return open_view(store, wanted)
+
+
+def known_view(store: EmbeddedStore, name: str, version: int) -> EmbeddedView | None:
+    "Return a view that exists, or None."
+    found = remembered(store.database, '_views', name, version, ViewDef)
+    return open_view(store, found) if found else None
+
+# %% ../nbs/41_embedded_store.ipynb #af1db0b9
+class EmbeddedStore:
+    "Catalogue, hot rows and segments in one folder; several processes may have it open."
+
+    def __init__(self, directory: Path):
+        self.directory, self.database = Path(directory), Database(Path(directory) / 'store.sqlite')
+        self.groups: dict[tuple[str, int], EmbeddedGroup] = {}
+        create_catalogue(self.directory, self.database)
+
+    get_or_create_feature_group = group_of
+    get_feature_group = known_group
+    get_or_create_feature_view = view_of
+    get_feature_view = known_view
+
+    def close(self) -> None:
+        "Close every connection of this process."
+        self.database.close()
+
+
+def open_store(directory: Path) -> EmbeddedStore:
+    "Return the store in a folder, created where it is missing."
+    return EmbeddedStore(directory)
+
 # %% ../nbs/41_embedded_store.ipynb #18478f1b
 class StoreWriter:
-    "The step that stores what the topics carry."
+    "The step that stores what the topics carry; now and then it has whole old days sealed."
 
     def __init__(self, store: EmbeddedStore, settings: Settings, seal_every_seconds: float = 600.0):
-        self.groups = {name: open_group(store, name) for name in GROUPS}
+        self.groups, self.store = {name: open_group(store, name) for name in GROUPS}, store
         self.keep_ms, self.seal_every = settings.store.seal_after_days * 86_400_000, seal_every_seconds
         self.sealed_at, self.newest_ms, self.counts = time.monotonic(), 0, {'stored': 0, 'dead_letters': 0}
+        self.sealing: subprocess.Popen[bytes] | None = None
 
     def take(self, messages: list[Received]) -> list[Out]:
         "Store one micro-batch; return the dead letters of what did not fit."
-        columns, letters = fitting(self.groups[messages[0].topic].definition, messages)
-        if columns and columns[0]:
-            self.groups[messages[0].topic].insert_columns(columns)  # type: ignore[attr-defined]
-            self.newest_ms = max(self.newest_ms, *columns[self.groups[messages[0].topic].definition.names.index('start_ms')])
-            self.counts['stored'] += len(columns[0])
+        group: Any = self.groups[messages[0].topic]
+        columns, letters = fitting(group.definition, messages)
+        if columns[0]:
+            group.insert_columns(columns)
+            self.newest_ms = max(self.newest_ms, *columns[group.definition.names.index('start_ms')])
+        self.counts['stored'] += len(columns[0])
         self.counts['dead_letters'] += len(letters)
-        if self.seal_every <= time.monotonic() - self.sealed_at:
-            self.seal()
+        if time.monotonic() - self.sealed_at >= self.seal_every:
+            start_sealing(self)
         return letters
 
     def open_from(self, topic: str, partition: int) -> None:
         "Return None: what was taken is stored."
 
-    def seal(self) -> None:
-        "Seal whole days that are older than the settings keep hot, by event time."
-        before = (self.newest_ms - self.keep_ms) // 86_400_000 * 86_400_000
-        for name, group in self.groups.items():
-            if count := group.materialize(before):
-                log.info('%s: %s rows before %s sealed', name, count, before)
-        self.sealed_at = time.monotonic()
+# %% ../nbs/41_embedded_store.ipynb #51d64499
+def start_sealing(writer: StoreWriter) -> None:
+    "Have whole days sealed that are older than the settings keep hot, unless that is going on already."
+    writer.sealed_at = time.monotonic()
+    before_ms = (writer.newest_ms - writer.keep_ms) // 86_400_000 * 86_400_000
+    if before_ms > 0 and (writer.sealing is None or writer.sealing.poll() is not None):
+        code = f'from crypto_rt.embedded_store import seal_before; seal_before({str(writer.store.directory)!r}, {before_ms})'
+        writer.sealing = subprocess.Popen([sys.executable, '-c', code])
+
+
+def seal_before(
+    directory: Path | str,  # of the store
+    before_ms: int,  # a start of a day
+) -> dict[str, int]:  # rows sealed of each group
+    "Seal the days before an instant, of all groups."
+    store = open_store(Path(directory))
+    with store.database.transaction('DEFERRED') as db:
+        names = db.execute('SELECT name, version FROM _groups').fetchall()
+    groups = {name: store.get_feature_group(name, version) for name, version in names}
+    sealed = {name: group.materialize(before_ms) for name, group in groups.items() if group}
+    store.close()
+    return sealed
 
 # %% ../nbs/41_embedded_store.ipynb #e1f38018
 def fitting(
@@ -801,7 +857,7 @@ def fitting(
                 letters.append(_letter(message, error))
         return conform(group, kept), letters
 
-
+# %% ../nbs/41_embedded_store.ipynb #d4ffb548
 def _letter(message: Received, error: ValueError) -> Out:
     where = f'{message.topic}/{message.partition}/{message.offset}'
     log.warning('%s at %s does not fit: %s', message.key, where, error)
@@ -811,5 +867,8 @@ def _letter(message: Received, error: ValueError) -> Out:
 def run_feature_store(settings: Settings) -> None:
     "Store candles, indicators and predictions until told to stop."
     store = open_feature_store(settings)
-    run_service(settings, 'feature-store', list(GROUPS), ['dead_letters'], StoreWriter(store, settings))  # type: ignore[arg-type]
+    writer = StoreWriter(store, settings)  # type: ignore[arg-type]
+    run_service(settings, 'feature-store', list(GROUPS), ['dead_letters'], writer)
+    if writer.sealing:
+        writer.sealing.terminate()
     store.close()

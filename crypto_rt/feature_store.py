@@ -51,7 +51,7 @@ class FeatureDef(Struct, frozen=True):
     type: Type
     nullable: bool = True
 
-
+# %% ../nbs/40_feature_store.ipynb #5388cfe8
 class GroupDef(Struct, frozen=True):
     "What a feature group holds; a row's identity is primary key, event time and revision."
     name: str
@@ -109,20 +109,25 @@ _fields_of_indicators = attrgetter(*(feature.name for feature in _INDICATOR_FIEL
 def row_of(
     group: GroupDef,
     item: Any,  # a message or a mapping
+    names: tuple[str, ...] = (),  # `group.names`, for who asks often
 ) -> tuple[Any, ...]:  # in the order of the schema
     "Return one row; `ValueError` that names what is missing or unknown."
     if isinstance(item, Candle):
         return msgspec.structs.astuple(item)
+    names, few = names or group.names, len(_INDICATOR_FIELDS)
     if isinstance(item, TechnicalIndicators):
-        if item.values.keys() != set(group.names[len(_INDICATOR_FIELDS):]):
-            raise ValueError(_other_names(group, (*group.names[: len(_INDICATOR_FIELDS)], *item.values)))
-        return (*_fields_of_indicators(item), *map(item.values.__getitem__, group.names[len(_INDICATOR_FIELDS):]))
+        try:
+            if len(item.values) == len(names) - few:
+                return _fields_of_indicators(item) + tuple(map(item.values.__getitem__, names[few:]))
+        except KeyError:
+            pass
+        raise ValueError(_other_names(group, (*names[:few], *item.values)))
     values = item if isinstance(item, Mapping) else msgspec.structs.asdict(item)
-    if values.keys() != set(group.names):
+    if values.keys() != set(names):
         raise ValueError(_other_names(group, values))
-    return tuple(msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value for value in map(values.__getitem__, group.names))
+    return tuple(msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value for value in map(values.__getitem__, names))
 
-
+# %% ../nbs/40_feature_store.ipynb #9cde3ecc
 def _other_names(group: GroupDef, names: Iterable[Any]) -> str:
     missing, unknown = sorted(set(group.names) - set(names)), sorted(set(names) - set(group.names), key=str)
     return f'{group.name} version {group.version} has other columns: missing {missing or "none"}, unknown {unknown or "none"}; a new schema needs a new version'
@@ -137,10 +142,11 @@ def columns_of(
         if set(rows.columns) != set(group.names):
             raise ValueError(_other_names(group, rows.columns))
         return [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in group.names]
-    table = [row_of(group, item) for item in rows]
+    names = group.names
+    table = [row_of(group, item, names) for item in rows]
     return [list(column) for column in zip(*table, strict=True)] if table else [[] for _ in group.schema]
 
-
+# %% ../nbs/40_feature_store.ipynb #27d4f253
 def struct_of(
     group: GroupDef,
     row: Sequence[Any],  # in the order of the schema
@@ -173,31 +179,37 @@ def _refuse(group: GroupDef, columns: list[list[Any]], place: int, row: int, why
 
 def _checked(group: GroupDef, columns: list[list[Any]], place: int) -> list[Any]:
     feature, column = group.schema[place], columns[place]
-    if feature.type == 'double':
-        column = [None if value is None or value != value else value for value in column]
+    if feature.type == 'double' and any(value != value for value in column):
+        column = [None if value != value else value for value in column]
     if wrong := {kind for kind in set(map(type, column)) if not _fits(feature, kind)}:
         row = next(row for row, value in enumerate(column) if type(value) in wrong)
         _refuse(group, columns, place, row, f'must be {feature.type}{"" if feature.nullable else ", not null"}, was {columns[place][row]!r}')
-    if feature.type == 'double' and (row := next((r for r, v in enumerate(column) if v in (math.inf, -math.inf)), -1)) >= 0:
+    if feature.type == 'double' and not all(map(math.isfinite, filter(None, column))):
+        row = next(row for row, value in enumerate(column) if value in (math.inf, -math.inf))
         _refuse(group, columns, place, row, f'must be finite, was {column[row]}')
     return column
 
 # %% ../nbs/40_feature_store.ipynb #7e8e66bb
 def _check_instants(group: GroupDef, columns: list[list[Any]]) -> None:
     for place, feature in enumerate(group.schema):
-        if feature.name.endswith('_ms') and feature.type == 'bigint' and columns[place]:
-            for row, value in enumerate(columns[place]):
-                if value is not None and not 10**12 <= value < 10**13:
-                    try:
-                        check_ms(value, feature.name)
-                    except ValueError as error:
-                        _refuse(group, columns, place, row, str(error).removeprefix(feature.name + ' '))
+        if feature.name.endswith('_ms') and feature.type == 'bigint':
+            known = [value for value in columns[place] if value is not None]
+            if known and not 10**12 <= min(known) <= max(known) < 10**13:
+                row = next(row for row, value in enumerate(columns[place]) if value is not None and not 10**12 <= value < 10**13)
+                try:
+                    check_ms(columns[place][row], feature.name)
+                except ValueError as error:
+                    _refuse(group, columns, place, row, str(error).removeprefix(feature.name + ' '))
+    _check_order(group, columns)
+
+
+def _check_order(group: GroupDef, columns: list[list[Any]]) -> None:
     if {'end_ms', 'available_ms'} <= set(group.names):
         ends, known = (columns[group.names.index(name)] for name in ('end_ms', 'available_ms'))
         if (row := next((r for r, (end, at) in enumerate(zip(ends, known, strict=True)) if at < end), -1)) >= 0:
             _refuse(group, columns, group.names.index('available_ms'), row, f'{known[row]} is before end_ms {ends[row]}: known before it had ended')
 
-
+# %% ../nbs/40_feature_store.ipynb #0f93c9d9
 def conform(
     group: GroupDef,
     rows: Any,  # a DataFrame, or messages or mappings
@@ -230,7 +242,7 @@ def frame_of(
 
     return pd.DataFrame({feature.name: pd.Series(list(column), dtype=dtype_of(feature)) for feature, column in zip(schema, columns, strict=True)})
 
-
+# %% ../nbs/40_feature_store.ipynb #67c96595
 def to_frame(
     group: GroupDef | str,  # or its name in `GROUPS`
     rows: Iterable[Any],  # messages or mappings
@@ -256,7 +268,7 @@ def canonical_digest(
                 digest.update(part)
     return digest.hexdigest()
 
-
+# %% ../nbs/40_feature_store.ipynb #58151787
 def _bytes_of(column: pd.Series) -> Iterator[bytes]:
     import numpy as np
 
@@ -290,7 +302,7 @@ class Query(Struct, frozen=True):
         "Return the query for rows where each named key has this value."
         return msgspec.structs.replace(self, equal=self.equal | equal)
 
-
+# %% ../nbs/40_feature_store.ipynb #076a3621
 class Join(Struct, frozen=True):
     "One joined query."
     query: Query
@@ -310,7 +322,7 @@ class FeatureVector(NamedTuple):
     event_ms: dict[str, int | None]  # prefix of the group ('' is the left one) to the start_ms of its row; None: no row
     available_ms: dict[str, int | None]
 
-
+# %% ../nbs/40_feature_store.ipynb #655ace59
 class FeatureGroup(Protocol):
     "Upserts by identity; `insert` returns when the rows are durable."
     definition: GroupDef

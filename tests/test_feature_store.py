@@ -288,8 +288,9 @@ def test_the_service_takes_a_batch_twice_and_sets_aside_what_does_not_fit(tmp_pa
     assert "unknown ['unknown']" in decode('dead_letters', bad[0].value).reason and step.open_from('candles', 0) is None
     group = open_group(store, 'candles')
     assert group.history(KEY) == [candle(0), candle(4 * 1440)]
+    assert step.sealing.wait(30) == 0
     hot = store.database.here().execute('SELECT count(*) FROM candles_1_hot').fetchone()
-    assert hot == (1,) and step.counts == {'stored': 4, 'dead_letters': 5}
+    assert group.history(KEY) == [candle(0), candle(4 * 1440)] and hot == (1,) and step.counts == {'stored': 4, 'dead_letters': 5}
     store.close()
 
 
