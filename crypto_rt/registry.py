@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger('crypto_rt.registry')
 
 # %% auto #0
-__all__ = ['log', 'BASIS_POINT', 'ABOUT', 'model_name', 'database', 'Model', 'champion_version', 'load', 'champion', 'register',
-           'attach', 'promotions', 'champions_before', 'promote', 'rollback', 'models']
+__all__ = ['log', 'BASIS_POINT', 'ABOUT', 'model_name', 'registry_dir', 'database', 'Model', 'champion_version', 'load',
+           'champion', 'register', 'attach', 'promotions', 'champions_before', 'promote', 'rollback', 'models']
 
 # %% ../nbs/53_registry.ipynb #ae1b7774
 def model_name(
@@ -41,9 +41,14 @@ def model_name(
     return f'{symbol.replace("/", "-")}_{interval_seconds}s_{horizon_seconds}s'
 
 
+def registry_dir(settings: Settings) -> Path:
+    "Return the folder of models and promotions: the data directory, unless the settings name another."
+    return Path(settings.training.registry_directory or settings.data.directory)
+
+
 def database(settings: Settings) -> Path:
     "Return the place of MLflow's database; it need not be there yet."
-    return Path(settings.data.directory) / 'mlflow.db'
+    return registry_dir(settings) / 'mlflow.db'
 
 # %% ../nbs/53_registry.ipynb #796e1743
 BASIS_POINT = 1e-4
@@ -108,7 +113,7 @@ _LOADED: dict[tuple[str, str, str], Model] = {}
 
 def _model_file(settings: Settings, location: str) -> Path:
     noted = Path(unquote(urlparse(location).path)) / 'model.ubj'
-    here = Path(settings.data.directory).absolute() / 'mlartifacts'
+    here = registry_dir(settings).absolute() / 'mlartifacts'
     parts = noted.parts[noted.parts.index('mlartifacts') + 1 :] if 'mlartifacts' in noted.parts else ()
     return next((f for f in (here.joinpath(*parts), noted) if f.is_file()), noted)
 
@@ -165,7 +170,7 @@ def _client(settings: Settings) -> MlflowClient:
 
 def _experiment(settings: Settings, client: MlflowClient) -> str:
     found = client.get_experiment_by_name('crypto-rt')
-    place = (Path(settings.data.directory).absolute() / 'mlartifacts').as_uri()
+    place = (registry_dir(settings).absolute() / 'mlartifacts').as_uri()
     return found.experiment_id if found else client.create_experiment('crypto-rt', artifact_location=place)
 
 # %% ../nbs/53_registry.ipynb #ff4db0b1
@@ -222,7 +227,7 @@ def promotions(
     name: str | None = None,  # of one model, else of all
 ) -> list[dict[str, Any]]:  # oldest first: at_ms, action, model, previous, version, why
     "Return the promotion log; a torn last line (a power cut) is left out."
-    file = Path(settings.data.directory) / 'promotions.jsonl'
+    file = registry_dir(settings) / 'promotions.jsonl'
     lines = []
     for line in file.read_text(encoding='utf-8').splitlines() if file.is_file() else []:
         try:
@@ -233,7 +238,7 @@ def promotions(
 
 # %% ../nbs/53_registry.ipynb #f38e2e15
 def _note(settings: Settings, line: Mapping[str, Any]) -> None:
-    file = Path(settings.data.directory) / 'promotions.jsonl'
+    file = registry_dir(settings) / 'promotions.jsonl'
     with file.open('a+b') as out:
         torn = out.seek(0, os.SEEK_END) and (out.seek(-1, os.SEEK_END), out.read(1))[1] != b'\n'
         out.write(b'\n' * bool(torn) + json.dumps(line).encode() + b'\n')
