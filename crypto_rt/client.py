@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -89,7 +89,7 @@ async def one_connection(
     symbols: tuple[str, ...],
     tick_seconds: float = 0.2,  # an empty list when so long nothing came
     limit: int = 1000,  # frames in one list
-) -> AsyncIterator[list[Frame]]:
+) -> AsyncGenerator[list[Frame], None]:
     "Connect, subscribe and yield frames until the connection ends, which raises."
     from websockets.asyncio.client import connect
 
@@ -118,7 +118,7 @@ async def stream(
     symbols: tuple[str, ...],
     tick_seconds: float = 0.2,
     limit: int = 1000,
-) -> AsyncIterator[list[Frame]]:  # lists of what came; empty ones while nothing does
+) -> AsyncGenerator[list[Frame], None]:  # lists of what came; empty ones while nothing does
     "Yield frames for ever: connect, subscribe to everything, and do so again whenever the connection ends."
     from websockets.exceptions import WebSocketException
 

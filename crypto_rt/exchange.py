@@ -221,7 +221,7 @@ def ohlc_rows(
     close: int | None,  # ticks, before the first window; None: unknown, so rows begin with the first trade
 ) -> list[list[Any]]:  # as REST writes them, but all texts
     "Return a row for each window."
-    sums = {}
+    sums: dict[int, list[int]] = {}
     for ms, price, lots in columns:
         place = (ms - windows.start) // windows.step
         starts = np.flatnonzero(np.r_[True, place[1:] != place[:-1]]) if len(ms) else np.array([], np.int64)
@@ -233,8 +233,8 @@ def ohlc_rows(
             sums[name] = new if name not in sums else _joined(sums[name], new)
     rows = []
     for number, start in enumerate(windows):
-        o, h, low, close, worth, volume, count = sums.get(number) or (close, close, close, close, 0, 0, 0)
-        if close is not None:
+        if number in sums or close is not None:
+            o, h, low, close, worth, volume, count = sums.get(number) or [close or 0] * 4 + [0, 0, 0]
             texts = [decimal_text(t, places[0]) for t in (o, h, low, close)]
             vwap = decimal_text(worth // volume, places[0]) if volume else '0.0'
             rows.append([start // 1000, *texts, vwap, decimal_text(volume, places[1]), count])

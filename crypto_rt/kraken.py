@@ -124,7 +124,7 @@ def decode_trade_frame_python(
         items = _trade_frame.decode(raw).data
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f'trade frame: {error}') from None
-    trades = []
+    trades: list[TradeItem] = []
     for item in items:
         price, quantity = plain_decimal(bytes(item.price).decode()), plain_decimal(bytes(item.qty).decode())
         if price == '0' or quantity == '0':
@@ -270,11 +270,11 @@ def exchange_candle(
     grace_ms: int = 2000,  # after its end the candle counts as known
 ) -> Candle:  # with source `exchange`
     "Return a final candle that somebody else has made."
-    prices = [plain_decimal(p) for p in ohlc]
+    o, h, low, c = map(plain_decimal, ohlc)
     volume, vwap = plain_decimal(volume), plain_decimal(vwap)
     quote = plain_decimal((Decimal(volume) * Decimal(vwap)).quantize(Decimal('1e-12'), ROUND_HALF_EVEN))
     end_ms = start_ms + interval_seconds * 1000
-    return Candle(symbol, interval_seconds, check_ms(start_ms, 'start_ms'), 0, end_ms, *prices, volume, quote, vwap, trade_count, '0', -1, -1, None, None,
+    return Candle(symbol, interval_seconds, check_ms(start_ms, 'start_ms'), 0, end_ms, o, h, low, c, volume, quote, vwap, trade_count, '0', -1, -1, None, None,
                   volume == '0', False, 'exchange', end_ms + grace_ms)  # fmt: skip
 
 

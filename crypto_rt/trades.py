@@ -147,7 +147,7 @@ def sort_trades(feed: Feed, frame: Frame, trades: dict[str, list[Trade]]) -> Non
         if (book := feed.books.get(symbol)) is None:
             feed.counts['other_symbols'] += 1
             continue
-        trade = Trade(*fields)
+        trade = Trade(*fields)  # type: ignore[arg-type]
         feed.clock_ms = max(feed.clock_ms, trade.event_ms)
         trades.setdefault(symbol, []).append(trade)
         if book.granted_ms is not None and (frame.snapshot or feed.source == 'replay'):
