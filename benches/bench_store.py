@@ -29,9 +29,11 @@ def candle_frame(symbol: str, n: int, seed: int) -> pd.DataFrame:
     "Return `n` one-minute candles of a seeded random walk, as the store keeps them."
     rng, start = np.random.default_rng(seed), START + MINUTE * np.arange(n)
     close = np.round(50_000 * np.exp(np.cumsum(rng.standard_t(4, n) * 4e-4)), 1)
+    opened = np.r_[close[0], close[:-1]]
+    high, low = np.round(np.maximum(opened, close) * 1.0003, 1), np.round(np.minimum(opened, close) * 0.9997, 1)
     volume, count = np.round(np.exp(rng.normal(0, 1, n)), 8), rng.poisson(30, n) + 1
     text = {name: pd.Series(values).map(repr) for name, values in dict(
-        open=np.r_[close[0], close[:-1]], high=np.round(close * 1.0003, 1), low=np.round(close * 0.9997, 1), close=close, volume=volume,
+        open=opened, high=high, low=low, close=close, volume=volume,
         quote_volume=np.round(close * volume, 6), vwap=np.round(close * 1.00001, 8), buy_volume=np.round(volume * rng.uniform(0, 1, n), 8)).items()}  # fmt: skip
     whole = dict(symbol=symbol, interval_seconds=60, revision=0, is_empty=False, is_partial=False, source='trades', bid=None, ask=None)
     last = np.cumsum(count)
