@@ -39,21 +39,24 @@ class Trade(Struct, frozen=True, forbid_unknown_fields=True):
     event_ms: Instant
 
 
-class Trades(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='trades'):
-    "Trades of one symbol that arrived together, in the order of arrival."
+class Trades(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='trades'):
+    "Trades of one symbol that arrived together, in the order of arrival; `duplicates` were dropped since its last message."
     symbol: Symbol
     trades: Annotated[list[Trade], Meta(min_length=1)]
     ingest_ms: Instant
     source: Source
+    duplicates: Count = 0
 
-# %% ../nbs/02_messages.ipynb #57338ca9
-class Mark(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='mark'):
+# %% ../nbs/02_messages.ipynb #81b5c0e0
+class Mark(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='mark'):
     "A symbol's clock: exchange time reached, and the trade_id up to which there is no hole (-1: no trade yet)."
     symbol: Symbol
     exchange_ms: Instant
     contiguous_through: Annotated[int, Meta(ge=-1)]
     connected: bool
     source: Source
+    bid: Amount | None = None
+    ask: Amount | None = None
 
 
 class End(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='end'):
