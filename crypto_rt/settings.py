@@ -28,6 +28,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     horizon_seconds: int = 300
     grace_ms: int = 2000
     log_level: str = 'INFO'
+    reconcile_minutes: float = 5.0
+    backfill_intervals: tuple[int, ...] = (60, 300, 900, 3600)
 
 
 class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,7 +116,7 @@ def _typed(section: str, key: str, value: Any, where: str) -> Any:
     types = {f.name: f.type for f in msgspec.structs.fields(SECTIONS[section])}
     if key not in types:
         raise ValueError(f'{where}: [{section}] has no {key!r}{_nearest(key, types)}')
-    if types[key] == tuple[str, ...] and isinstance(value, str):
+    if types[key] in (tuple[str, ...], tuple[int, ...]) and isinstance(value, str):
         value = tuple(part.strip() for part in value.split(',') if part.strip())
     try:
         return msgspec.convert(value, types[key], strict=False)
@@ -123,7 +125,7 @@ def _typed(section: str, key: str, value: Any, where: str) -> Any:
 
 # %% ../nbs/01_settings.ipynb #ad38399e
 LIMITS = {
-    ('data', 'interval_seconds'): (1, 86400), ('data', 'horizon_seconds'): (1, 7 * 86400), ('data', 'grace_ms'): (0, 600_000),
+    ('data', 'interval_seconds'): (1, 86400), ('data', 'horizon_seconds'): (1, 7 * 86400), ('data', 'grace_ms'): (0, 600_000), ('data', 'reconcile_minutes'): (0, 1440),
     ('exchange', 'dead_man_seconds'): (0.1, 600), ('kafka', 'partitions'): (1, 1000), ('kafka', 'batch'): (1, 100_000),
     ('predictions', 'level'): (0.5, 0.999), ('predictions', 'calibration_candles'): (20, 100_000),
     ('training', 'folds'): (2, 100), ('training', 'trees'): (1, 10_000), ('api', 'port'): (0, 65535), ('api', 'client_queue'): (1, 100_000),
@@ -141,6 +143,8 @@ def check(
     data = settings.data
     if data.horizon_seconds % data.interval_seconds:
         raise ValueError(f'[data] horizon_seconds must be a multiple of interval_seconds ({data.interval_seconds}), was {data.horizon_seconds}')
+    if not data.backfill_intervals or any(seconds < 1 or seconds % data.backfill_intervals[0] for seconds in data.backfill_intervals):
+        raise ValueError(f'[data] backfill_intervals must be multiples of the first, were {data.backfill_intervals}')
     if settings.store.backend not in ('embedded', 'hopsworks'):
         raise ValueError(f"[store] backend must be embedded or hopsworks, was {settings.store.backend!r}")
     return settings
@@ -192,6 +196,6 @@ def to_env(
 ) -> dict[str, str]:  # CRYPTO_RT_<SECTION>_<KEY> to text, every key
     "Return `settings` as environment variables; `load_settings(env=to_env(s)) == s`."
     def text(value: Any) -> str:
-        return ','.join(value) if isinstance(value, tuple) else str(value)
+        return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
     return {f'CRYPTO_RT_{section}_{key}'.upper(): text(value)
             for section in SECTIONS for key, value in msgspec.structs.asdict(getattr(settings, section)).items()}
