@@ -31,10 +31,10 @@ DAY_MS = 86_400_000
 
 # %% auto #0
 __all__ = ['log', 'DAY_MS', 'FIRST_DAY', 'BASES', 'SIMULATED_QUOTES', 'SIMULATED', 'per_day', 'price_places', 'activity',
-           'midnights', 'arrivals', 'rank_within', 'Day', 'simulated_day', 'Row', 'decimal_text', 'Simulation',
-           'last_rows', 'ohlc_rows', 'simulated_ohlc', 'Recording', 'Piece', 'pieces', 'rfc3339', 'frame_text',
-           'rest_answer', 'recorded_ohlc', 'Exchange', 'talk', 'answer', 'subscribe', 'simulate', 'until', 'replay',
-           'serving', 'http_answer', 'speed_of', 'market_clock', 'open_exchange', 'run_exchange']
+           'minute_counts', 'midnights', 'arrivals', 'rank_within', 'Day', 'simulated_day', 'Row', 'decimal_text',
+           'Simulation', 'last_rows', 'ohlc_rows', 'simulated_ohlc', 'Recording', 'Piece', 'pieces', 'rfc3339',
+           'frame_text', 'rest_answer', 'recorded_ohlc', 'Exchange', 'talk', 'answer', 'subscribe', 'simulate', 'until',
+           'replay', 'serving', 'http_answer', 'speed_of', 'market_clock', 'open_exchange', 'run_exchange']
 
 # %% ../nbs/14_exchange.ipynb #83b01668
 FIRST_DAY = 16_436  # 2015-01-01, in days since 1970
@@ -69,14 +69,26 @@ def _chance(seed: int, symbol: str, counter: int) -> np.random.Generator:
 def activity(
     rng: np.random.Generator,
 ) -> np.ndarray:  # (1440,) share of the day's trades that each minute attracts
-    "Return a day's rhythm: slow waves, bursts, and minutes in which nobody trades."
+    "Return a day's rhythm: slow waves, bursts, and minutes in which nobody trades, at most two in a row."
     minutes = np.arange(1440)
     memory = 0.97 ** np.arange(200)
     noise = np.convolve(rng.normal(0, 0.2, 1440 + 199), memory, 'valid')
     weight = np.exp(noise + 0.5 * np.sin(2 * np.pi * (minutes - 540) / 1440))
-    for start in np.flatnonzero(rng.random(1440) < 0.015):
-        weight[start : start + rng.geometric(0.25)] = 0
+    silent = rng.random(1440) < 0.04
+    silent[1:] |= silent[:-1] & (rng.random(1439) < 0.5)
+    silent[2::3] = False
+    weight[silent] = 0
     return weight / weight.sum()
+
+
+def minute_counts(
+    rng: np.random.Generator,
+    count: int,  # trades of the day, more than its minutes
+) -> tuple[np.ndarray, np.ndarray]:  # (1440,) each: share, trades
+    "Return how many trades each minute has: one at least, unless it is silent."
+    share = activity(rng)
+    awake = (share > 0).astype(np.int64)
+    return share, awake + rng.multinomial(count - awake.sum(), share)
 
 
 @lru_cache(256)
@@ -136,8 +148,7 @@ def simulated_day(
 ) -> Day:
     "Return one day of a symbol's trades; the same for ever."
     rng, count = _chance(seed, symbol, day), per_day(symbol)
-    share = activity(rng)
-    counts = rng.multinomial(count, share)
+    share, counts = minute_counts(rng, count)
     at, cluster = arrivals(rng, counts)
     start, end = midnights(seed, symbol)[day - FIRST_DAY : day - FIRST_DAY + 2]
     spread = 0.03 * np.sqrt(share / np.maximum(counts, 1))[at // 60_000]
