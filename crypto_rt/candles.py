@@ -22,9 +22,9 @@ log = logging.getLogger('crypto_rt.candles')
 
 # %% auto #0
 __all__ = ['log', 'ONE', 'MOST_EMPTY', 'STALE_MS', 'KEPT', 'scaled', 'plain', 'half_even', 'summary', 'Window', 'Book', 'add',
-           'joined', 'nothing_after', 'is_ended', 'is_whole', 'is_silent', 'numbers_of', 'is_news', 'tell', 'fill',
-           'settle', 'waits', 'remember', 'seed', 'oldest_place', 'forming', 'rejected', 'counts', 'CandleFold',
-           'open_fold', 'refused', 'folded', 'Candles', 'meet', 'rest', 'last_candles', 'run_candles']
+           'joined', 'nothing_after', 'is_ended', 'is_whole', 'is_silent', 'numbers_of', 'is_news', 'tell', 'quote',
+           'quotes_of', 'fill', 'settle', 'waits', 'remember', 'seed', 'oldest_place', 'forming', 'rejected', 'counts',
+           'CandleFold', 'open_fold', 'refused', 'folded', 'Candles', 'meet', 'rest', 'last_candles', 'run_candles']
 
 # %% ../nbs/20_candles.ipynb #b20ebf35
 ONE = 10**12
@@ -90,6 +90,7 @@ class Book:
 
     def __init__(self) -> None:
         self.windows: dict[int, Window] = {}
+        self.quotes: dict[int, tuple[Mark, int]] = {}  # of windows not told yet: start to their last mark with quotes, and its place
         self.ids: set[int] = set()
         self.top = -1  # the greatest known id
         self.through_ms = 0  # before this, all is decided
@@ -194,9 +195,10 @@ def tell(fold: CandleFold, symbol: str, window: Window, before: Candle | None, m
         return None
     late, end_grace = window.end_ms <= fold.books[symbol].through_ms, window.end_ms + fold.grace_ms
     available = max(mark.exchange_ms, end_grace) if late or mark.source == 'live' else end_grace
+    bid, ask = (told.bid, told.ask) if told else quotes_of(fold.books[symbol], window.start_ms)
     candle = Candle(
         symbol=symbol, interval_seconds=fold.interval_seconds, start_ms=window.start_ms, end_ms=window.end_ms,
-        revision=told.revision + 1 if told else 0, bid=None, ask=None, source='trades', available_ms=available,
+        revision=told.revision + 1 if told else 0, bid=bid, ask=ask, source='trades', available_ms=available,
         is_empty=not window.trades, is_partial=bool(window.trades) and not whole, **numbers,
     )  # fmt: skip
     if not is_news(window, candle, whole):
@@ -204,6 +206,24 @@ def tell(fold: CandleFold, symbol: str, window: Window, before: Candle | None, m
     window.told, window.seeded = candle, False
     fold.tally.update(candles=1, empty=int(candle.is_empty), revisions=int(candle.revision > 0))
     return candle
+
+# %% ../nbs/20_candles.ipynb #e6f552c6
+def quote(fold: CandleFold, symbol: str, mark: Mark, place: int) -> None:
+    "Note the quotes of a mark for the window that it lies in, or at the end of."
+    book, start = fold.books[symbol], window_start(mark.exchange_ms - 1, fold.interval_seconds)
+    if start in book.windows and book.windows[start].told:
+        return
+    if start in book.quotes and mark.exchange_ms < book.quotes[start][0].exchange_ms:
+        return
+    book.quotes.pop(start, None)
+    if mark.bid is not None or mark.ask is not None:
+        book.quotes[start] = mark, place
+
+
+def quotes_of(book: Book, start_ms: int) -> tuple[str | None, str | None]:
+    "Return bid and ask for a window that is being told, normalised, and forget them."
+    mark, _ = book.quotes.pop(start_ms, (None, 0))
+    return tuple(None if text is None else plain(scaled(text)) for text in (mark.bid, mark.ask)) if mark else (None, None)
 
 # %% ../nbs/20_candles.ipynb #f3628a53
 MOST_EMPTY = 10_000
@@ -218,10 +238,11 @@ def fill(fold: CandleFold, book: Book, before: Candle | None, window: Window | N
     book.windows |= {start: Window(start, start + fold.span) for start in range(before.end_ms, stop_ms, fold.span)}
     return True
 
-# %% ../nbs/20_candles.ipynb #fde3c20d
-def settle(fold: CandleFold, symbol: str, mark: Mark) -> Iterator[Candle]:
+# %% ../nbs/20_candles.ipynb #33f72901
+def settle(fold: CandleFold, symbol: str, mark: Mark, place: int) -> Iterator[Candle]:
     "Yield what becomes final or is revised by a mark."
     book, before = fold.books[symbol], fold.books[symbol].base
+    quote(fold, symbol, mark, place)
     fold.tally['marks'] += 1
     book.clock_ms = max(book.clock_ms, mark.exchange_ms)
     book.proof_ms = window_start(mark.exchange_ms - fold.grace_ms, fold.interval_seconds)
@@ -251,8 +272,10 @@ def waits(book: Book, window: Window, mark: Mark) -> bool:
 
 def remember(fold: CandleFold, book: Book, reached_ms: int) -> None:
     "Note up to when all is decided, and drop windows that are no longer kept; the last of them is what the next candle follows."
+    edge = reached_ms
     if book.windows or book.base:
-        book.through_ms = reached_ms
+        book.through_ms, edge = reached_ms, reached_ms - fold.kept_ms
+    book.quotes = {start: noted for start, noted in book.quotes.items() if start >= edge}
     for start in sorted(start for start in book.windows if start < book.through_ms - fold.kept_ms):
         book.base = book.windows.pop(start).told or book.base
 
@@ -266,6 +289,7 @@ def seed(fold: CandleFold, symbol: str, candle: Candle) -> None:
         book.floor_ms = candle.start_ms
     window = book.windows.setdefault(candle.start_ms, Window(candle.start_ms, candle.end_ms))
     window.told, window.seeded = candle, True
+    book.quotes.pop(candle.start_ms, None)
     book.top = max(book.top, candle.last_trade_id)
     book.frontier_ms = max(book.frontier_ms, candle.end_ms + fold.grace_ms)
     remember(fold, book, max(book.through_ms, candle.end_ms))
@@ -278,7 +302,8 @@ def oldest_place(fold: CandleFold) -> int | None:
     "Return the lowest place that a restart must read again; None if there is none."
     clock = max((book.clock_ms for book in fold.books.values()), default=0)
     fresh = [book for book in fold.books.values() if not book.clock_ms or book.clock_ms >= clock - fold.kept_ms - STALE_MS]
-    return min((w.place for book in fresh for w in book.windows.values() if w.place is not None), default=None)
+    places = [w.place for book in fresh for w in book.windows.values() if w.place is not None]
+    return min(places + [place for book in fresh for _, place in book.quotes.values()], default=None)
 
 # %% ../nbs/20_candles.ipynb #7330ca13
 def forming(fold: CandleFold) -> list[bytes]:
@@ -324,7 +349,7 @@ class CandleFold:
             raise ValueError("expected type 'trades' or 'mark', was 'end'")
         self.books.setdefault(message.symbol, Book())
         if isinstance(message, Mark):
-            return [encode(candle) for candle in settle(self, message.symbol, message)]
+            return [encode(candle) for candle in settle(self, message.symbol, message, place)]
         for trade in message.trades:
             add(self, message.symbol, trade, place)
         return []

@@ -30,8 +30,8 @@ def trades_message(trades: list[Trade], source: str = 'replay', symbol: str = 'B
     return encode(Trades(symbol, trades, START, source))
 
 
-def mark(ms: int, through: int, connected: bool = True, source: str = 'replay', symbol: str = 'BTC/USD') -> bytes:
-    return encode(Mark(symbol, ms, through, connected, source))
+def mark(ms: int, through: int, connected: bool = True, source: str = 'replay', symbol: str = 'BTC/USD', quotes: tuple[str | None, str | None] = (None, None)) -> bytes:
+    return encode(Mark(symbol, ms, through, connected, source, *quotes))
 
 
 @st.composite
@@ -63,7 +63,8 @@ def deliveries(draw: st.DrawFn, largest: int = 10**9) -> tuple[list[Trade], list
         if draw(st.booleans()):
             when = START + draw(st.integers(0, 2_000_000))
             through = draw(st.sampled_from([t.trade_id for t in trades]) | st.just(-1))
-            messages.append(mark(when, through, draw(st.booleans()), draw(st.sampled_from(['live', 'replay']))))
+            quote = st.none() | st.integers(0, 200).map(lambda n: f'{n}.50')
+            messages.append(mark(when, through, draw(st.booleans()), draw(st.sampled_from(['live', 'replay'])), quotes=(draw(quote), draw(quote))))
     return trades, messages
 
 
@@ -179,7 +180,7 @@ def test_a_killed_service_tells_the_same_candles(seed: int) -> None:
         if held and rng.random() < 0.05:
             values.append(trades_message([held.pop()], 'live'))
         if rng.random() < 0.5 and not any(t.event_ms < trade.event_ms - 1_000_000 for t in held):
-            values.append(mark(trade.event_ms, trade.trade_id if not held else held[0].trade_id - 1, source='live'))
+            values.append(mark(trade.event_ms, trade.trade_id if not held else held[0].trade_id - 1, source='live', quotes=(trade.price, None)))
     values += [trades_message([trade], 'live') for trade in held] + [mark(at + 200_000, 599, source='live')]
     messages = [Received('BTC/USD', value, 'trades', 0, i) for i, value in enumerate(values)]
     whole = run_step(Candles(Settings(), clock=lambda: 0.0), messages)
@@ -225,6 +226,19 @@ def test_the_service_killed_on_kafka_tells_each_candle_once(kafka_broker: str, t
     assert [(c.start_ms - START) // 60_000 for c in candles] == list(range(29))
     assert [c.is_partial for c in candles] == [True] + [False] * 28
     assert {(c.trade_count, c.volume, c.revision) for c in candles} == {(9, '0.9', 0)}
+
+
+def test_the_quotes_of_a_silent_market_survive_a_kill() -> None:
+    hours = [mark(START + 30_000 + 60_000 * i, 1, quotes=(f'{100 + i}', '500')) for i in range(300)]  # more silent minutes than are kept
+    values = [trades_message([Trade(1, '100', '1', 'buy', '', START)]), *hours]
+    messages = [Received('BTC/USD', value, 'trades', 0, i) for i, value in enumerate(values)]
+    whole = run_step(Candles(Settings(), clock=lambda: 0.0), messages)
+    assert [int(decode('candles', raw).bid or 0) for raw in whole] == list(range(100, 399))
+    for kill in (5, 150, 290):
+        step = Candles(Settings(), clock=lambda: 0.0)
+        told = run_step(step, messages[:kill])
+        again = Candles(Settings(), last_candles([decode('candles', raw) for raw in told], 60), clock=lambda: 0.0)
+        assert told + run_step(again, messages[step.open_from('trades', 0) :]) == whole
 
 
 def test_a_late_trade_becomes_a_letter() -> None:

@@ -43,6 +43,18 @@ pub struct Seed {
     pub count: u64,
     pub is_partial: bool,
     pub from_trades: bool,
+    pub bid: Option<u128>,
+    pub ask: Option<u128>,
+}
+
+/// The last quotes within a window that is not told yet.
+#[derive(Clone, Copy, Debug)]
+struct Quote {
+    start_ms: i64,
+    exchange_ms: i64,
+    place: i64,
+    bid: Option<u128>,
+    ask: Option<u128>,
 }
 
 /// The last final candle before a place: where the next one begins.
@@ -59,6 +71,7 @@ struct Book {
     /// Ascending by start: kept final ones, then open ones.
     windows: Vec<Window>,
     ids: Ids,
+    quotes: Vec<Quote>,
     /// Greatest trade_id that is known.
     top: i64,
     /// Before this, everything is decided.
@@ -87,6 +100,7 @@ impl Book {
             symbol: symbol.to_vec(),
             windows: Vec::new(),
             ids: Ids::default(),
+            quotes: Vec::new(),
             top: -1,
             through_ms: None,
             base: None,
@@ -118,6 +132,31 @@ impl Book {
                 self.windows.len() - 1
             }
         }
+    }
+
+    /// Notes the quotes of a mark for its window, which is told with the last of them.
+    fn quote(&mut self, mark: &Mark, place: i64, span: i64, kept_ms: i64) {
+        let start_ms = mark.exchange_ms - 1 - (mark.exchange_ms - 1) % span;
+        let quote = Quote { start_ms, exchange_ms: mark.exchange_ms, place, bid: mark.bid, ask: mark.ask };
+        let known = mark.bid.is_some() || mark.ask.is_some();
+        match self.quotes.iter().rposition(|q| q.start_ms == start_ms) {
+            Some(at) if mark.exchange_ms < self.quotes[at].exchange_ms => {}
+            Some(at) if known => self.quotes[at] = quote,
+            Some(at) => drop(self.quotes.remove(at)),
+            None if !known || self.through_ms.is_some_and(|through| start_ms < through - kept_ms) => {}
+            None => {
+                let told = self.windows.binary_search_by_key(&start_ms, |w| w.start_ms).is_ok_and(|at| self.windows[at].told.is_some());
+                if !told {
+                    self.quotes.push(quote);
+                }
+            }
+        }
+    }
+
+    /// Takes out the quotes of a window that is being told.
+    fn quoted(&mut self, start_ms: i64) -> (Option<u128>, Option<u128>) {
+        let at = self.quotes.iter().position(|q| q.start_ms == start_ms);
+        at.map(|at| self.quotes.remove(at)).map_or((None, None), |quote| (quote.bid, quote.ask))
     }
 
     /// Tells whether no trade between two known ones is missing.
@@ -194,7 +233,7 @@ impl Fold {
             }
             Message::Mark(symbol, mark) => {
                 let at = self.book(&symbol);
-                self.settle(at, &mark)
+                self.settle(at, &mark, place)
             }
         });
         self.buffer = buffer;
@@ -248,9 +287,10 @@ impl Fold {
     }
 
     /// Decides every window whose end plus grace `mark` has passed.
-    fn settle(&mut self, at: usize, mark: &Mark) -> Vec<Vec<u8>> {
+    fn settle(&mut self, at: usize, mark: &Mark, place: i64) -> Vec<Vec<u8>> {
         let (span, grace_ms) = (self.span, self.grace_ms);
         let book = &mut self.books[at];
+        book.quote(mark, place, span, self.kept_ms);
         self.counts.marks += 1;
         book.clock_ms = book.clock_ms.max(mark.exchange_ms);
         let decided = book.through_ms;
@@ -258,7 +298,11 @@ impl Fold {
         book.proof_ms = limit - limit.rem_euclid(span);
         let due = book.proof_ms.max(decided.unwrap_or(i64::MIN));
         let recheck = book.dirty || book.doubtful;
-        if (!recheck && decided == Some(due)) || (book.windows.is_empty() && book.base.is_none()) {
+        if book.windows.is_empty() && book.base.is_none() {
+            book.quotes.retain(|quote| quote.start_ms >= due);
+            return Vec::new();
+        }
+        if !recheck && decided == Some(due) {
             return Vec::new();
         }
         let mut index = match (recheck, decided) {
@@ -306,14 +350,17 @@ impl Fold {
                 Some(told) => told.content != Some(content) && (window.count > 0 || before.is_some()),
             };
             if changed {
-                let revision = window.told.map_or(0, |told| told.revision + 1);
-                let end_grace_ms = window.start_ms + span + grace_ms;
+                let start_ms = window.start_ms;
+                let (revision, (bid, ask)) = match window.told {
+                    Some(told) => (told.revision + 1, (told.bid, told.ask)),
+                    None => (0, book.quoted(start_ms)),
+                };
+                let end_grace_ms = start_ms + span + grace_ms;
                 let available_ms = if mark.live || late { mark.exchange_ms.max(end_grace_ms) } else { end_grace_ms };
                 self.counts.candles += 1;
                 self.counts.empty += u64::from(content.count == 0);
                 self.counts.revisions += u64::from(revision > 0);
-                out.push(candle(&book.symbol, self.interval_seconds, window.start_ms, revision, &content, available_ms));
-                window.told = Some(Told {
+                let told = Told {
                     revision,
                     close: content.close,
                     last_id: content.last_id,
@@ -322,9 +369,13 @@ impl Fold {
                     seeded: false,
                     revisable: true,
                     content: Some(content),
-                });
+                    bid,
+                    ask,
+                };
+                out.push(candle(&book.symbol, self.interval_seconds, start_ms, &told, &content, available_ms));
+                book.windows[index].told = Some(told);
             }
-            doubtful |= window.told.is_some_and(|told| told.is_partial);
+            doubtful |= book.windows[index].told.is_some_and(|told| told.is_partial);
             index += 1;
         }
         if recheck || decided.is_none() {
@@ -357,7 +408,10 @@ impl Fold {
             seeded: true,
             revisable: seed.from_trades,
             content: None,
+            bid: seed.bid,
+            ask: seed.ask,
         });
+        book.quoted(seed.start_ms);
         book.doubtful = true;
         book.top = book.top.max(seed.last_id);
         book.frontier_ms = book.frontier_ms.max(end_ms + grace_ms);
@@ -388,12 +442,13 @@ impl Fold {
         let clock_ms = self.books.iter().map(|book| book.clock_ms).max()?;
         let stale_ms = clock_ms.saturating_sub(self.kept_ms + STALE_MS);
         let fresh = self.books.iter().filter(|book| book.clock_ms == i64::MIN || book.clock_ms >= stale_ms);
-        fresh.flat_map(|book| &book.windows).filter_map(|window| window.place).min()
+        fresh.flat_map(|book| book.windows.iter().filter_map(|w| w.place).chain(book.quotes.iter().map(|q| q.place))).min()
     }
 }
 
 /// Drops final windows that start before `edge_ms`; the last of them stays as what the next candle follows.
 fn forget(book: &mut Book, edge_ms: i64, span: i64) {
+    book.quotes.retain(|quote| quote.start_ms >= edge_ms);
     let gone = book.windows.partition_point(|w| w.start_ms < edge_ms);
     if gone > 0 {
         book.base = book.before(gone, span).or(book.base);
@@ -492,7 +547,7 @@ mod tests {
 
     #[test]
     fn a_seed_speaks_for_what_was_told() {
-        let seed = Seed { start_ms: START, revision: 0, close: 1, last_id: 2, count: 2, is_partial: false, from_trades: true };
+        let seed = Seed { start_ms: START, revision: 0, close: 1, last_id: 2, count: 2, is_partial: false, from_trades: true, bid: None, ask: None };
         let mut fold = fold();
         fold.seed(b"A/B", seed);
         assert!(run(&mut fold, &[trades(&[(2, 1000)]), mark(62_000, 2, true), trades(&[(1, 0)]), mark(63_000, 2, true)]).is_empty());

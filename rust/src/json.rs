@@ -298,6 +298,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Takes `null` if it comes next.
+    pub fn null(&mut self) -> bool {
+        self.peek() == Some(b'n') && self.try_text(b"null")
+    }
+
     /// Takes any value and forgets it.
     pub fn skip(&mut self) -> Result<()> {
         self.skip_within(DEEPEST)

@@ -26,6 +26,9 @@ pub struct Mark {
     pub contiguous_through: i64,
     pub connected: bool,
     pub live: bool,
+    /// The best quotes known then.
+    pub bid: Option<u128>,
+    pub ask: Option<u128>,
 }
 
 pub enum Message<'a> {
@@ -56,21 +59,44 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
     trades.clear();
     let mut cursor = Cursor::new(raw);
     let (mut kind, mut symbol, mut source, mut ingest, mut exchange_ms, mut through, mut connected) = (None, None, None, None, None, None, None);
+    let (mut bid, mut ask, mut foreign_to_mark, mut foreign_to_trades) = (None, None, false, false);
     cursor.object(|cursor, key| {
         match key {
             b"type" => kind = Some(cursor.string("type 'trades' or 'mark'")?),
             b"symbol" => symbol = Some(check_symbol(cursor.string("a symbol such as BTC/USD")?)?),
             b"trades" => {
+                foreign_to_mark = true;
                 trades.clear();
                 cursor.array("an array of trades", |cursor| {
                     trades.push(trade(cursor)?);
                     Ok(())
                 })?;
             }
-            b"ingest_ms" => ingest = Some(instant(cursor, "ingest_ms")?),
-            b"exchange_ms" => exchange_ms = Some(instant(cursor, "exchange_ms")?),
-            b"contiguous_through" => through = Some(cursor.integer("a trade_id or -1 as contiguous_through", -1)?),
-            b"connected" => connected = Some(cursor.boolean("true or false as connected")?),
+            b"ingest_ms" => {
+                foreign_to_mark = true;
+                ingest = Some(instant(cursor, "ingest_ms")?);
+            }
+            b"duplicates" => {
+                foreign_to_mark = true;
+                cursor.integer("duplicates as a count", 0)?;
+            }
+            b"exchange_ms" => {
+                foreign_to_trades = true;
+                exchange_ms = Some(instant(cursor, "exchange_ms")?);
+            }
+            b"bid" | b"ask" => {
+                foreign_to_trades = true;
+                let quote = if key == b"bid" { &mut bid } else { &mut ask };
+                *quote = if cursor.null() { None } else { Some(amount(cursor, "bid or ask")?) };
+            }
+            b"contiguous_through" => {
+                foreign_to_trades = true;
+                through = Some(cursor.integer("a trade_id or -1 as contiguous_through", -1)?);
+            }
+            b"connected" => {
+                foreign_to_trades = true;
+                connected = Some(cursor.boolean("true or false as connected")?);
+            }
             b"source" => {
                 let text = cursor.string("a source")?;
                 if !matches!(&*text, b"live" | b"rest" | b"replay" | b"simulated") {
@@ -87,6 +113,8 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
     let symbol = symbol.ok_or_else(|| missing("symbol"))?;
     let live = source.ok_or_else(|| missing("source"))?;
     match kind.as_deref() {
+        Some(b"trades") if foreign_to_trades => Err(Invalid("expected the fields of Trades, was one of Mark among them".into())),
+        Some(b"mark") if foreign_to_mark => Err(Invalid("expected the fields of Mark, was one of Trades among them".into())),
         Some(b"trades") => {
             ingest.ok_or_else(|| missing("ingest_ms"))?;
             if trades.is_empty() {
@@ -100,6 +128,8 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
                 contiguous_through: through.ok_or_else(|| missing("contiguous_through"))?,
                 connected: connected.ok_or_else(|| missing("connected"))?,
                 live,
+                bid,
+                ask,
             };
             Ok(Message::Mark(symbol, mark))
         }

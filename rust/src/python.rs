@@ -24,6 +24,10 @@ fn normal(value: u128) -> String {
     String::from_utf8(text).expect("digits are ASCII")
 }
 
+fn amount(name: &str, text: &str) -> PyResult<u128> {
+    parse_amount(text.as_bytes()).ok_or_else(|| PyValueError::new_err(format!("expected {name} as decimal text, was {text:?}")))
+}
+
 type Row<'a> = (&'a str, i64, String, String, &'static str, &'static str, i64);
 
 #[pyfunction]
@@ -80,14 +84,20 @@ impl CandleFold {
         if interval != self.interval_seconds || start_ms % (interval * 1000) != 0 {
             return Err(PyValueError::new_err(format!("expected a candle of {} s, was one of {interval} s that starts at {start_ms}", self.interval_seconds)));
         }
+        let quote = |name: &str| -> PyResult<Option<u128>> {
+            let text: Option<String> = candle.getattr(name)?.extract()?;
+            text.map(|text| amount(name, &text)).transpose()
+        };
         let seed = Seed {
             start_ms,
             revision: candle.getattr("revision")?.extract()?,
-            close: parse_amount(close.as_bytes()).ok_or_else(|| PyValueError::new_err(format!("expected close as decimal text, was {close:?}")))?,
+            close: amount("close", &close)?,
             last_id: candle.getattr("last_trade_id")?.extract()?,
             count: candle.getattr("trade_count")?.extract()?,
             is_partial: candle.getattr("is_partial")?.extract()?,
             from_trades: candle.getattr("source")?.extract::<String>()? == "trades",
+            bid: quote("bid")?,
+            ask: quote("ask")?,
         };
         self.fold.seed(symbol.as_bytes(), seed);
         Ok(())

@@ -32,6 +32,9 @@ pub struct Told {
     /// Made of trades, so that trades may revise it.
     pub revisable: bool,
     pub content: Option<Content>,
+    /// As they were when it was first told; revisions keep them.
+    pub bid: Option<u128>,
+    pub ask: Option<u128>,
 }
 
 #[derive(Debug, Default)]
@@ -129,9 +132,9 @@ impl Window {
 }
 
 /// Returns a `Candle` message, byte by byte what msgspec makes of the struct.
-pub fn candle(symbol: &[u8], interval_seconds: i64, start_ms: i64, revision: u64, content: &Content, available_ms: i64) -> Vec<u8> {
+pub fn candle(symbol: &[u8], interval_seconds: i64, start_ms: i64, told: &Told, content: &Content, available_ms: i64) -> Vec<u8> {
     let mut json = Json::new(b"candle", symbol, interval_seconds, start_ms);
-    json.integer("revision", revision as i64);
+    json.integer("revision", told.revision as i64);
     json.integer("end_ms", start_ms + interval_seconds * 1000);
     json.prices(content);
     json.wide("volume", content.volume);
@@ -141,8 +144,8 @@ pub fn candle(symbol: &[u8], interval_seconds: i64, start_ms: i64, revision: u64
     json.wide("buy_volume", content.buy);
     json.integer("first_trade_id", content.first_id);
     json.integer("last_trade_id", content.last_id);
-    json.raw("bid", b"null");
-    json.raw("ask", b"null");
+    json.quote("bid", told.bid);
+    json.quote("ask", told.ask);
     json.raw("is_empty", if content.count == 0 { b"true" } else { b"false" });
     json.raw("is_partial", if content.is_partial { b"true" } else { b"false" });
     json.raw("source", b"\"trades\"");
@@ -196,6 +199,13 @@ impl Json {
         self.0.push(b'"');
     }
 
+    fn quote(&mut self, name: &str, price: Option<u128>) {
+        match price {
+            Some(price) => self.wide(name, Wide::from(price)),
+            None => self.raw(name, b"null"),
+        }
+    }
+
     fn prices(&mut self, content: &Content) {
         for (name, price) in [("open", content.open), ("high", content.high), ("low", content.low), ("close", content.close)] {
             self.key(name);
@@ -233,13 +243,25 @@ mod tests {
             })
             .collect();
         assert!(all.iter().all(|content| *content == all[0]));
-        let text = String::from_utf8(candle(b"BTC/USD", 60, 1_699_999_980_000, 1, &all[0], 1_700_000_042_000)).unwrap();
+        let told = Told {
+            revision: 1,
+            close: all[0].close,
+            last_id: 9,
+            count: 3,
+            is_partial: false,
+            seeded: false,
+            revisable: true,
+            content: Some(all[0]),
+            bid: parse_amount(b"99.80"),
+            ask: None,
+        };
+        let text = String::from_utf8(candle(b"BTC/USD", 60, 1_699_999_980_000, &told, &all[0], 1_700_000_042_000)).unwrap();
         assert_eq!(
             text,
             concat!(
                 r#"{"type":"candle","symbol":"BTC/USD","interval_seconds":60,"start_ms":1699999980000,"revision":1,"end_ms":1700000040000,"#,
                 r#""open":"100.1","high":"100.3","low":"99.9","close":"99.9","volume":"0.6","quote_volume":"60.04","vwap":"100.06666667","#,
-                r#""trade_count":3,"buy_volume":"0.4","first_trade_id":7,"last_trade_id":9,"bid":null,"ask":null,"is_empty":false,"#,
+                r#""trade_count":3,"buy_volume":"0.4","first_trade_id":7,"last_trade_id":9,"bid":"99.8","ask":null,"is_empty":false,"#,
                 r#""is_partial":false,"source":"trades","available_ms":1700000042000}"#
             )
         );
