@@ -30,10 +30,10 @@ from .settings import Settings
 log = logging.getLogger('crypto_rt.runner')
 
 # %% auto #0
-__all__ = ['log', 'GIVE_UP', 'PAUSES', 'Spec', 'compose_file', 'specs', 'claim', 'describe', 'identity_of', 'is_ready',
+__all__ = ['log', 'GIVE_UP', 'PAUSES', 'ERROR', 'Spec', 'compose_file', 'specs', 'claim', 'describe', 'identity_of', 'is_ready',
            'free_ports', 'fork_service', 'Child', 'Runner', 'ready_to_start', 'start', 'watch', 'fall', 'show',
            'wait_for_output', 'stop', 'Plan', 'resolve', 'exchange_answers', 'environment', 'local_addresses', 'up',
-           'open_browser', 'watch_events', 'names']
+           'find_broker', 'open_browser', 'watch_events', 'names']
 
 # %% ../nbs/80_runner.ipynb #db1f990b
 class Spec(NamedTuple):
@@ -204,7 +204,7 @@ class Child:
     "A running service: its process, its output, and when it was started."
 
     def __init__(self, spec: Spec, command: list[str], env: Mapping[str, str], main: Callable | None):
-        self.spec, self.started, self.ready, self.rest = spec, time.monotonic(), False, b''
+        self.spec, self.started, self.ready, self.rest, self.error = spec, time.monotonic(), False, b'', ''
         self.output, end = os.pipe()
         if main:
             self.pid = fork_service(main, command[1:], env, end)
@@ -228,8 +228,8 @@ class Child:
         *done, self.rest = self.rest.split(b'\n')
         return [line.decode(errors='replace') for line in done]
 
-# %% ../nbs/80_runner.ipynb #839a9a71
-GIVE_UP, PAUSES = 8, (0.3, 0.6, 1.2, 2.5, 5.0, 10.0)
+# %% ../nbs/80_runner.ipynb #03dafecb
+GIVE_UP, PAUSES, ERROR = 8, (0.3, 0.6, 1.2, 2.5, 5.0, 10.0), 'crypto-rt: error: '
 
 
 class Runner:
@@ -289,8 +289,8 @@ def watch(runner: Runner, child: Child) -> None:
     del runner.children[name]
     if runner.stopping or (code == 0 and (child.spec.once or name in runner.ended or (child.spec.ends and runner.env.get('CRYPTO_RT_UNTIL_IDLE') == '1'))):
         runner.done[name] = code
-    elif code == 2 or child.spec.once:
-        runner.failure = f'{name} ended with code {code}; its last lines are above and in {runner.log_dir / name}.log'
+    elif code == 2:
+        runner.failure = f'{child.error or "ended with code 2"} ({name}; its log is {runner.log_dir / name}.log)'
     else:
         fall(runner, child, code)
 
@@ -300,7 +300,7 @@ def fall(runner: Runner, child: Child, code: int) -> None:
     name, lived = child.spec.name, time.monotonic() - child.started
     falls = runner.falls[name] = 1 if lived > 60 else runner.falls.get(name, 0) + 1
     if falls > GIVE_UP:
-        runner.failure = f'{name} fell {falls} times in a row (last exit code {code}); see {runner.log_dir / name}.log'
+        runner.failure = f'{child.error or f"exit code {code}"} ({name} fell {falls} times in a row; its log is {runner.log_dir / name}.log)'
         return
     pause = PAUSES[min(falls, len(PAUSES)) - 1]
     log.warning('%s ended with code %s after %.1f s; starting it again in %.1f s', name, code, lived, pause)
@@ -313,6 +313,7 @@ def show(runner: Runner, child: Child) -> None:
     if child.spec.name == 'events':
         runner.ended.update(json.loads(line)['end'] for line in lines if line.startswith('{"end"'))
         return
+    child.error = next((line.removeprefix(ERROR) for line in reversed(lines) if line.startswith(ERROR)), child.error)
     if lines:
         with (runner.log_dir / f'{child.spec.name}.log').open('a') as file:
             file.writelines(line + '\n' for line in lines)
@@ -449,6 +450,7 @@ def up(
     main: Callable[[list[str]], int] | None = None,  # the command line's `main`, for services that are forked
 ) -> int:  # exit code
     "Run all services until Ctrl-C, `plan.seconds`, or the end of the replay."
+    find_broker(plan.settings.kafka.broker)
     lock = claim(plan.settings.data.directory, identity)
     settings, fills = local_addresses(plan)
     run_id = f'{os.getpid()}-{int(time.time())}'
@@ -466,6 +468,18 @@ def up(
         for number, handler in before.items():
             signal.signal(number, handler)
         lock.close()
+
+# %% ../nbs/80_runner.ipynb #a0caf74d
+def find_broker(
+    addresses: str,  # host:port, or several with commas; empty: we start our own
+    seconds: float = 10.0,
+) -> None:
+    "Return once one of the brokers takes a connection; `ConnectionError` that names them otherwise."
+    deadline = time.monotonic() + seconds
+    while addresses and not any(is_ready({'tcp': address.strip()}) for address in addresses.split(',')):
+        if time.monotonic() > deadline:
+            raise ConnectionError(f'no Kafka broker answered at {addresses} within {seconds:g} s; check [kafka] broker, or leave it empty for our own')
+        time.sleep(0.1)
 
 # %% ../nbs/80_runner.ipynb #c275bcc5
 def _run(plan: Plan, runner: Runner, fills: Mapping[str, str], stops: list[int]) -> int:

@@ -48,7 +48,7 @@ class Up:
 
     def address(self, seconds=60):
         deadline = time.monotonic() + seconds
-        while not (found := re.search(r'dashboard at (http://\S+)', self.said())):
+        while not (found := re.search(r'^crypto-rt: dashboard at (http://\S+)', self.said(), re.M)):
             assert self.process.poll() is None and time.monotonic() < deadline, self.said()[-3000:]
             time.sleep(0.1)
         return found[1]
@@ -139,7 +139,7 @@ def test_a_killed_service_is_started_again(up):
     system = up('--source', 'simulate')
     system.address()
     time.sleep(1)
-    victims = [p for p in system.process.children() if p.children() == [] and 'java' not in p.name()]
+    victims = [p for p in system.process.children() if p.children() == [] and 'java' not in p.name()]  # in the order of starting
     os.kill(victims[-1].pid, signal.SIGKILL)
     deadline = time.monotonic() + 15
     while 'starting it again' not in system.said():
