@@ -82,6 +82,7 @@ class Model(Protocol):
     version: str
     digest: str
     feature_names: tuple[str, ...]
+    level: float
 
     def predict(self, values: dict[str, float | None]) -> tuple[float, float, float]: ...
 
@@ -147,7 +148,7 @@ def _message(x: TechnicalIndicators, forecast: Any, model: Model | None, setting
     return Prediction(
         symbol=x.symbol, interval_seconds=x.interval_seconds, horizon_seconds=settings.data.horizon_seconds, start_ms=x.start_ms, revision=x.revision,
         model_version=model.version if model else BASELINE_VERSION, made_at_ms=now, target_ms=target_ms, last_price=x.close,
-        expected_log_return=expected, lower=lower, upper=upper, level=settings.predictions.level,
+        expected_log_return=expected, lower=lower, upper=upper, level=model.level if model else settings.predictions.level,
         expected_price=None if expected is None else x.close * math.exp(expected),
         status='abstain' if forecast is None else 'ok' if model else 'baseline', reasons=reasons,
         model_digest=model.digest if model else baseline_digest(settings), feature_hash=feature_hash(x.values), flags=flags, expires_ms=target_ms,

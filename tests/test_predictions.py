@@ -99,7 +99,7 @@ def test_holes_have_no_returns():
 
 
 class Model:
-    version, digest, feature_names = 'm-1', 'd', ('a',)
+    version, digest, feature_names, level = 'm-1', 'd', ('a',), 0.9
 
     def __init__(self, answer=(0.001, -0.002, 0.003)):
         self.answer = answer
