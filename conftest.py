@@ -21,7 +21,7 @@ os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
 
 
 def missing(
-    thing: str,  # its word in CRYPTO_RT_TEST_REQUIRE: shared, browser, kafka
+    thing: str,  # its word in CRYPTO_RT_TEST_REQUIRE: shared, browser, kafka, promtool
     why: str,  # what was looked for, and where
 ) -> None:
     "Skip the test, or fail it where `thing` is required: CI must not pass for what it did not run."
@@ -45,6 +45,15 @@ def chromium() -> str:
     found = os.environ.get('CRYPTO_RT_TEST_CHROMIUM') or next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
         missing('browser', f'none of {", ".join(BROWSERS)} is on the PATH')
+    return str(found)
+
+
+@pytest.fixture(scope='session')
+def promtool() -> str:
+    "The path of Prometheus's own checker; on Debian and Ubuntu it comes with the package prometheus."
+    found = shutil.which('promtool')
+    if not found:
+        missing('promtool', 'promtool is not on the PATH')
     return str(found)
 
 

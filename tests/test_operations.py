@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -80,9 +79,7 @@ def test_every_alert_is_tested_to_fire() -> None:
 @pytest.mark.parametrize(
     'arguments', [('test', 'rules', 'alerts.test.yml'), ('check', 'rules', 'alerts.yml'), ('check', 'config', '--syntax-only', 'prometheus.yml')]
 )
-def test_promtool_agrees(arguments: tuple[str, ...]) -> None:
-    if not (promtool := shutil.which('promtool')):
-        pytest.skip('promtool is not on the PATH; on Debian and Ubuntu it comes with the package prometheus')
+def test_promtool_agrees(arguments: tuple[str, ...], promtool: str) -> None:
     done = subprocess.run([promtool, *arguments], cwd=OPS / 'prometheus', capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
