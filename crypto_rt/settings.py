@@ -41,6 +41,10 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reconnect_max_seconds: float = 60.0
     rest_pause_seconds: float = 1.0
     rest_timeout_seconds: float = 10.0
+    gap_timeout_seconds: float = 120.0
+    max_future_seconds: float = 60.0
+    max_skew_ms: int = 5000
+    quotes: bool = True
     simulation_seed: int = 7
 
 # %% ../nbs/01_settings.ipynb #1b3569f0
