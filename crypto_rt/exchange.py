@@ -6,11 +6,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import difflib
 import hashlib
+import heapq
 import json
 import logging
+import os
+import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from functools import lru_cache
@@ -19,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import numpy as np
 
 from .files import file_kind, read_frames, read_trades, trade_symbols
@@ -30,11 +37,14 @@ log = logging.getLogger('crypto_rt.exchange')
 DAY_MS = 86_400_000
 
 # %% auto #0
-__all__ = ['log', 'DAY_MS', 'FIRST_DAY', 'BASES', 'SIMULATED_QUOTES', 'SIMULATED', 'per_day', 'price_places', 'activity',
-           'minute_counts', 'midnights', 'arrivals', 'rank_within', 'Day', 'simulated_day', 'Row', 'decimal_text',
-           'Simulation', 'last_rows', 'ohlc_rows', 'simulated_ohlc', 'Recording', 'Piece', 'pieces', 'rfc3339',
-           'frame_text', 'rest_answer', 'recorded_ohlc', 'Exchange', 'talk', 'answer', 'subscribe', 'simulate', 'until',
-           'replay', 'serving', 'http_answer', 'speed_of', 'market_clock', 'open_exchange', 'run_exchange']
+__all__ = ['log', 'DAY_MS', 'FIRST_DAY', 'BASES', 'SIMULATED_QUOTES', 'SIMULATED', 'FAULTS', 'QUOTE_EVERY_MS',
+           'REST_STALL_SECONDS', 'per_day', 'price_places', 'activity', 'minute_counts', 'midnights', 'arrivals',
+           'rank_within', 'Day', 'simulated_day', 'Row', 'decimal_text', 'Simulation', 'last_rows', 'ohlc_rows',
+           'simulated_ohlc', 'Recording', 'Piece', 'pieces', 'rfc3339', 'frame_text', 'rest_answer', 'recorded_ohlc',
+           'Faults', 'parse_faults', 'distorted', 'released', 'Exchange', 'send_trades', 'trouble', 'quote_of',
+           'ticker_text', 'keep', 'kept', 'talk', 'answer', 'subscribe', 'subscribe_quotes', 'simulate', 'until',
+           'replay', 'turn', 'serving', 'http_answer', 'rest_trouble', 'speed_of', 'market_clock', 'open_exchange',
+           'run_exchange']
 
 # %% ../nbs/14_exchange.ipynb #83b01668
 FIRST_DAY = 16_436  # 2015-01-01, in days since 1970
@@ -306,7 +316,7 @@ class Piece(NamedTuple):
     "What is sent at one moment of a replay."
 
     at_ms: int
-    raw: str | bytes
+    raw: str | bytes  # empty: to be made of the items
     items: list[tuple[Any, ...]]  # the trades in it, as `read_frame` gives them
 
 
@@ -316,7 +326,7 @@ def pieces(recording: Recording) -> Iterator[Piece]:
         for message in read_trades(recording.path, recording.symbols):
             for event_ms, some in groupby(message.trades, key=lambda t: t.event_ms):
                 items = [(message.symbol, t.trade_id, t.price, t.quantity, t.side, t.order_type, t.event_ms) for t in some]
-                yield Piece(event_ms, frame_text([_row(item) for item in items]), items)
+                yield Piece(event_ms, '', items)
         return
     clock = 0
     for t, raw in read_frames(recording.path):
@@ -438,15 +448,106 @@ def _status(exchange: Exchange, query: dict[str, str]) -> dict[str, Any]:
 _CALLS: dict[str, Callable[[Exchange, dict[str, str]], Any]] = {
     'Trades': _trades, 'OHLC': _ohlc, 'AssetPairs': _pairs, 'Ticker': _ticker, 'Time': _time, 'SystemStatus': _status}  # fmt: skip
 
+# %% ../nbs/14_exchange.ipynb #c4ff9a66
+FAULTS = {
+    'drop': 'a trade frame is never sent', 'duplicate': 'a trade frame is sent twice', 'reorder': 'a trade frame comes after the next one',
+    'delay': 'a trade frame comes seconds later', 'late': 'a trade frame comes minutes later', 'shuffle': 'the trades of a frame come out of the order of their ids',
+    'truncate': 'a trade frame ends in the middle of its text', 'cut': 'the connection ends in the middle of a frame',
+    'close': 'the connection is closed, with a code or without', 'stall': 'the connection stays open and says nothing more, not even a heartbeat',
+    'status': 'the exchange says maintenance or cancel_only, and then online again', 'refuse': 'a new connection is refused',
+    'rest429': 'REST answers 429 in HTML', 'restlimit': 'REST answers EAPI:Rate limit exceeded', 'rest520': 'REST answers 520 in HTML',
+    'resttimeout': 'REST answers too late', 'skew': "milliseconds that a simulated exchange's clock is ahead of ours",
+}  # fmt: skip
+
+
+class Faults:
+    "What goes wrong, how often, and what has gone wrong so far."
+
+    def __init__(self, rates: dict[str, float] | None = None, seed: int = 7):
+        self.rates, self.seed = rates or {}, seed
+        self.chances = {kind: random.Random(f'{seed} {kind}') for kind in FAULTS}
+        self.counts: Counter[str] = Counter()
+        self.held: list[tuple[int, int, str | bytes]] = []  # when to send, a number, the frame
+
+    def hit(self, kind: str) -> bool:
+        "Tell whether a fault of this kind happens now, and count it."
+        found = kind in self.rates and self.chances[kind].random() < self.rates[kind]
+        self.counts[kind] += found
+        return found
+
+# %% ../nbs/14_exchange.ipynb #90990f0c
+def parse_faults(
+    text: str,  # such as drop=0.05,refuse=0.1,skew=1500;seed=7
+) -> Faults:
+    "Return the faults that a text asks for; `ValueError` that names the nearest kind."
+    rates, _, rest = text.partition(';')
+    key, _, seed = rest.partition('=')
+    if rest and (key.strip() != 'seed' or not seed.strip().lstrip('-').isdigit()):
+        raise ValueError(f'--faults: expected seed=NUMBER behind the semicolon, was {rest!r}')
+    found = {}
+    for part in filter(None, map(str.strip, rates.split(','))):
+        kind, _, value = (word.strip() for word in part.partition('='))
+        if kind not in FAULTS:
+            near = difflib.get_close_matches(kind, FAULTS, 1, 0.4)
+            raise ValueError(f"--faults knows no {kind!r}{f'; the nearest is {near[0]!r}' if near else ''}; there are {', '.join(FAULTS)}")
+        try:
+            found[kind] = float(value)
+        except ValueError:
+            raise ValueError(f'--faults: {kind} needs a number, such as {kind}=0.01, was {value!r}') from None
+        if kind != 'skew' and not 0 <= found[kind] <= 1:
+            raise ValueError(f'--faults: {kind} is a rate from 0 to 1, was {value}')
+    return Faults(found, int(seed or 7))
+
+# %% ../nbs/14_exchange.ipynb #29ca3ee7
+def distorted(
+    faults: Faults,
+    raw: str | bytes,  # a frame of trades
+    at_ms: int,  # the market's time
+) -> list[str | bytes]:
+    "Return what is sent in place of a frame, and what was held back until now."
+    out = released(faults, at_ms)
+    chance = faults.chances['delay']
+    if faults.hit('drop'):
+        return out
+    if faults.hit('shuffle'):
+        raw = _reversed(raw)
+    for kind, least, most in (('late', 60_000, 300_000), ('delay', 500, 8_000), ('reorder', 0, 0)):
+        if faults.hit(kind):
+            heapq.heappush(faults.held, (at_ms + chance.randint(least, most), sum(faults.counts.values()), raw))
+            return out
+    if faults.hit('truncate'):
+        raw = raw[: len(raw) * 2 // 3]
+    return [raw, *out] + [raw] * faults.hit('duplicate')
+
+
+def released(faults: Faults, at_ms: int) -> list[str | bytes]:
+    "Return the frames that were held back until now."
+    due = []
+    while faults.held and faults.held[0][0] <= at_ms:
+        due.append(heapq.heappop(faults.held)[2])
+    return due
+
+
+def _reversed(raw: str | bytes) -> str | bytes:
+    with contextlib.suppress(ValueError):
+        frame = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        rows = msgspec.json.decode(frame['data'], type=list[msgspec.Raw])
+        return msgspec.json.encode({**frame, 'data': rows[::-1]})
+    return raw
+
 # %% ../nbs/14_exchange.ipynb #ccba9efe
 class Exchange:
     "A market, a clock and who is listening."
 
-    def __init__(self, market: Any, speed: float = 1.0, began: tuple[int, int] | None = None):
-        self.market, self.speed = market, speed
+    def __init__(self, market: Any, speed: float = 1.0, began: tuple[int, int] | None = None, faults: Faults | None = None, folder: Path | None = None):
+        self.market, self.speed, self.faults, self.folder = market, speed, faults or Faults(), folder
         here = now_ms()
         self.began = began or (here, here)  # wall clock and market clock at one moment
         self.clients: dict[Any, set[str]] = {}
+        self.quotes: dict[Any, set[str]] = {}  # who listens to the ticker channel
+        self.quoted: dict[str, int] = {}  # when each symbol was quoted last
+        self.stalled: set[Any] = set()
+        self.closing: asyncio.Future | None = None
         self.subscribed = asyncio.Event()
         self.reached_ms, self.ended, self.beaten = 0, False, 0.0
 
@@ -454,38 +555,122 @@ class Exchange:
         "Return the market's time."
         if isinstance(self.market, Recording):
             return self.reached_ms or now_ms()
-        return self.began[1] + int((now_ms() - self.began[0]) * self.speed)
+        return self.began[1] + int((now_ms() - self.began[0]) * self.speed) + int(self.faults.rates.get('skew', 0))
 
     def decimals(self, symbol: str) -> int:
         "Return the decimals of a symbol's price."
         return self.market.places(symbol)
 
-    async def send(self, raw: str | bytes, symbols: set[str]) -> None:
-        "Send a frame to whoever listens to one of `symbols`; with none named, to every subscriber."
+    async def send(self, raw: str | bytes, listeners: list[Any]) -> None:
+        "Send a frame to some clients."
         from websockets.exceptions import ConnectionClosed
 
-        for client, wanted in list(self.clients.items()):
-            if wanted & symbols if symbols else wanted:
+        for client in listeners:
+            if client not in self.stalled:
                 try:
                     await client.send(raw, text=True)
                 except ConnectionClosed:
-                    self.clients.pop(client, None)
+                    self.leave(client)
+
+    def leave(self, client: Any) -> None:
+        "Forget a client."
+        self.clients.pop(client, None), self.quotes.pop(client, None), self.stalled.discard(client)
 
     async def beat(self, every: float = 1.0) -> None:
-        "Send a heartbeat with the clock, unless one has just been sent."
+        "Send a heartbeat with the clock, unless one has just been sent, and note where the replay is."
         if time.monotonic() - self.beaten >= every:
             self.beaten = time.monotonic()
             clock = self.reached_ms if self.reached_ms else self.clock_ms()
-            await self.send(f'{{"channel":"heartbeat","t":{clock}}}', set())
+            await self.send(f'{{"channel":"heartbeat","t":{clock}}}', [client for client, wanted in self.clients.items() if wanted])
+            keep(self)
+
+# %% ../nbs/14_exchange.ipynb #d7435402
+async def send_trades(exchange: Exchange, rows: list[Row], raw: str | bytes = '') -> None:
+    "Send trades to whoever listens to their symbols, and then the quotes."
+    symbols, faults = {row.symbol for row in rows}, exchange.faults
+    clients = [client for client, wanted in list(exchange.clients.items()) if (wanted & symbols if symbols else wanted)]
+    raw = raw or frame_text(rows)
+    for piece in distorted(faults, raw, exchange.reached_ms or exchange.clock_ms()) if faults.rates and rows else [raw]:
+        await exchange.send(piece, clients)
+    if faults.rates and rows:
+        for client in clients:
+            await trouble(exchange, client, raw)
+    for row in {row.symbol: row for row in rows}.values():
+        if row.ns // 10**6 >= exchange.quoted.get(row.symbol, 0) + QUOTE_EVERY_MS and exchange.quotes:
+            exchange.quoted[row.symbol] = row.ns // 10**6
+            await exchange.send(ticker_text([row]), [client for client, wanted in list(exchange.quotes.items()) if row.symbol in wanted])
+
+
+async def trouble(exchange: Exchange, client: Any, raw: str | bytes) -> None:
+    "Let happen to a connection what the faults say."
+    faults, chance = exchange.faults, exchange.faults.chances['close']
+    if faults.hit('status'):
+        for system in (chance.choice(['maintenance', 'cancel_only', 'post_only']), 'online'):
+            await exchange.send(json.dumps({'channel': 'status', 'type': 'update', 'data': [_status_of(client, system)]}), [client])
+    if faults.hit('stall'):
+        exchange.stalled.add(client)
+    if faults.hit('cut'):
+        client.transport.write(b'\x81\x7e' + len(raw).to_bytes(2, 'big') + raw[: len(raw) // 2].encode() if isinstance(raw, str) else raw[:9])
+        client.transport.close()
+        exchange.leave(client)
+    elif faults.hit('close'):
+        if code := chance.choice([0, 1000, 1001, 1011, 1012, 1013]):
+            exchange.leave(client)
+            exchange.closing = asyncio.ensure_future(client.close(code, 'a fault'))
+        else:
+            client.transport.abort()
+
+# %% ../nbs/14_exchange.ipynb #af29434d
+QUOTE_EVERY_MS = 250
+
+
+def quote_of(
+    row: Row,
+) -> tuple[str, str]:  # bid, ask
+    "Return the best quotes after a trade."
+    places = len(row.price.partition('.')[2])
+    ticks = int(row.price.replace('.', ''))
+    apart = max(1, ticks // 10_000)
+    bid, ask = (max(0, ticks - apart), ticks) if row.side == 'buy' else (ticks, ticks + apart)
+    return decimal_text(bid, places), decimal_text(ask, places)
+
+
+def ticker_text(
+    rows: list[Row],  # the last trade of each symbol
+    kind: str = 'update',  # or snapshot
+) -> str:
+    "Return a frame of the ticker channel."
+    def item(row: Row) -> str:
+        bid, ask = quote_of(row)
+        return (f'{{"symbol":"{row.symbol}","bid":{bid},"bid_qty":1,"ask":{ask},"ask_qty":1,"last":{row.price},"volume":{row.quantity},'
+                f'"vwap":{row.price},"low":{row.price},"high":{row.price},"change":0.0,"change_pct":0.0,"timestamp":"{rfc3339(row.ns)}"}}')  # fmt: skip
+    return f'{{"channel":"ticker","type":"{kind}","data":[{",".join(map(item, rows))}]}}'
+
+# %% ../nbs/14_exchange.ipynb #e0312888
+def keep(exchange: Exchange) -> None:
+    "Write down where the replay is, and the faults so far."
+    if exchange.folder is not None and (run_id := os.environ.get('CRYPTO_RT_RUN_ID')):
+        note = {'run_id': run_id, 'reached_ms': exchange.reached_ms, 'ended': exchange.ended, 'faults': dict(exchange.faults.counts)}
+        partial = exchange.folder / 'exchange.json.new'
+        partial.write_text(json.dumps(note))
+        partial.replace(exchange.folder / 'exchange.json')
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    "Return what an exchange of this run has written down."
+    with contextlib.suppress(OSError, ValueError):
+        note = json.loads((folder / 'exchange.json').read_text())
+        if note['run_id'] == os.environ.get('CRYPTO_RT_RUN_ID', ''):
+            return note
+    return {'reached_ms': 0, 'ended': False, 'faults': {}}
 
 # %% ../nbs/14_exchange.ipynb #7893c96a
 async def talk(exchange: Exchange, client: Any) -> None:
     "Serve one websocket client until it leaves."
     from websockets.exceptions import ConnectionClosed
 
-    status = {'version': '2.0.10', 'system': 'online', 'api_version': 'v2', 'connection_id': id(client) & (2**63 - 1) | 2**63}
     try:
-        await client.send(json.dumps({'channel': 'status', 'type': 'update', 'data': [status | {'upcoming_maintenance': [], 'emergency': []}]}))
+        await client.send(json.dumps({'channel': 'status', 'type': 'update', 'data': [_status_of(client)]}))
         exchange.clients[client] = set()
         async for raw in client:
             try:
@@ -496,7 +681,12 @@ async def talk(exchange: Exchange, client: Any) -> None:
     except ConnectionClosed:
         pass
     finally:
-        exchange.clients.pop(client, None)
+        exchange.leave(client)
+
+
+def _status_of(client: Any, system: str = 'online') -> dict[str, Any]:
+    return {'version': '2.0.10', 'system': system, 'api_version': 'v2', 'connection_id': id(client) & (2**63 - 1) | 2**63,
+            'upcoming_maintenance': [], 'emergency': []}  # fmt: skip
 
 
 async def answer(exchange: Exchange, client: Any, method: str, request: dict[str, Any]) -> None:
@@ -507,16 +697,22 @@ async def answer(exchange: Exchange, client: Any, method: str, request: dict[str
         await client.send(json.dumps(common | {'method': 'pong'}))
         return
     params = request['params']
-    if method not in ('subscribe', 'unsubscribe') or params['channel'] != 'trade':
+    channel = params['channel']
+    if method not in ('subscribe', 'unsubscribe') or channel not in ('trade', 'ticker'):
         await client.send(json.dumps(common | {'error': 'Unsupported event', 'success': False}))
         return
     for symbol in params['symbol']:
         if symbol not in exchange.market.symbols:
             await client.send(json.dumps(common | {'error': f'Currency pair not supported {symbol}', 'success': False, 'symbol': symbol}))
             continue
-        result = {'channel': 'trade', 'symbol': symbol} | ({'snapshot': bool(params.get('snapshot'))} if method == 'subscribe' else {})
+        result = {'channel': channel, 'symbol': symbol} | ({'snapshot': bool(params.get('snapshot'))} if method == 'subscribe' else {})
         await client.send(json.dumps(common | {'result': result, 'success': True}))
-        await (subscribe(exchange, client, symbol, bool(params.get('snapshot'))) if method == 'subscribe' else _leave(exchange, client, symbol))
+        if method == 'unsubscribe':
+            (exchange.clients if channel == 'trade' else exchange.quotes).get(client, set()).discard(symbol)
+        elif channel == 'trade':
+            await subscribe(exchange, client, symbol, bool(params.get('snapshot')))
+        else:
+            await subscribe_quotes(exchange, client, symbol, params.get('snapshot', True))
 
 # %% ../nbs/14_exchange.ipynb #525a18e9
 async def subscribe(exchange: Exchange, client: Any, symbol: str, snapshot: bool) -> None:
@@ -530,8 +726,12 @@ async def subscribe(exchange: Exchange, client: Any, symbol: str, snapshot: bool
         await client.send(f'{{"channel":"replay","type":"end","t":{exchange.reached_ms}}}')
 
 
-async def _leave(exchange: Exchange, client: Any, symbol: str) -> None:
-    exchange.clients.get(client, set()).discard(symbol)
+async def subscribe_quotes(exchange: Exchange, client: Any, symbol: str, snapshot: bool) -> None:
+    "Let a client listen to a symbol's quotes."
+    exchange.quotes.setdefault(client, set()).add(symbol)
+    rows = last_rows(exchange.market, symbol, (exchange.reached_ms or exchange.clock_ms()) * 10**6 + 999_999, 1) if snapshot else []
+    if rows:
+        await client.send(ticker_text(rows, 'snapshot'))
 
 # %% ../nbs/14_exchange.ipynb #d8f87f2a
 async def simulate(exchange: Exchange) -> None:
@@ -544,8 +744,8 @@ async def simulate(exchange: Exchange) -> None:
         symbols = set().union(*exchange.clients.values()) if exchange.clients else set()
         rows = [row for symbol in symbols for row in exchange.market.rows(symbol, sent * 10**6 + 999_999, clock * 10**6 + 999_999, 1 << 30)]
         rows.sort(key=lambda row: row.ns)
-        for (_, symbol), some in groupby(rows, key=lambda row: (row.ns // 10**6, row.symbol)):
-            await exchange.send(frame_text(list(some)), {symbol})
+        for _, some in groupby(rows, key=lambda row: (row.ns // 10**6, row.symbol)):
+            await send_trades(exchange, list(some))
         sent = exchange.reached_ms = clock
         await exchange.beat(1.0 if exchange.speed <= 2 else 0.2)
 
@@ -559,29 +759,37 @@ async def until(exchange: Exchange, at_ms: int, began: tuple[float, int]) -> Non
 
 # %% ../nbs/14_exchange.ipynb #8494c614
 async def replay(exchange: Exchange) -> None:
-    "Play a recording once, from the first subscription on; afterwards say that it has ended."
-    await exchange.subscribed.wait()
+    "Play a recording once, from the first subscription on; afterwards say that it has ended, for as long as anybody connects."
     market, began, top = exchange.market, None, 0
     for number, piece in enumerate(pieces(market)):
-        began = began or (time.monotonic(), piece.at_ms)
-        if exchange.speed != float('inf'):
-            await until(exchange, piece.at_ms, began)
-        while exchange.speed == float('inf') and not any(exchange.clients.values()):
-            await asyncio.sleep(0.02)
+        if piece.at_ms > exchange.reached_ms and began is None:  # what an earlier life has played is history
+            await exchange.subscribed.wait()
+            began = time.monotonic(), piece.at_ms
+        if began is not None:
+            await turn(exchange, piece, began)
         for item in piece.items:
             market.played(*item)
-        await exchange.send(piece.raw, {item[0] for item in piece.items})
         top = max([top, *(item[6] for item in piece.items)])
-        exchange.reached_ms = max(exchange.reached_ms, top)
+        if began is not None:
+            exchange.reached_ms = max(exchange.reached_ms, top)
+            await send_trades(exchange, [_row(item) for item in piece.items], piece.raw)
         if number % 100 == 99:
             await asyncio.sleep(0)
-            await exchange.beat()
+            await exchange.beat(1.0 if exchange.speed <= 2 else 0.2)
     exchange.ended, exchange.reached_ms = True, max(top, exchange.reached_ms)
     log.info('%s has been replayed up to %s', market.path.name, iso(exchange.reached_ms) if exchange.reached_ms else 'its end')
-    await exchange.send(f'{{"channel":"replay","type":"end","t":{top}}}', set())
+    await exchange.send(f'{{"channel":"replay","type":"end","t":{top}}}', list(exchange.clients))
     while True:
+        await exchange.beat(0.2)
         await asyncio.sleep(0.2)
-        await exchange.beat()
+
+
+async def turn(exchange: Exchange, piece: Piece, began: tuple[float, int]) -> None:
+    "Wait until it is a piece's turn: its moment, or at full speed somebody who listens."
+    if exchange.speed != float('inf'):
+        await until(exchange, piece.at_ms, began)
+    while exchange.speed == float('inf') and not any(exchange.clients.values()):
+        await asyncio.sleep(0.02)
 
 # %% ../nbs/14_exchange.ipynb #c33059d3
 class serving:
@@ -610,9 +818,14 @@ class serving:
 
     async def http(self, connection: Any, request: Any) -> Any:
         "Answer a REST call; None lets a websocket through."
-        return None if request.path.split('?')[0] == '/v2' else await http_answer(self.exchange, connection, request.path)
+        if request.path.split('?')[0] == '/v2':
+            return connection.respond(503, 'a fault: refused\n') if self.exchange.faults.hit('refuse') else None
+        return await http_answer(self.exchange, connection, request.path)
 
-# %% ../nbs/14_exchange.ipynb #63071708
+# %% ../nbs/14_exchange.ipynb #e6e8e9be
+REST_STALL_SECONDS = 15.0
+
+
 def _report(pump: asyncio.Task) -> None:
     if not pump.cancelled() and (error := pump.exception()):
         log.error('the market has stopped: %s', error, exc_info=not isinstance(error, ValueError))
@@ -623,11 +836,23 @@ async def http_answer(exchange: Exchange, connection: Any, path: str) -> Any:
     from websockets.datastructures import Headers
     from websockets.http11 import Response
 
-    if not path.startswith('/0/public/'):
+    if not path.startswith(('/0/public/', '/0/faults')):
         return connection.respond(404, 'Kraken WebSocket v2 is at /v2, REST at /0/public\n')
-    body = await asyncio.to_thread(rest_answer, exchange, path)
-    headers = Headers({'Content-Type': 'application/json', 'Content-Length': str(len(body)), 'Connection': 'close'})
-    return Response(200, 'OK', headers, body)
+    code, body = (200, json.dumps(exchange.faults.counts).encode()) if path == '/0/faults' else await rest_trouble(exchange)
+    body = body or await asyncio.to_thread(rest_answer, exchange, path)
+    kind = 'application/json' if code == 200 else 'text/html'
+    return Response(code, str(code), Headers({'Content-Type': kind, 'Content-Length': str(len(body)), 'Connection': 'close'}), body)
+
+
+async def rest_trouble(exchange: Exchange) -> tuple[int, bytes]:
+    "Return the status and the body of a REST call that goes wrong; 200 and nothing for one that does not."
+    faults = exchange.faults
+    if faults.hit('resttimeout'):
+        await asyncio.sleep(REST_STALL_SECONDS)
+    for kind, code in (('rest429', 429), ('rest520', 520)):
+        if faults.hit(kind):
+            return code, f'<html><body><h1>Error {code}</h1><p>a fault</p></body></html>'.encode()
+    return 200, b'{"error":["EAPI:Rate limit exceeded"]}' if faults.hit('restlimit') else b''
 
 # %% ../nbs/14_exchange.ipynb #f4189f76
 def speed_of(
@@ -667,13 +892,18 @@ def open_exchange(
     file: Path | str | None = None,  # replay it
     seed: int = 7,
     speed: str | float = '1',
+    faults: str = '',  # as `parse_faults` reads them
 ) -> Exchange:
     "Return an exchange on a file, or on the simulation of `seed`; inside a running loop."
+    wrong, folder = parse_faults(faults), Path(settings.data.directory)
+    wrong.counts.update(kept(folder)['faults'])
     if file:
         named = settings.data.symbols if file_kind(file) == 'trades_csv' else None
-        return Exchange(Recording(file, named), speed_of(speed))
+        exchange = Exchange(Recording(file, named), speed_of(speed), faults=wrong, folder=folder)
+        exchange.reached_ms = kept(folder)['reached_ms']
+        return exchange
     factor = speed_of(speed, endless=True)
-    return Exchange(Simulation(seed), factor, market_clock(settings, factor))
+    return Exchange(Simulation(seed), factor, market_clock(settings, factor), wrong, folder)
 
 
 def run_exchange(
@@ -684,6 +914,7 @@ def run_exchange(
     speed: str | float = '1',
     host: str = '127.0.0.1',
     port: int = 0,  # any free one
+    faults: str = '',  # what goes wrong, such as drop=0.05,refuse=0.1;seed=7
     on_ready: Callable[[str, str], None] | None = None,  # called with the two addresses
 ) -> None:
     "Run the local exchange until SIGTERM or Ctrl-C."
@@ -694,7 +925,9 @@ def run_exchange(
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        async with serving(open_exchange(settings, file, seed, speed), host, port) as urls:
+        async with serving(open_exchange(settings, file, seed, speed, faults), host, port) as urls:
+            if faults:
+                log.warning('faults on demand: %s', faults)
             log.info('%s at %s and %s', f'replay of {Path(file).name}' if file else f'SIMULATED market, seed {seed}', *urls)
             if on_ready:
                 on_ready(*urls)
