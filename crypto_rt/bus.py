@@ -20,8 +20,8 @@ log = logging.getLogger('crypto_rt.bus')
 
 # %% auto #0
 __all__ = ['log', 'PRODUCER', 'Received', 'Out', 'Step', 'committable', 'topic_name', 'wait_for_broker', 'ensure_topics',
-           'wait_for_leaders', 'Producer', 'open_producer', 'send_end', 'partitions', 'tail', 'is_end', 'follow',
-           'poll_batch', 'cut_at_ends', 'Service', 'take_partition', 'store_offset', 'pass_end', 'send_event',
+           'log_ids', 'wait_for_leaders', 'Producer', 'open_producer', 'send_end', 'partitions', 'tail', 'is_end',
+           'follow', 'poll_batch', 'cut_at_ends', 'Service', 'take_partition', 'store_offset', 'pass_end', 'send_event',
            'application', 'run_service']
 
 # %% ../nbs/03_bus.ipynb #d8698e50
@@ -115,6 +115,22 @@ def ensure_topics(
                 raise ConnectionError(f'topic {name} could not be created: {error}') from error
     wait_for_leaders(settings, admin)
     return [topic.topic for topic in new]
+
+
+def log_ids(
+    settings: Settings,
+    topics: list[str],  # names of `TOPICS`
+) -> dict[str, str]:  # topic to an id that a topic made anew does not share; its name where the broker gives none
+    "Return what tells one log from another of the same name."
+    from confluent_kafka import KafkaException, TopicCollection
+    from confluent_kafka.admin import AdminClient
+
+    names = {topic_name(settings, topic): topic for topic in topics}
+    try:
+        described = AdminClient(_client(settings)).describe_topics(TopicCollection(list(names)), request_timeout=10)
+        return {names[name]: str(future.result().topic_id) for name, future in described.items()}
+    except (KafkaException, AttributeError):
+        return {topic: name for name, topic in names.items()}
 
 
 def wait_for_leaders(

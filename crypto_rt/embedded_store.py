@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -23,11 +24,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from .bus import Out, Received, run_service
+from .bus import Out, Received, ensure_topics, log_ids, run_service
 from crypto_rt.feature_store import (
-    GROUPS, FeatureDef, FeatureVector, GroupDef, InsertResult, Query, conform, dtype_of, open_feature_store, open_group, struct_of,
+    GROUPS, FeatureDef, FeatureVector, GroupDef, InsertResult, Query, conform, dtype_of, open_feature_store, open_group, struct_of, trade_rows,
 )  # fmt: skip
-from .messages import dead_letter, decode, encode
+from .messages import Dropped, Gap, Trades, dead_letter, decode, encode
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ log = logging.getLogger('crypto_rt.embedded_store')
 __all__ = ['log', 'CATALOGUE', 'plain_error', 'connect', 'quoted', 'table_of', 'create_sql', 'insert_sql', 'Segment',
            'arrow_schema', 'arrow_of', 'write_segment', 'overlapping', 'Relation', 'relation', 'latest_sql',
            'newest_sql', 'Database', 'transaction', 'remembered', 'remember', 'same_schema', 'create_catalogue',
-           'newest', 'condition', 'insert_rows', 'insert_columns', 'seal_day', 'seal_days', 'insert_sealed', 'snapshot',
+           'newest', 'condition', 'insert_rows', 'insert_columns', 'insert_once', 'by_entity', 'count_up', 'list_spans',
+           'sealed_ids', 'unstored', 'count_history', 'counted', 'seal_day', 'seal_days', 'insert_sealed', 'snapshot',
            'segments_of', 'history_rows', 'segment_rows', 'history_of', 'entities_of', 'select_of', 'select_all_of',
            'frame_from', 'run_sql', 'read_frame', 'literal', 'EmbeddedGroup', 'ViewDef', 'view_schema', 'batch_sql',
            'view_frame', 'batch_data', 'split_labels', 'serving_sql', 'look_up', 'EmbeddedView', 'group_of',
            'known_group', 'check_group', 'check_view', 'open_view', 'view_of', 'known_view', 'EmbeddedStore',
-           'open_store', 'StoreWriter', 'start_sealing', 'seal_before', 'fitting', 'run_feature_store']
+           'open_store', 'StoreWriter', 'Account', 'account_of', 'store_accounted', 'start_sealing', 'seal_before',
+           'fitting', 'run_feature_store']
 
 # %% ../nbs/41_embedded_store.ipynb #78dcd2ae
 def plain_error(
@@ -89,6 +92,9 @@ CREATE TABLE IF NOT EXISTS _groups (name TEXT, version INTEGER, definition TEXT,
 CREATE TABLE IF NOT EXISTS _views (name TEXT, version INTEGER, definition TEXT, PRIMARY KEY (name, version));
 CREATE TABLE IF NOT EXISTS _segments (seq INTEGER PRIMARY KEY AUTOINCREMENT, tab TEXT, path TEXT, rows INTEGER, first_ms INTEGER, last_ms INTEGER,
     first_key TEXT, last_key TEXT, top_revision INTEGER, top_available INTEGER);
+CREATE TABLE IF NOT EXISTS _spans (seq INTEGER, tab TEXT, entity TEXT, first_id INTEGER, last_id INTEGER, PRIMARY KEY (tab, entity, first_id, seq));
+CREATE TABLE IF NOT EXISTS _counts (tab TEXT, name TEXT, entity TEXT, value INTEGER, PRIMARY KEY (tab, name, entity));
+CREATE TABLE IF NOT EXISTS _accounted (log TEXT, place INTEGER, reached INTEGER, PRIMARY KEY (log, place))
 """
 _SQLITE = {'string': 'TEXT', 'double': 'REAL', 'bigint': 'INTEGER', 'timestamp': 'INTEGER', 'boolean': 'INTEGER'}
 
@@ -107,15 +113,15 @@ def create_sql(group: GroupDef) -> list[str]:
     "Return the statements that make a group's tables."
     columns = ', '.join(f'{quoted([f.name])} {_SQLITE[f.type]}' for f in group.schema)
     return [f'CREATE TABLE IF NOT EXISTS "{table_of(group)}_hot" ({columns}, PRIMARY KEY ({quoted(group.identity)})) WITHOUT ROWID',
-            f'CREATE TABLE IF NOT EXISTS "{table_of(group)}_online" ({columns}, PRIMARY KEY ({quoted(group.primary_key)})) WITHOUT ROWID']
+            f'CREATE TABLE IF NOT EXISTS "{table_of(group)}_online" ({columns}, PRIMARY KEY ({quoted(group.entity)})) WITHOUT ROWID']
 
 # %% ../nbs/41_embedded_store.ipynb #1cfe6d75
 def insert_sql(group: GroupDef) -> tuple[str, str]:
     "Return the two upserts: hot, and online where not older."
     values = f'({quoted(group.names)}) VALUES ({", ".join("?" * len(group.names))})'
-    changes = ', '.join(f'{quoted([n])} = excluded.{quoted([n])}' for n in group.names if n not in group.primary_key)
-    new, old = (', '.join(f'{side}{quoted([n])}' for n in (group.event_time, group.revision)) for side in ('excluded.', ''))
-    return (f'INSERT OR REPLACE INTO "{table_of(group)}_hot" {values}',
+    changes = ', '.join(f'{quoted([n])} = excluded.{quoted([n])}' for n in group.names if n not in group.entity)
+    new, old = (', '.join(f'{side}{quoted([n])}' for n in group.rank) for side in ('excluded.', ''))
+    return (f'INSERT OR {"IGNORE" if group.once else "REPLACE"} INTO "{table_of(group)}_hot" {values}',
             f'INSERT INTO "{table_of(group)}_online" {values} ON CONFLICT DO UPDATE SET {changes} WHERE ({new}) >= ({old})')
 
 # %% ../nbs/41_embedded_store.ipynb #88bbfe9a
@@ -204,7 +210,7 @@ def relation(
     parts = list(segments)
     if hot:
         times, keys = [row[place] for row in hot], [row[key] for row in hot]
-        top = max(row[group.names.index(group.revision)] for row in hot)
+        top = 0 if group.once else max(row[group.names.index(group.revision)] for row in hot)
         parts.append(Segment(1 << 60, '', min(times), max(times), str(min(keys)), str(max(keys)), top))
     files = f"read_parquet([{', '.join(_quoted_path(s.path) for s in segments)}], filename = true)" if segments else ''
     sql = f'SELECT {columns}, {1 << 60} AS _seq FROM {name} WHERE {where}'
@@ -318,7 +324,7 @@ def create_catalogue(directory: Path, database: Database) -> None:
     except OSError as error:
         raise PermissionError(errno.EACCES, f'feature store {directory} cannot be made: {error.strerror}; choose another --data-dir') from None
     with database.transaction('DEFERRED') as db:
-        there = db.execute("SELECT 1 FROM sqlite_master WHERE name = '_segments'").fetchone()
+        there = db.execute("SELECT 1 FROM sqlite_master WHERE name = '_accounted'").fetchone()
     if not there:
         with database.transaction() as db:
             for statement in CATALOGUE.split(';'):
@@ -327,7 +333,7 @@ def create_catalogue(directory: Path, database: Database) -> None:
 # %% ../nbs/41_embedded_store.ipynb #d102b324
 def newest(group: GroupDef, columns: list[list[Any]]) -> Iterable[tuple[Any, ...]]:
     "Return of each primary key the row with the highest event time and revision."
-    keys, times = ([group.names.index(n) for n in names] for names in (group.primary_key, (group.event_time, group.revision)))
+    keys, times = ([group.names.index(n) for n in names] for names in (group.entity, group.rank))
     best: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for row in zip(*columns, strict=True):
         key = tuple(row[k] for k in keys)
@@ -355,9 +361,96 @@ def insert_columns(group: EmbeddedGroup, columns: list[list[Any]]) -> InsertResu
     "Upsert what `conform` returned."
     hot, online = insert_sql(group.definition)
     with group.database.transaction() as db:
+        if group.definition.once:
+            return InsertResult(insert_once(db, group, list(zip(*columns, strict=True))))
         db.executemany(hot, zip(*columns, strict=True))
         db.executemany(online, newest(group.definition, columns))
     return InsertResult(len(columns[0]))
+
+# %% ../nbs/41_embedded_store.ipynb #688286ba
+def insert_once(
+    db: sqlite3.Connection,  # in a transaction
+    group: EmbeddedGroup,
+    rows: Sequence[tuple[Any, ...]],  # in the order of the schema
+) -> int:  # how many were new
+    "Insert what is not stored yet, and count all of it."
+    hot, online = insert_sql(group.definition)
+    total = 0
+    for entity, some in by_entity(rows).items():
+        sealed = sealed_ids(db, group, entity, [row[1] for row in some])
+        new = max(0, db.executemany(hot, [row for row in some if row[1] not in sealed] if sealed else some).rowcount)
+        db.execute(online, max(some, key=lambda row: row[1]))
+        count_up(db, group.table, entity, received=len(some), repeated=len(some) - new)
+        total += new
+    return total
+
+
+def by_entity(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]]:
+    "Return rows under their first column."
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for row in rows:
+        found.setdefault(row[0], []).append(row)
+    return found
+
+
+def count_up(db: sqlite3.Connection, table: str, entity: str, **by: int) -> None:
+    "Raise durable counters."
+    db.executemany('INSERT INTO _counts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value',
+                   [(table, name, entity, value) for name, value in by.items() if value])  # fmt: skip
+
+# %% ../nbs/41_embedded_store.ipynb #7b0af92e
+def list_spans(db: sqlite3.Connection, group: EmbeddedGroup, ids: Iterable[tuple[str, int]]) -> None:
+    "Note from which id to which id the segment just listed reaches."
+    spans: dict[str, list[int]] = {}
+    for entity, number in ids:
+        span = spans.setdefault(entity, [number, number])
+        span[:] = min(span[0], number), max(span[1], number)
+    seq = db.execute('SELECT max(seq) FROM _segments').fetchone()[0]
+    db.executemany('INSERT INTO _spans VALUES (?, ?, ?, ?, ?)', [(seq, group.table, entity, *span) for entity, span in spans.items()])
+
+
+def sealed_ids(db: sqlite3.Connection, group: EmbeddedGroup, entity: str, numbers: list[int]) -> set[int]:
+    "Return which ids of an entity lie in a segment."
+    listed = db.execute('SELECT path FROM _spans JOIN _segments USING (seq) WHERE _spans.tab = ? AND entity = ? AND last_id >= ? AND first_id <= ?',
+                        (group.table, entity, min(numbers), max(numbers))).fetchall()  # fmt: skip
+    if not listed:
+        return set()
+    import pyarrow.parquet as pq
+
+    (key, name), wanted, found = group.definition.primary_key, set(numbers), set[int]()
+    for (path,) in listed:
+        tests = [(key, '=', entity), (name, '>=', min(numbers)), (name, '<=', max(numbers))]
+        found.update(pq.read_table(group.database.path.parent / path, columns=[name], filters=tests)[name].to_pylist())
+    return wanted & found
+
+# %% ../nbs/41_embedded_store.ipynb #71d178da
+def unstored(group: EmbeddedGroup, columns: list[list[Any]]) -> list[list[Any]]:
+    "Return what of a history is neither hot nor sealed."
+    fresh: list[tuple[Any, ...]] = []
+    key, number = (quoted([name]) for name in group.definition.primary_key)
+    with group.database.transaction() as db:
+        for entity, rows in by_entity(zip(*columns, strict=True)).items():
+            numbers = [row[1] for row in rows]
+            known = sealed_ids(db, group, entity, numbers)
+            hot = db.execute(f'SELECT {number} FROM "{group.table}_hot" WHERE {key} = ? AND {number} BETWEEN ? AND ?', (entity, min(numbers), max(numbers)))
+            known.update(n for (n,) in hot)
+            fresh += [row for row in rows if row[1] not in known]
+    return [list(column) for column in zip(*fresh, strict=True)] if fresh else [[] for _ in group.definition.schema]
+
+
+def count_history(db: sqlite3.Connection, group: EmbeddedGroup, offered: list[list[Any]], stored: list[list[Any]], replaced: int) -> None:
+    "Count a history that went into a segment: what was offered, and what of it was there before."
+    if group.definition.once and offered[0]:
+        some, new = Counter(offered[0]), Counter(stored[0])
+        new[offered[0][0]] -= replaced
+        for entity, count in some.items():
+            count_up(db, group.table, entity, received=count, repeated=count - new[entity])
+
+
+def counted(store: EmbeddedStore, table: str = 'trades_1') -> dict[str, int]:
+    "Return the durable counters of a group, over all entities."
+    with store.database.transaction('DEFERRED') as db:
+        return dict(db.execute('SELECT name, sum(value) FROM _counts WHERE tab = ? GROUP BY name', (table,)).fetchall())
 
 # %% ../nbs/41_embedded_store.ipynb #1bb8f0e4
 def _list_segment(db: sqlite3.Connection, group: EmbeddedGroup, path: Path, columns: Sequence[Sequence[Any]]) -> None:
@@ -365,7 +458,9 @@ def _list_segment(db: sqlite3.Connection, group: EmbeddedGroup, path: Path, colu
     times, keys = of[group.definition.event_time], of[group.definition.primary_key[0]]
     db.execute('INSERT INTO _segments (tab, path, rows, first_ms, last_ms, first_key, last_key, top_revision, top_available) VALUES (?,?,?,?,?,?,?,?,?)',
                (group.table, str(path.relative_to(group.database.path.parent)), len(times), min(times), max(times), str(min(keys)), str(max(keys)),
-                max(of[group.definition.revision]), max(of[group.definition.available])))  # fmt: skip
+                0 if group.definition.once else max(of[group.definition.revision]), max(of[group.definition.available])))  # fmt: skip
+    if group.definition.once:
+        list_spans(db, group, zip(keys, of[group.definition.primary_key[1]], strict=True))
 
 
 def seal_day(
@@ -394,8 +489,12 @@ def seal_days(group: EmbeddedGroup, before_ms: int | None = None, wait: bool = F
 # %% ../nbs/41_embedded_store.ipynb #982f1598
 def insert_sealed(group: EmbeddedGroup, rows: Any) -> InsertResult:
     "Upsert a whole history as one segment."
-    columns = conform(group.definition, rows)
+    columns = offered = conform(group.definition, rows)
+    if columns[0] and group.definition.once:
+        columns = unstored(group, columns)
     if not columns[0]:
+        with group.database.transaction() as db:
+            count_history(db, group, offered, columns, 0)
         return InsertResult(0)
     places = [group.definition.names.index(name) for name in group.definition.identity]
     order = sorted(range(len(columns[0])), key=lambda row: tuple(columns[place][row] for place in places))
@@ -406,9 +505,11 @@ def insert_sealed(group: EmbeddedGroup, rows: Any) -> InsertResult:
         time_, identity = quoted([group.definition.event_time]), quoted(group.definition.identity)
         hot = db.execute(f'SELECT {identity} FROM "{group.table}_hot" WHERE {time_} BETWEEN ? AND ?', (min(times), max(times)))
         same = ' AND '.join(f'{quoted([name])} = ?' for name in group.definition.identity)
-        db.executemany(f'DELETE FROM "{group.table}_hot" WHERE {same}', [key for key in hot.fetchall() if key in keys])
+        db.executemany(f'DELETE FROM "{group.table}_hot" WHERE {same}', twice := [key for key in hot.fetchall() if key in keys])
         db.executemany(insert_sql(group.definition)[1], newest(group.definition, columns))
         _list_segment(db, group, path, columns)
+        if group.definition.once:
+            count_history(db, group, offered, columns, len(twice))
     return InsertResult(len(order))
 
 # %% ../nbs/41_embedded_store.ipynb #b4435db3
@@ -440,9 +541,9 @@ def history_rows(group: EmbeddedGroup, equal: Mapping[str, Any], before_ms: int 
     definition, (where, values) = group.definition, condition(group.definition, equal, since_ms, before_ms)
     names, time_ = quoted(definition.names), quoted([definition.event_time])
     keys = [definition.names.index(name) for name in (definition.event_time, *definition.primary_key)]
-    revision = definition.names.index(definition.revision)
+    revision = definition.names.index(definition.rank[1])
     with group.database.transaction('DEFERRED') as db:
-        hot = db.execute(f'SELECT {names}, max({quoted([definition.revision])}) FROM "{group.table}_hot" WHERE {where} '
+        hot = db.execute(f'SELECT {names}, max({quoted([definition.rank[1]])}) FROM "{group.table}_hot" WHERE {where} '
                          f'GROUP BY {quoted(definition.primary_key)}, {time_} ORDER BY {time_} DESC LIMIT ?', (*values, last)).fetchall()  # fmt: skip
         listed = segments_of(db, group, equal, since_ms, before_ms)
     best = {tuple(row[k] for k in keys): ((row[revision], 1 << 60), row[:-1]) for row in hot}
@@ -494,7 +595,7 @@ def history_of(group: EmbeddedGroup, equal: Mapping[str, Any], *, before_ms: int
 
 def entities_of(group: EmbeddedGroup) -> list[tuple[Any, ...]]:
     "Return the primary keys that have rows, sorted."
-    names = quoted(group.definition.primary_key)
+    names = quoted(group.definition.entity)
     with group.database.transaction('DEFERRED') as db:
         return db.execute(f'SELECT {names} FROM "{group.table}_online" ORDER BY {names}').fetchall()
 
@@ -698,9 +799,9 @@ class EmbeddedView:
 
 # %% ../nbs/41_embedded_store.ipynb #4c168bb0
 def group_of(store: EmbeddedStore, name: str, version: int, *, primary_key: Sequence[str], schema: Sequence[FeatureDef], event_time: str = 'start_ms',
-             revision: str = 'revision', available: str = 'available_ms', description: str = '') -> EmbeddedGroup:  # fmt: skip
+             revision: str = 'revision', available: str = 'available_ms', description: str = '', once: bool = False) -> EmbeddedGroup:  # fmt: skip
     "Return a group, created where it is missing; `ValueError` when it is stored with another schema."
-    wanted = GroupDef(name, version, tuple(primary_key), tuple(schema), event_time, revision, available, description)
+    wanted = GroupDef(name, version, tuple(primary_key), tuple(schema), event_time, revision, available, description, once)
     if (name, version) not in store.groups:
         store.groups[name, version] = EmbeddedGroup(store.database, remember(store.database, '_groups', check_group(wanted), create_sql(wanted)))
     same_schema(store.groups[name, version].definition, wanted)
@@ -721,7 +822,7 @@ def check_group(group: GroupDef) -> GroupDef:
     types = {f.name: f.type for f in group.schema}
     if missing := [name for name in (*group.identity, group.available) if name not in types]:
         raise ValueError(f'{group.name}: {", ".join(missing)} must be in the schema: every group has its key, {group.event_time} and when it was known')
-    if wrong := [name for name in (group.event_time, group.revision, group.available) if types[name] != 'bigint']:
+    if wrong := [name for name in (*group.rank, group.available) if types[name] != 'bigint']:
         raise ValueError(f'{group.name}: {", ".join(wrong)} must be bigint, was {types[wrong[0]]}')
     return group
 
@@ -793,15 +894,19 @@ class StoreWriter:
         self.keep_ms, self.seal_every = settings.store.seal_after_days * 86_400_000, seal_every_seconds
         self.sealed_at, self.newest_ms, self.counts = time.monotonic(), 0, {'stored': 0, 'dead_letters': 0}
         self.sealing: subprocess.Popen[bytes] | None = None
+        self.logs: dict[str, str] = {}
 
     def take(self, messages: list[Received]) -> list[Out]:
         "Store one micro-batch; return the dead letters of what did not fit."
-        group: Any = self.groups[messages[0].topic]
-        columns, letters = fitting(group.definition, messages)
-        if columns[0]:
-            group.insert_columns(columns)
-            self.newest_ms = max(self.newest_ms, *columns[group.definition.names.index('start_ms')])
-        self.counts['stored'] += len(columns[0])
+        if messages[0].topic in ('trades', 'gaps'):
+            letters = store_accounted(self, messages)
+        else:
+            group: Any = self.groups[messages[0].topic]
+            columns, letters = fitting(group.definition, messages)
+            if columns[0]:
+                group.insert_columns(columns)
+                self.newest_ms = max(self.newest_ms, *columns[group.definition.names.index('start_ms')])
+            self.counts['stored'] += len(columns[0])
         self.counts['dead_letters'] += len(letters)
         if time.monotonic() - self.sealed_at >= self.seal_every:
             start_sealing(self)
@@ -809,6 +914,60 @@ class StoreWriter:
 
     def open_from(self, topic: str, partition: int) -> None:
         "Return None: what was taken is stored."
+
+# %% ../nbs/41_embedded_store.ipynb #f9d46e60
+class Account(NamedTuple):
+    "What a batch of trades or gaps brings."
+    rows: list[tuple[Any, ...]]
+    gaps: list[Gap]
+    dropped: list[tuple[str, int, int]]  # symbol, duplicates, dead letters
+    letters: list[Out]
+
+
+def account_of(messages: list[Received], done: int) -> Account:
+    "Read a batch; what lies at or before the offset `done` is accounted for already."
+    found = Account([], [], [], [])
+    for message in messages:
+        if message.value.startswith(b'{"type":"mark"'):
+            continue
+        try:
+            item = decode(message.topic, message.value)
+        except ValueError as error:
+            found.letters.append(_letter(message, error))
+            continue
+        if isinstance(item, Gap):
+            found.gaps.append(item)
+        elif message.offset > done and isinstance(item, Trades):
+            found.rows.extend(trade_rows(item))
+            if item.duplicates:
+                found.dropped.append((item.symbol, item.duplicates, 0))
+        elif message.offset > done and isinstance(item, Dropped):
+            found.dropped.append((item.symbol, item.duplicates, item.dead_letters))
+    return found
+
+# %% ../nbs/41_embedded_store.ipynb #d4ba21b1
+def store_accounted(writer: StoreWriter, messages: list[Received]) -> list[Out]:
+    "Store and count one micro-batch of trades or gaps, each offset once."
+    trades, gaps = (writer.groups[name] for name in ('trades', 'gaps'))
+    log, place, last = writer.logs.get(messages[0].topic, messages[0].topic), messages[0].partition, messages[-1].offset
+    with writer.store.database.transaction() as db:
+        reached = db.execute('SELECT reached FROM _accounted WHERE log = ? AND place = ?', (log, place)).fetchone()
+        done = reached[0] if reached else -1
+        account = account_of(messages, done)
+        if account.rows:
+            insert_once(db, trades, account.rows)
+            writer.newest_ms = max(writer.newest_ms, account.rows[-1][6])
+        if account.gaps:
+            hot, online = insert_sql(gaps.definition)
+            columns = conform(gaps.definition, account.gaps)
+            db.executemany(hot, zip(*columns, strict=True))
+            db.executemany(online, newest(gaps.definition, columns))
+        for symbol, duplicates, letters in account.dropped:
+            count_up(db, trades.table, symbol, received=duplicates + letters, duplicates=duplicates, dead_letters=letters)
+        if last > done:
+            db.execute('INSERT OR REPLACE INTO _accounted VALUES (?, ?, ?)', (log, place, last))
+    writer.counts['stored'] += len(account.rows) + len(account.gaps)
+    return account.letters
 
 # %% ../nbs/41_embedded_store.ipynb #51d64499
 def start_sealing(writer: StoreWriter) -> None:
@@ -865,9 +1024,11 @@ def _letter(message: Received, error: ValueError) -> Out:
 
 # %% ../nbs/41_embedded_store.ipynb #4254c1d8
 def run_feature_store(settings: Settings) -> None:
-    "Store candles, indicators and predictions until told to stop."
+    "Store trades, gaps, candles, indicators and predictions until told to stop."
     store = open_feature_store(settings)
     writer = StoreWriter(store, settings)  # type: ignore[arg-type]
+    ensure_topics(settings)
+    writer.logs = log_ids(settings, ['trades', 'gaps'])
     run_service(settings, 'feature-store', list(GROUPS), ['dead_letters'], writer)
     if writer.sealing:
         writer.sealing.terminate()

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from .indicators import FEATURE_NAMES, FEATURE_SET
-from .messages import Candle, Prediction, TechnicalIndicators
+from .messages import Candle, Gap, Prediction, TechnicalIndicators, Trade, Trades
 from .settings import Settings
 from .times import check_ms
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['Type', 'GROUPS', 'PROVENANCE', 'BACKENDS', 'known_at', 'FeatureDef', 'GroupDef', 'schema_of', 'row_of', 'columns_of',
-           'struct_of', 'conform', 'dtype_of', 'frame_of', 'to_frame', 'canonical_digest', 'Query', 'Join',
-           'InsertResult', 'FeatureVector', 'FeatureGroup', 'FeatureView', 'FeatureStore', 'store_dir',
+           'trade_rows', 'struct_of', 'conform', 'dtype_of', 'frame_of', 'to_frame', 'canonical_digest', 'Query',
+           'Join', 'InsertResult', 'FeatureVector', 'FeatureGroup', 'FeatureView', 'FeatureStore', 'store_dir',
            'open_feature_store', 'open_group', 'candle_history', 'training_view']
 
 # %% ../nbs/40_feature_store.ipynb #f0f5b956
@@ -53,7 +53,7 @@ class FeatureDef(Struct, frozen=True):
 
 # %% ../nbs/40_feature_store.ipynb #5388cfe8
 class GroupDef(Struct, frozen=True):
-    "What a feature group holds; a row's identity is primary key, event time and revision."
+    "What a feature group holds; a row's identity is primary key, event time and revision, or `once` the primary key alone."
     name: str
     version: int
     primary_key: tuple[str, ...]
@@ -62,6 +62,7 @@ class GroupDef(Struct, frozen=True):
     revision: str = 'revision'
     available: str = 'available_ms'
     description: str = ''
+    once: bool = False  # rows never change: the first one of an identity stays, and there are no revisions
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +70,15 @@ class GroupDef(Struct, frozen=True):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        return (*self.primary_key, self.event_time, self.revision)
+        return self.primary_key if self.once else (*self.primary_key, self.event_time, self.revision)
+
+    @property
+    def entity(self) -> tuple[str, ...]:
+        return self.primary_key[:1] if self.once else self.primary_key
+
+    @property
+    def rank(self) -> tuple[str, str]:
+        return (self.primary_key[-1], self.event_time) if self.once else (self.event_time, self.revision)
 
 # %% ../nbs/40_feature_store.ipynb #c746f484
 _TYPE_OF = {'StrType': 'string', 'LiteralType': 'string', 'ListType': 'string', 'DictType': 'string',
@@ -100,6 +109,9 @@ GROUPS = {group.name: group for group in (
              (*_INDICATOR_FIELDS, *(FeatureDef(name, 'double') for name in FEATURE_NAMES)), description=f'features {FEATURE_SET} of final candles'),
     GroupDef('predictions', 1, ('symbol', 'interval_seconds', 'horizon_seconds', 'model_version'), schema_of(Prediction),
              available='made_at_ms', description='what was predicted, as it was published'),
+    GroupDef('trades', 1, ('symbol', 'trade_id'), (FeatureDef('symbol', 'string', False), *schema_of(Trade), *(FeatureDef(name, kind, False)
+             for name, kind in (('ingest_ms', 'bigint'), ('source', 'string'), ('available_ms', 'bigint')))), 'event_ms', description='every fill', once=True),
+    GroupDef('gaps', 1, ('symbol', 'epoch', 'first_missing'), schema_of(Gap), 'opened_ms', available='updated_ms', description='holes in the trade ids'),
 )}  # fmt: skip
 
 # %% ../nbs/40_feature_store.ipynb #c160d71e
@@ -143,8 +155,18 @@ def columns_of(
             raise ValueError(_other_names(group, rows.columns))
         return [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in group.names]
     names = group.names
-    table = [row_of(group, item, names) for item in rows]
+    table = [row for item in rows for row in (trade_rows(item) if isinstance(item, Trades) else (row_of(group, item, names),))]
     return [list(column) for column in zip(*table, strict=True)] if table else [[] for _ in group.schema]
+
+# %% ../nbs/40_feature_store.ipynb #329de94b
+def trade_rows(
+    message: Trades,
+) -> list[tuple[Any, ...]]:  # in the order of the group `trades`
+    "Return the rows of the trades in a message."
+    symbol, came_ms, source = message.symbol, message.ingest_ms, message.source
+    seen_ms = came_ms if source in ('live', 'rest') else 0
+    return [(symbol, t.trade_id, t.price, t.quantity, t.side, t.order_type, t.event_ms, came_ms, source, max(seen_ms, t.event_ms))
+            for t in message.trades]  # fmt: skip
 
 # %% ../nbs/40_feature_store.ipynb #27d4f253
 def struct_of(
@@ -158,6 +180,8 @@ def struct_of(
     if group.name == 'technical_indicators':
         values['values'] = {name: values.pop(name) for name in group.names[len(_INDICATOR_FIELDS):]}
         return TechnicalIndicators(**values)
+    if group.name in ('trades', 'gaps'):
+        return Gap(**values) if group.name == 'gaps' else Trade(*row[1:7])
     for name in ('reasons', 'flags', 'trace'):
         values[name] = msgspec.json.decode(values[name])
     return Prediction(**values)
@@ -353,7 +377,7 @@ class FeatureStore(Protocol):
     "The catalogue."
 
     def get_or_create_feature_group(self, name: str, version: int, *, primary_key: Sequence[str], schema: Sequence[FeatureDef],
-                                    event_time: str = ..., revision: str = ..., available: str = ..., description: str = ...) -> FeatureGroup: ...  # fmt: skip
+                                    event_time: str = ..., revision: str = ..., available: str = ..., description: str = ..., once: bool = ...) -> FeatureGroup: ...  # fmt: skip
     def get_feature_group(self, name: str, version: int) -> FeatureGroup | None: ...
     def get_or_create_feature_view(self, name: str, version: int, *, query: Query, labels: Sequence[str] = ()) -> FeatureView: ...
     def get_feature_view(self, name: str, version: int) -> FeatureView | None: ...
