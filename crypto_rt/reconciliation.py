@@ -79,7 +79,7 @@ def known_of(
 # %% ../nbs/45_reconciliation.ipynb #66e5ca49
 class Missing(NamedTuple):
     "Trade ids that we have not seen."
-    count: int
+    ids: int  # how many
     first: int  # from here
     last: int  # to here
 
@@ -146,8 +146,8 @@ def one_sided(case: Case) -> Verdict:
         return '', 'they have no candle for it'
     if case.forming:
         return 'still_forming', case.forming
-    if missing and theirs.trade_count <= missing.count and not theirs.is_empty:
-        return 'hole', f'{missing.count} of the trade ids {missing.first} to {missing.last} are missing'
+    if missing and theirs.trade_count <= missing.ids and not theirs.is_empty:
+        return 'hole', f'{missing.ids} of the trade ids {missing.first} to {missing.last} are missing'
     return '', 'we have no candle for it'
 
 # %% ../nbs/45_reconciliation.ipynb #01bf328e
@@ -168,8 +168,8 @@ def causes(case: Case, ours: Candle) -> list[Cause]:
     "Return what speaks for ours being a part of the window."
     found, missing = [], case.missing
     if missing and ours.is_partial:
-        words = f'{missing.count} of the trade ids {missing.first} to {missing.last} are missing'
-        found.append(Cause('hole', words, frozenset(untouched(ours, missing)), missing.count))
+        words = f'{missing.ids} of the trade ids {missing.first} to {missing.last} are missing'
+        found.append(Cause('hole', words, frozenset(untouched(ours, missing)), missing.ids))
     if ours.is_partial and not case.follows:
         found.append(Cause('cut_first', f'seen from trade {ours.first_trade_id} on', frozenset({'close'})))
     if case.ends_ms is not None:
@@ -246,8 +246,7 @@ def reconcile(
     other, missing = {c.start_ms: c for c in theirs}, missing_by_window(chains, [c.start_ms for c in theirs])
     verdicts = []
     for start in overlap(chains, other, sides):
-        candle = (chains.get(start) or [other.get(start)])[-1]
-        assert candle is not None
+        candle = chains[start][-1] if start in chains else other[start]
         span, end = candle.interval_seconds * 1000, candle.end_ms
         inside = sides.ends_ms is not None and start <= sides.ends_ms < end
         young = sides.now_ms is not None and start > max(chains) and end + sides.lag_ms > sides.now_ms
@@ -386,7 +385,7 @@ def stored(
     doubtful = [c for c in ours if c.revision and c.start_ms in other and differences(c, other[c.start_ms], known)]
     for candle in doubtful:
         frame = group.read(candle.start_ms, candle.end_ms, all_revisions=True, equal=key)
-        ours += [Candle(**row) for row in frame.to_dict('records') if row['revision'] < candle.revision]
+        ours += [Candle(**{str(name): value for name, value in row.items()}) for row in frame.to_dict('records') if row['revision'] < candle.revision]
     return ours, {c.start_ms for c in latest if c.source != 'trades'}
 
 # %% ../nbs/45_reconciliation.ipynb #05e4b24d
@@ -397,8 +396,8 @@ def against_exchange(
     most: int = 2000,  # lines of evidence
 ) -> dict[str, Any]:
     "Return the figures of the data directory's candles against the exchange's."
-    rest, interval, verdicts, taken, by_symbol = rest or Rest(settings), settings.data.interval_seconds, [], 0, {}
-    store = open_feature_store(settings)
+    rest, interval, store = rest or Rest(settings), settings.data.interval_seconds, open_feature_store(settings)
+    verdicts, taken, by_symbol = [], 0, {}  # type: tuple[list[Minute], int, dict[str, Any]]
     group, seen_ms = open_group(store, 'candles'), rest.time_ms()
     for symbol in settings.data.symbols:
         theirs, _ = rest.ohlc(symbol, interval)
@@ -472,10 +471,14 @@ def run_reconciliation(settings: Settings) -> None:
 
     from crypto_rt import bus
 
-    stop, every = threading.Event(), settings.data.reconcile_minutes * 60
-    rest = Rest(settings)
+    stop, rest, every = threading.Event(), Rest(settings), settings.data.reconcile_minutes * 60
+
+    def end(*_: Any) -> None:
+        stop.set()
+        rest.asker.close()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: (stop.set(), rest.asker.close()))
+        signal.signal(number, end)
     producer, wait = bus.open_producer(settings), min(every, FIRST_SECONDS)
     while not stop.wait(wait or None):
         event = ServiceEvent('reconciliation', 'counts', now_ms(), os.environ.get('CRYPTO_RT_RUN_ID', ''), counts_of(reconcile_once(settings, rest)))

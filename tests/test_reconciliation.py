@@ -2,16 +2,17 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import pandas as pd
 import pytest
-from hypothesis import given, settings as hypothesis_settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from crypto_rt import files, reconciliation
@@ -207,10 +208,10 @@ def test_the_store_is_compared_and_a_change_of_the_exchange_is_told_apart(here):
     assert result['ok'] and result['reasons'] == {'cut_first': 1, 'exchange_revision': 1}
     wrong = [msgspec.structs.replace(c, high='999') if n == 6 else c for n, c in enumerate(revised)]
     again = load_settings('/dev/null', env={}, data=dict(directory=here.data.directory, symbols='BTC/USD,ETH/USD'))
-    os.remove(f'{here.data.directory}/exchange_candles.sqlite')
+    (Path(here.data.directory) / 'exchange_candles.sqlite').unlink()
     result = reconciliation.reconcile_once(again, Fixed(wrong, now))
     assert not result['ok'] and result['unexplained'] == 2 and result['symbols']['BTC/USD']['unexplained'] == 2
-    assert json.loads((open(f'{here.data.directory}/reconciliation.json')).read()) == result
+    assert json.loads((Path(here.data.directory) / 'reconciliation.json').read_text()) == result
 
 
 def test_a_service_that_stands_still_is_seen(here):
