@@ -26,8 +26,8 @@ log = logging.getLogger('crypto_rt.client')
 T = TypeVar('T')
 
 # %% auto #0
-__all__ = ['log', 'T', 'INBOX', 'ATTEMPTS', 'back_off', 'subscription', 'is_local', 'read', 'one_connection', 'stream',
-           'wait_after', 'Asker', 'once', 'Rest', 'of_pair', 'ohlc_params', 'pages', 'skew_ms']
+__all__ = ['log', 'T', 'REQUESTS', 'INBOX', 'ATTEMPTS', 'back_off', 'subscription', 'is_local', 'read', 'one_connection',
+           'stream', 'wait_after', 'Asker', 'once', 'Rest', 'of_pair', 'ohlc_params', 'pages', 'skew_ms']
 
 # %% ../nbs/11_client.ipynb #2b70440d
 def back_off(
@@ -40,16 +40,18 @@ def back_off(
     full = min(most, first * 2 ** min(failures - 1, 30))
     return full * (0.5 + 0.5 * chance())
 
-# %% ../nbs/11_client.ipynb #5a173198
+# %% ../nbs/11_client.ipynb #34223616
+REQUESTS = {'trade': 1, 'ticker': 2}  # the number that a nack comes back with
 INBOX = 20_000  # frames; beyond it the socket is not read, and TCP tells the server
 
 
 def subscription(
     symbols: tuple[str, ...],
-    channel: str = 'trade',
+    channel: str = 'trade',  # or ticker: the best bid and ask, told whenever they change
 ) -> str:  # JSON
     "Return the request that subscribes to `symbols`."
-    return json.dumps({'method': 'subscribe', 'params': {'channel': channel, 'symbol': list(symbols), 'snapshot': True}, 'req_id': 1})
+    params = {'channel': channel, 'symbol': list(symbols), 'snapshot': True} | ({'event_trigger': 'bbo'} if channel == 'ticker' else {})
+    return json.dumps({'method': 'subscribe', 'params': params, 'req_id': REQUESTS[channel]})
 
 
 def is_local(url: str) -> bool:
@@ -98,6 +100,8 @@ async def one_connection(
                        proxy=None if is_local(url) else True) as socket:  # fmt: skip
         yield [Frame('connected')]
         await socket.send(subscription(symbols))
+        if settings.exchange.quotes:
+            await socket.send(subscription(symbols, 'ticker'))
         inbox: deque[bytes] = deque()
         arrived, last = asyncio.Event(), time.monotonic()
         reader = asyncio.create_task(_receive(socket, inbox, arrived))

@@ -149,6 +149,8 @@ class Frame(NamedTuple):
     snapshot: bool = False  # trade: the latest trades, sent again on each subscription
     exchange_ms: int = 0  # the exchange's clock where the frame tells it, else 0
     text: str = ''  # status: the system's state; nack, error: the reason; other: the channel
+    quotes: list[tuple[str, str | None, str | None]] = []  # ticker: symbol, bid, ask
+    request: int = 0  # ack, nack, error: the number that we gave the request
 
 
 class _Head(Struct):
@@ -160,6 +162,7 @@ class _Head(Struct):
     symbol: str = ''
     t: int | None = None
     time_out: str | None = None
+    req_id: int | None = None
     result: msgspec.Raw = msgspec.Raw(b'{}')
     data: msgspec.Raw = msgspec.Raw(b'[]')
 
@@ -171,6 +174,12 @@ class _Symbol(Struct):
 
 class _Status(Struct):
     system: str
+
+
+class _Quote(Struct):
+    symbol: Annotated[str, Meta(pattern=r'^[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}$')]
+    bid: msgspec.Raw = msgspec.Raw(b'null')
+    ask: msgspec.Raw = msgspec.Raw(b'null')
 
 
 _head = msgspec.json.Decoder(_Head)
@@ -192,8 +201,16 @@ def read_frame(
         raise ValueError(f'frame: {error}; got {raw[:120]!r}') from None
     raise ValueError(f'frame: expected a channel or a method, got {raw[:120]!r}')
 
-# %% ../nbs/10_kraken.ipynb #021ebc91
+# %% ../nbs/10_kraken.ipynb #cd9f4a8b
+def _quote(number: msgspec.Raw) -> str | None:
+    text = bytes(number).decode()
+    return None if text == 'null' or (amount := plain_decimal(text)) == '0' else amount
+
+
 def _channel_frame(raw: bytes, head: _Head) -> Frame:
+    if head.channel == 'ticker':
+        quotes = msgspec.json.decode(head.data, type=list[_Quote])
+        return Frame('ticker', raw, quotes=[(q.symbol, _quote(q.bid), _quote(q.ask)) for q in quotes])
     if head.channel == 'heartbeat':
         return Frame('heartbeat', raw, exchange_ms=0 if head.t is None else check_ms(head.t, 't'))
     if head.channel == 'status':
@@ -209,10 +226,11 @@ def _method_frame(raw: bytes, head: _Head) -> Frame:
         return Frame('pong', raw, exchange_ms=clock)
     if head.success and head.method in ('subscribe', 'unsubscribe'):
         result = msgspec.json.decode(head.result, type=_Symbol)
-        return Frame('ack', raw, result.symbol, exchange_ms=clock, text=result.channel)
+        return Frame('ack', raw, result.symbol, exchange_ms=clock, text=result.channel, request=head.req_id or 0)
     reason = head.error or 'no reason given'
     refused = head.symbol or next(iter(re.findall(r'not supported (\S+)', reason)), '')
-    return Frame('nack' if head.method == 'subscribe' and refused else 'error', raw, refused, exchange_ms=clock, text=reason)
+    kind = 'nack' if head.method == 'subscribe' and refused else 'error'
+    return Frame(kind, raw, refused, exchange_ms=clock, text=reason, request=head.req_id or 0)
 
 # %% ../nbs/10_kraken.ipynb #f6fce4c2
 _PASSES = ('EAPI:Rate limit', 'EService', 'EGeneral:Too many', 'EGeneral:Temporary', 'EGeneral:Internal')

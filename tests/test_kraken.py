@@ -13,7 +13,7 @@ from crypto_rt.kraken import decode_trade_frame, decode_trade_frame_python, norm
 
 KINDS = {
     'status': 'status', 'subscribe_ack': 'ack', 'heartbeat': 'heartbeat', 'pong': 'pong', 'method_error': 'error',
-    'trade_update': 'trade', 'trade_snapshot': 'trade',
+    'trade_update': 'trade', 'trade_snapshot': 'trade', 'ticker_update': 'ticker', 'ticker_snapshot': 'ticker',
 }  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def test_every_recorded_frame_is_read_on_purpose(shared):
         assert frame.kind == expected, line
         assert frame.kind != 'trade' or (frame.trades and frame.snapshot == (line['kind'] == 'trade_snapshot'))
         seen[frame.kind] += 1
-    assert seen == {'status': 5, 'ack': 9, 'nack': 1, 'error': 5, 'heartbeat': 2, 'pong': 1, 'trade': 8, 'other': 13}
+    assert seen == {'status': 5, 'ack': 9, 'nack': 1, 'error': 5, 'heartbeat': 2, 'pong': 1, 'trade': 8, 'ticker': 3, 'other': 10}
     assert sum(seen.values()) == len(lines) == 44
 
 
