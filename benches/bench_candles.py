@@ -1,89 +1,140 @@
-"""How fast frames are decoded and trades folded, in one process; medians of several rounds."""
+"""The candle service and Quix's own window on the same topics of a real Kafka: trades per CPU-second of the process."""
 
 from __future__ import annotations
 
 import json
-import random
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from crypto_rt._core import CandleFold as RustFold
-from crypto_rt._core import decode_trade_frame
-from crypto_rt.candles import CandleFold
-from crypto_rt.messages import Mark, Trade, Trades, encode
-from crypto_rt.times import iso
+from benches.bench_decode import market, messages
+from crypto_rt.settings import Settings, load_settings, to_env
 
-START = 1_762_795_380_000
-ROUNDS = 5
+SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD', 'XRP/USD')
+ROUNDS = 3
 
 
-def market(
-    count: int,  # trades
-) -> list[Trade]:  # consecutive ids, 50 ms apart
-    "Return seeded trades of one symbol."
-    rng = random.Random(7)
-    return [
-        Trade(i + 1, f'{rng.gauss(105_000, 50):.1f}', f'{rng.expovariate(20):.8f}', rng.choice(['buy', 'sell']), 'limit', START + 50 * i) for i in range(count)
-    ]
-
-
-def messages(
-    trades: list[Trade],
+def produce(
+    settings: Settings,
+    count: int,  # trades, over all symbols
     size: int,  # trades in each message
-) -> list[bytes]:  # with a mark after each second of exchange time
-    "Return the trades as they lie in the topic."
-    out, marked = [], START
-    for i in range(0, len(trades), size):
-        part = trades[i : i + size]
-        out.append(encode(Trades('BTC/USD', part, START, 'replay')))
-        if part[-1].event_ms >= marked + 1000:
-            marked = part[-1].event_ms
-            out.append(encode(Mark('BTC/USD', marked, part[-1].trade_id, True, 'replay')))
-    return out
+) -> None:
+    "Write a replay of four symbols to `trades`, with marks and the end."
+    from crypto_rt import bus
+
+    bus.ensure_topics(settings)
+    producer = bus.open_producer(settings)
+    rows = [messages(market(count // len(SYMBOLS)), size, symbol) for symbol in SYMBOLS]
+    for at in range(max(map(len, rows))):
+        for symbol, raws in zip(SYMBOLS, rows, strict=True):
+            if at < len(raws):
+                producer.send('trades', symbol, raws[at])
+    bus.send_end(producer, 'trades', 'bench')
+    producer.flush()
 
 
-def frames(
-    trades: list[Trade],
-    size: int,  # trades in each frame
-) -> list[bytes]:
-    "Return the trades as Kraken sends them."
-    row = '{{"symbol":"BTC/USD","side":"{}","price":{},"qty":{},"ord_type":"{}","trade_id":{},"timestamp":"{}"}}'
-    rows = [row.format(t.side, t.price, t.quantity, t.order_type, t.trade_id, iso(t.event_ms)[:19] + f'.{t.event_ms % 1000:03}000Z') for t in trades]
-    return [f'{{"channel":"trade","type":"update","data":[{",".join(rows[i : i + size])}]}}'.encode() for i in range(0, len(rows), size)]
+def serve(
+    name: str,  # a consumer group of its own, so that it reads from the beginning
+) -> None:
+    "Run the candle service up to the end marker and print its CPU seconds; runs in a process of its own."
+    from crypto_rt import bus
+    from crypto_rt.candles import Candles
+
+    settings, send, began = load_settings(), bus.send_event, []
+
+    def noted(service: Any, kind: str, run_id: str = '') -> None:
+        send(service, kind, run_id)
+        began.append((time.process_time(), time.perf_counter()))
+        if kind == 'end':
+            (cpu, wall), (cpu_end, wall_end) = began[0], began[-1]
+            print(json.dumps({'cpu': cpu_end - cpu, 'wall': wall_end - wall, **service.step.counts}), flush=True)
+            service.app.stop()
+
+    bus.send_event = noted
+    bus.run_service(settings, name, ['trades'], ['candles', 'candles_forming', 'dead_letters'], Candles(settings))
 
 
-def rate(
-    count: int,  # trades in a round
-    run: Callable[[], object],
-    rounds: int = ROUNDS,
-) -> int:  # trades per second of CPU, the median
-    "Return how fast `run` is."
-    rates = []
-    for _ in range(rounds):
-        began = time.process_time()
-        run()
-        rates.append(count / (time.process_time() - began))
-    return round(statistics.median(rates))
+def quix_window(
+    count: int,  # messages
+) -> None:
+    "Run Quix's tumbling window over the topic and print its CPU seconds; runs in a process of its own."
+    from datetime import timedelta
+
+    from quixstreams import Application
+
+    from crypto_rt.bus import topic_name
+
+    settings, seen = load_settings(), [0]
+    name, folder = f'quix-{os.getpid()}', settings.data.directory
+    app = Application(settings.kafka.broker, consumer_group=name, auto_offset_reset='earliest', state_dir=f'{folder}/{name}', loglevel='WARNING')
+
+    def first(trade: dict) -> dict:
+        seen[0] += 1
+        price = float(trade['price'])
+        return dict(open=price, high=price, low=price, close=price, volume=float(trade['quantity']))
+
+    def more(candle: dict, trade: dict) -> dict:
+        seen[0] += 1
+        price = float(trade['price'])
+        return dict(open=candle['open'], high=max(candle['high'], price), low=min(candle['low'], price), close=price,
+                    volume=candle['volume'] + float(trade['quantity']))  # fmt: skip
+
+    def event_ms(value: Any, headers: Any, timestamp: float, kind: Any) -> int:
+        return value['trades'][0]['event_ms'] if 'trades' in value else value.get('exchange_ms', int(timestamp))
+
+    rows = app.dataframe(app.topic(topic_name(settings, 'trades'), value_deserializer='json', timestamp_extractor=event_ms))
+    rows = rows.apply(lambda message: message.get('trades', []), expand=True)
+    window = rows.tumbling_window(timedelta(seconds=60), grace_ms=2000).reduce(more, first).final()
+    window.to_topic(app.topic(name))
+    began = time.process_time(), time.perf_counter()
+    app.run(count=count, timeout=10)
+    print(json.dumps({'cpu': time.process_time() - began[0], 'wall': time.perf_counter() - began[1], 'trades': seen[0]}), flush=True)
 
 
-def feed(fold: CandleFold | RustFold, raws: list[bytes]) -> int:
-    "Feed everything; return how many candles came out."
-    return sum(len(fold.feed(raw, place)) for place, raw in enumerate(raws))
+def measured(
+    settings: Settings,
+    call: str,  # of this module
+) -> dict[str, float]:  # what it printed
+    "Run a call in a process of its own."
+    command = [sys.executable, '-c', f'from benches.bench_candles import *; {call}']
+    done = subprocess.run(command, env=os.environ | to_env(settings), cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def bench(count: int = 200_000) -> dict[str, int]:
-    "Return trades per second of CPU for each way."
-    trades, out = market(count), {}
-    for size in (1, 50, 1000):
-        raws = messages(trades, size)
-        out[f'fold_{size}'] = rate(count, lambda raws=raws: feed(RustFold(60), raws))
-    for size in (1, 50):
-        raws = frames(trades, size)
-        out[f'decode_{size}'] = rate(count, lambda raws=raws: [decode_trade_frame(raw) for raw in raws])
-        out[f'decode_fold_{size}'] = rate(count, lambda raws=raws: [fold.feed_frame(raw) for fold in [RustFold(60)] for raw in raws])
-    raws = messages(trades[: count // 20], 50)
-    out['python_definition_50'] = rate(count // 20, lambda: feed(CandleFold(60), raws), 3)
+def rates(
+    settings: Settings,
+    calls: list[str],
+) -> dict[str, int]:  # trades per second
+    "Return the medians, of the process's CPU and by the clock."
+    runs = [measured(settings, call) for call in calls]
+    return {name: round(statistics.median(run['trades'] / run[name] for run in runs)) for name in ('cpu', 'wall')}
+
+
+def bench(count: int = 600_000, rounds: int = ROUNDS) -> dict[str, Any]:
+    "Return the rates of the service at 1 and at 50 trades per message, and of Quix's window at 1."
+    from crypto_rt.broker import start_broker
+    from crypto_rt.bus import wait_for_broker
+
+    out: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        broker = start_broker(Path(folder) / 'kafka')
+        try:
+            for size in (1, 50):
+                kafka = {'broker': broker.address, 'topic_prefix': f'bench{size}.'}
+                settings = load_settings('/dev/null', env={}, kafka=kafka, data={'directory': f'{folder}/data'}, api={'port': 0})
+                wait_for_broker(settings, 60)
+                produce(settings, count if size == 1 else 4 * count, size)
+                out[f'service_{size}'] = rates(settings, [f'serve("candles-{n}")' for n in range(rounds)])
+                if size == 1:
+                    out['quix_window_1'] = rates(settings, [f'quix_window({count // 10})'] * rounds)
+        finally:
+            broker.stop()
+    out['times_quix'] = round(out['service_1']['cpu'] / out['quix_window_1']['cpu'], 1)
     return out
 
 

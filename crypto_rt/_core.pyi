@@ -58,6 +58,21 @@ class CandleFold:
             ValueError: If the message is malformed; then nothing of it was taken.
         """
 
+    def feed_many(self, raws: list[bytes], places: list[int]) -> list[tuple[int, bytes | str]]:
+        """Take many messages in one call: `feed` for each of them.
+
+        Args:
+            raws: Messages as they lie in the topic, in order.
+            places: Where each of them lies.
+
+        Returns:
+            In order, the index of a message with an encoded `Candle` that it made final or revised, or with the reason (a str) why
+            nothing of it was taken.
+
+        Raises:
+            ValueError: If there are not as many places as messages.
+        """
+
     def feed_frame(self, raw: bytes, place: int = 0) -> int:
         """Take the trades of a Kraken WebSocket v2 frame, decoded and folded in one pass: for replay and backfill.
 

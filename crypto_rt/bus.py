@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol
 
 from .messages import TOPICS, End, ServiceEvent, decode, encode
@@ -19,10 +19,10 @@ from .times import now_ms
 log = logging.getLogger('crypto_rt.bus')
 
 # %% auto #0
-__all__ = ['log', 'PRODUCER', 'Received', 'Out', 'Step', 'committable', 'topic_name', 'wait_for_broker', 'ensure_topics',
+__all__ = ['log', 'PRODUCER', 'END', 'Received', 'Out', 'Step', 'committable', 'topic_name', 'wait_for_broker', 'ensure_topics',
            'log_ids', 'wait_for_leaders', 'Producer', 'open_producer', 'send_end', 'partitions', 'tail', 'is_end',
-           'follow', 'poll_batch', 'cut_at_ends', 'Service', 'take_partition', 'store_offset', 'pass_end', 'send_event',
-           'application', 'run_service']
+           'follow', 'poll_batch', 'Batch', 'columns', 'batches', 'cut_at_ends', 'Service', 'take_partition',
+           'store_offset', 'leaving', 'pass_end', 'send_event', 'application', 'run_service']
 
 # %% ../nbs/03_bus.ipynb #d8698e50
 class Received(NamedTuple):
@@ -42,9 +42,10 @@ class Out(NamedTuple):
 
 
 class Step(Protocol):
-    "The part of a service that is its own; may also have `finish() -> Iterable[Out]`, called at the end of a replay."
+    """The part of a service that is its own. It may also have `finish() -> Iterable[Out]`, called at the end of a replay, and
+    `forget(topic, partition)`, called when another instance takes a partition over."""
 
-    def take(self, messages: list[Received]) -> Iterable[Out]: ...
+    def take(self, messages: Sequence[Received]) -> Iterable[Out]: ...
 
     def open_from(self, topic: str, partition: int) -> int | None: ...
 
@@ -259,11 +260,14 @@ def tail(
     return [message for message in found if not is_end(message.value)]
 
 
+END = b'{"type":"end"'
+
+
 def is_end(
     raw: bytes,  # a message
 ) -> bool:
     "Tell whether `raw` is an end marker, without decoding the others."
-    return raw.startswith(b'{"type":"end"')
+    return raw.startswith(END)
 
 # %% ../nbs/03_bus.ipynb #2957baee
 def follow(
@@ -290,28 +294,76 @@ def poll_batch(
     first = app._consumer.poll(0.2)
     if first is None:
         return []
+    messages = [first, *app._consumer.consume(limit - 1, 0)]
+    if not any(message.error() for message in messages):
+        return messages
     good = []
-    for message in [first, *app._consumer.consume(limit - 1, 0)]:
+    for message in messages:
         if message.error():
             app._on_consumer_error_callback(message.error()) if hasattr(app, '_on_consumer_error_callback') else log.warning('%s', message.error())
         else:
             good.append(message)
     return good
 
+# %% ../nbs/03_bus.ipynb #da5873ea
+class Batch(Sequence[Received]):
+    "Messages of one topic partition in order, as Kafka's client holds them."
+
+    def __init__(self, topic: str, partition: int, messages: list[Any], values: list[bytes]):
+        self.topic, self.partition, self.messages, self.values = topic, partition, messages, values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return Batch(self.topic, self.partition, self.messages[at], self.values[at])
+        message = self.messages[at]
+        return Received((message.key() or b'').decode(), self.values[at], self.topic, self.partition, message.offset())
+
+    def __iter__(self) -> Iterator[Received]:
+        topic, partition = self.topic, self.partition
+        for message, value in zip(self.messages, self.values, strict=True):
+            yield Received((message.key() or b'').decode(), value, topic, partition, message.offset())
+
+
+def columns(
+    messages: Sequence[Received],
+) -> tuple[list[bytes], list[int]]:  # their values and their offsets
+    "Return what a fold needs of the messages, without making them."
+    if isinstance(messages, Batch):
+        return messages.values, [message.offset() for message in messages.messages]
+    return [message.value for message in messages], [message.offset for message in messages]
+
+# %% ../nbs/03_bus.ipynb #3900400a
+def batches(
+    settings: Settings,
+    inputs: list[str],  # what the service reads
+    messages: list[Any],  # Kafka messages, in order within each partition
+) -> Iterator[Batch]:  # one for each topic partition, by name and number
+    "Yield the messages by topic partition."
+    from confluent_kafka import Message
+
+    topic, where = topic_name(settings, inputs[0]), list(map(Message.partition, messages))
+    places: list[Any] = [(topic, number) for number in where] if len(inputs) == 1 else list(zip(map(Message.topic, messages), where, strict=True))
+    for place in sorted(set(places)):
+        mine = messages if places.count(place) == len(places) else [m for m, other in zip(messages, places, strict=True) if other == place]
+        values = [value or b'' for value in map(Message.value, mine)]
+        yield Batch(place[0][len(settings.kafka.topic_prefix):], place[1], mine, values)
+
 # %% ../nbs/03_bus.ipynb #2fdf6395
 def cut_at_ends(
-    messages: list[Received],  # of one topic partition
-) -> Iterator[tuple[list[Received], str | None]]:  # pieces, each with the run_id of the marker behind it
+    messages: Sequence[Received],  # of one topic partition
+) -> Iterator[tuple[Sequence[Received], str | None]]:  # pieces, each with the run_id of the marker behind it
     "Yield the messages in pieces that end at an end marker."
-    piece: list[Received] = []
-    for message in messages:
-        if is_end(message.value):
-            yield piece, decode('trades', message.value).run_id
-            piece = []
-        else:
-            piece.append(message)
-    if piece:
-        yield piece, None
+    values, start = columns(messages)[0], 0
+    marked = list(map(bytes.startswith, values, repeat(END)))
+    while True in marked[start:]:
+        at = marked.index(True, start)
+        yield messages[start:at], decode('trades', values[at]).run_id
+        start = at + 1
+    if start < len(values):
+        yield (messages[start:] if start else messages), None
 
 # %% ../nbs/03_bus.ipynb #985cd2a9
 class Service:
@@ -329,33 +381,33 @@ class Service:
             for output in outputs:
                 rows.filter(lambda out, output=output: out.topic == output).to_topic(topics[output], key=lambda out: out.key)
         self.app._process_message = self.process
+        self.app._on_revoke, self.app._on_lost = (leaving(self, inner) for inner in (self.app._on_revoke, self.app._on_lost))
 
     def process(self, composed: dict[str, Callable]) -> None:
         "Take one micro-batch; called by Quix's loop in place of its own step for one message."
-        batch = [_received(self.settings, message) for message in poll_batch(self.app, self.settings.kafka.batch)]
-        self.app._run_tracker.set_message_consumed(bool(batch))
-        batch.sort(key=lambda m: (m.topic, m.partition, m.offset))
-        for (topic, partition), messages in groupby(batch, key=lambda m: (m.topic, m.partition)):
-            take_partition(self, composed[topic_name(self.settings, topic)], topic, partition, list(messages))
-        if batch:
+        messages = poll_batch(self.app, self.settings.kafka.batch)
+        self.app._run_tracker.set_message_consumed(bool(messages))
+        for batch in batches(self.settings, self.inputs, messages) if messages else ():
+            take_partition(self, composed[topic_name(self.settings, batch.topic)], batch)
+        if messages:
             self.app._producer._broker_available(), self.app._consumer._broker_available()
 
-# %% ../nbs/03_bus.ipynb #1b34ff31
-def take_partition(service: Service, run: Callable, topic: str, partition: int, messages: list[Received]) -> None:
+# %% ../nbs/03_bus.ipynb #e0064f78
+def take_partition(service: Service, run: Callable, batch: Batch) -> None:
     "Hand the pieces of one partition to the step and note how far a commit may go."
     from quixstreams.context import copy_context, set_message_context
     from quixstreams.models import MessageContext
 
-    for piece, run_id in cut_at_ends(messages):
+    topic, partition, last = batch.topic, batch.partition, batch[-1]
+    for piece, run_id in cut_at_ends(batch):
         if piece:
             context = copy_context()
-            last = piece[-1]
-            context.run(set_message_context, MessageContext(topic=topic_name(service.settings, topic), partition=partition, offset=last.offset, size=0))
+            context.run(set_message_context, MessageContext(topic_name(service.settings, topic), partition, last.offset, size=0))
             context.run(run, piece, last.key, now_ms(), None)
             service.taken += len(piece)
         if run_id is not None:
             pass_end(service, run_id, topic, partition)
-    store_offset(service, topic, partition, committable(service.step, topic, partition, messages[-1].offset))
+    store_offset(service, topic, partition, committable(service.step, topic, partition, last.offset))
 
 
 def store_offset(service: Service, topic: str, partition: int, offset: int) -> None:
@@ -363,6 +415,19 @@ def store_offset(service: Service, topic: str, partition: int, offset: int) -> N
     if offset > service.stored.get((topic, partition), -1):
         service.stored[topic, partition] = offset
         service.app._processing_context.store_offset(topic_name(service.settings, topic), partition, offset)
+
+# %% ../nbs/03_bus.ipynb #3d478c2b
+def leaving(service: Service, inner: Callable) -> Callable:
+    "Return a callback that does what Quix does when partitions leave, and then forgets them."
+    def left(consumer: Any, partitions: list[Any]) -> None:
+        inner(consumer, partitions)
+        for each in partitions:
+            topic = each.topic[len(service.settings.kafka.topic_prefix):]
+            service.stored.pop((topic, each.partition), None)
+            if forget := getattr(service.step, 'forget', None):
+                forget(topic, each.partition)
+
+    return left
 
 # %% ../nbs/03_bus.ipynb #af778139
 def pass_end(service: Service, run_id: str, topic: str, partition: int) -> None:

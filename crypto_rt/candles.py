@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from .bus import Out, Received, run_service, tail
+from .bus import Out, Received, columns, run_service, tail
 from .messages import Candle, End, FormingCandle, Mark, Trade, dead_letter, decode, encode
 from .settings import Settings
 from .times import window_start
@@ -21,10 +21,11 @@ from .times import window_start
 log = logging.getLogger('crypto_rt.candles')
 
 # %% auto #0
-__all__ = ['log', 'ONE', 'MOST_EMPTY', 'STALE_MS', 'KEPT', 'scaled', 'plain', 'half_even', 'summary', 'Window', 'Book', 'add',
-           'joined', 'nothing_after', 'is_ended', 'is_whole', 'is_silent', 'numbers_of', 'is_news', 'tell', 'quote',
-           'quotes_of', 'fill', 'settle', 'waits', 'remember', 'seed', 'oldest_place', 'forming', 'rejected', 'counts',
-           'CandleFold', 'open_fold', 'refused', 'folded', 'Candles', 'meet', 'rest', 'last_candles', 'run_candles']
+__all__ = ['log', 'ONE', 'MOST_EMPTY', 'STALE_MS', 'KEPT', 'History', 'scaled', 'plain', 'half_even', 'summary', 'Window', 'Book',
+           'add', 'joined', 'nothing_after', 'is_ended', 'is_whole', 'is_silent', 'numbers_of', 'is_news', 'tell',
+           'quote', 'quotes_of', 'fill', 'settle', 'waits', 'remember', 'seed', 'oldest_place', 'forming', 'rejected',
+           'counts', 'feed_many', 'CandleFold', 'open_fold', 'refused', 'open_from', 'forget', 'Candles', 'fold_of',
+           'rest', 'last_candles', 'run_candles']
 
 # %% ../nbs/20_candles.ipynb #b20ebf35
 ONE = 10**12
@@ -223,7 +224,8 @@ def quote(fold: CandleFold, symbol: str, mark: Mark, place: int) -> None:
 def quotes_of(book: Book, start_ms: int) -> tuple[str | None, str | None]:
     "Return bid and ask for a window that is being told, normalised, and forget them."
     mark, _ = book.quotes.pop(start_ms, (None, 0))
-    return tuple(None if text is None else plain(scaled(text)) for text in (mark.bid, mark.ask)) if mark else (None, None)
+    bid, ask = (mark.bid, mark.ask) if mark else (None, None)
+    return bid and plain(scaled(bid)), ask and plain(scaled(ask))
 
 # %% ../nbs/20_candles.ipynb #f3628a53
 MOST_EMPTY = 10_000
@@ -331,6 +333,21 @@ def counts(fold: CandleFold) -> dict[str, int]:
     names = ('trades', 'duplicates', 'covered', 'too_late', 'marks', 'candles', 'empty', 'revisions')
     return {name: fold.tally[name] for name in names}
 
+# %% ../nbs/20_candles.ipynb #31309c1a
+def feed_many(
+    fold: CandleFold,
+    raws: list[bytes],  # messages of `trades`
+    places: list[int],  # where each of them lies
+) -> list[tuple[int, bytes | str]]:  # the message's index with a candle that it made, or with the reason why it was refused
+    "Take many messages in one call."
+    out: list[tuple[int, bytes | str]] = []
+    for index, (raw, place) in enumerate(zip(raws, places, strict=True)):
+        try:
+            out += [(index, candle) for candle in fold.feed(raw, place)]
+        except ValueError as error:
+            out.append((index, str(error)))
+    return out
+
 # %% ../nbs/20_candles.ipynb #07e3bdc3
 class CandleFold:
     "The definition in Python; `crypto_rt._core.CandleFold` equals it byte by byte."
@@ -354,7 +371,7 @@ class CandleFold:
             add(self, message.symbol, trade, place)
         return []
 
-    seed, forming, oldest_place, rejected, counts = seed, forming, oldest_place, rejected, counts
+    seed, forming, oldest_place, rejected, counts, feed_many = seed, forming, oldest_place, rejected, counts, feed_many
 
 # %% ../nbs/20_candles.ipynb #1cbe6d11
 def open_fold(
@@ -380,54 +397,56 @@ def refused(
 
 # %% ../nbs/20_candles.ipynb #00a03149
 KEPT = 120  # windows behind the newest final one that a late trade can still revise
+History = dict[str, list[Candle]]  # symbol to its last candles, oldest first
 
 
-def folded(fold: Any, message: Received) -> Iterator[Out]:
-    "Yield the candles that a message makes final or revises, or the letter that keeps it aside."
-    try:
-        for value in fold.feed(message.value, message.offset):
-            yield Out('candles', message.key, value)
-    except ValueError as error:
-        yield refused(message, str(error))
+def open_from(step: Candles, topic: str, partition: int) -> int | None:
+    "Return the first offset that touched a window which may still change."
+    return step.folds[partition].oldest_place() if partition in step.folds else None
+
+
+def forget(step: Candles, topic: str, partition: int) -> None:
+    "Drop the fold of a partition that another instance has now."
+    step.gone += Counter(step.folds.pop(partition).counts()) if partition in step.folds else Counter()
+    step.seeds = None
 
 # %% ../nbs/20_candles.ipynb #96ae3494
 class Candles:
-    "The step from `trades` to `candles`, `candles_forming` and `dead_letters`."
+    "The step from `trades` to `candles`, `candles_forming` and `dead_letters`; see `bus.Step`."
 
-    def __init__(self, settings: Settings, history: dict[str, list[Candle]] | None = None, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, settings: Settings, history: History | Callable[[], History] | None = None, clock: Callable[[], float] = time.monotonic):
         self.settings, self.history, self.clock, self.shown = settings, history or {}, clock, clock()
         self.folds: dict[int, Any] = {}
-        self.met: set[tuple[int, str]] = set()
+        self.seeds: History | None = None
+        self.gone: Counter[str] = Counter()
 
-    def take(self, messages: list[Received]) -> Iterator[Out]:
+    def take(self, messages: Sequence[Received]) -> Iterator[Out]:
         "Yield what a micro-batch of one partition makes final, what is refused, and now and then what is forming."
-        for message in messages:
-            if (message.partition, message.key) not in self.met:
-                meet(self, message)
-            yield from folded(self.folds[message.partition], message)
-        yield from rest(self, self.folds[messages[0].partition], messages)
+        fold = fold_of(self, messages[0].partition)
+        for index, told in fold.feed_many(*columns(messages)):
+            message = messages[index]
+            yield refused(message, told) if isinstance(told, str) else Out('candles', message.key, told)
+        yield from rest(self, fold, messages)
 
-    def open_from(self, topic: str, partition: int) -> int | None:
-        "Return the first offset that touched a window which may still change."
-        return self.folds[partition].oldest_place() if partition in self.folds else None
+    open_from = open_from
+    forget = forget
+    counts = property(lambda self: dict(sum((Counter(fold.counts()) for fold in self.folds.values()), Counter(self.gone))))
 
-    @property
-    def counts(self) -> dict[str, int]:
-        "What became of the trades so far."
-        return dict(sum((Counter(fold.counts()) for fold in self.folds.values()), Counter()))
-
-# %% ../nbs/20_candles.ipynb #394d32c0
-def meet(step: Candles, message: Received) -> None:
-    "Seed a symbol with what an earlier life has told, when its first message comes."
-    step.met.add((message.partition, message.key))
-    data = step.settings.data
-    if message.partition not in step.folds:
-        step.folds[message.partition] = open_fold(data.interval_seconds, data.grace_ms, KEPT)
-    for candle in step.history.get(message.key, ()):
-        step.folds[message.partition].seed(message.key, candle)
+# %% ../nbs/20_candles.ipynb #abf6c31f
+def fold_of(step: Candles, partition: int) -> Any:
+    "Return the partition's fold; a new one knows what earlier lives have told."
+    if partition not in step.folds:
+        data = step.settings.data
+        step.folds[partition] = fold = open_fold(data.interval_seconds, data.grace_ms, KEPT)
+        # every rebalance takes all partitions away first, so seeds that are there are fresh
+        step.seeds = step.seeds if step.seeds is not None else step.history() if callable(step.history) else step.history
+        for symbol, candles in step.seeds.items():
+            for candle in candles:
+                fold.seed(symbol, candle)
+    return step.folds[partition]
 
 
-def rest(step: Candles, fold: Any, messages: list[Received]) -> Iterator[Out]:
+def rest(step: Candles, fold: Any, messages: Sequence[Received]) -> Iterator[Out]:
     "Yield the letters of late trades, and the forming candles if it is time."
     if late := fold.rejected():
         by_offset = {message.offset: message for message in messages}
@@ -458,13 +477,17 @@ def run_candles(settings: Settings) -> None:
     from crypto_rt.bus import ensure_topics
     from crypto_rt.feature_store import candle_history, open_feature_store, store_dir
 
-    ensure_topics(settings)
-    stored: list[Candle] = []
+    def history() -> History:
+        "Read what is out already, when a partition comes."
+        stored: list[Candle] = []
+        if store_dir(settings).exists():
+            store = open_feature_store(settings)
+            stored = [candle for symbol in symbols for candle in candle_history(store, symbol, interval, last=KEPT + 1)]
+        told = [decode('candles', message.value) for message in tail(settings, 'candles', 2 * (KEPT + 1) * max(1, len(symbols)))]
+        found = last_candles([*stored, *told], interval)
+        log.info('seeded: %s', {symbol: candles[-1].end_ms for symbol, candles in found.items()})
+        return found
+
     interval, symbols = settings.data.interval_seconds, settings.data.symbols
-    if store_dir(settings).exists():
-        store = open_feature_store(settings)
-        stored = [candle for symbol in symbols for candle in candle_history(store, symbol, interval, last=KEPT + 1)]
-    told = [decode('candles', message.value) for message in tail(settings, 'candles', 2 * (KEPT + 1) * max(1, len(symbols)))]
-    history = last_candles([*stored, *told], interval)
-    log.info('seeded: %s', {symbol: candles[-1].end_ms for symbol, candles in history.items() if candles})
+    ensure_topics(settings)
     run_service(settings, 'candles', ['trades'], ['candles', 'candles_forming', 'dead_letters'], Candles(settings, history))

@@ -1,6 +1,7 @@
 //! Trades and marks to candles. The rules are told in `nbs/20_candles.ipynb`, whose `CandleFold` this equals byte by byte.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::frame::decode_trade_frame;
 use crate::ids::Ids;
@@ -12,6 +13,20 @@ use crate::window::{candle, Told, Window};
 const MOST_EMPTY: i64 = 10_000;
 /// A symbol that nobody has marked for so long no longer holds back what may be forgotten.
 const STALE_MS: i64 = 3_600_000;
+
+/// FNV-1a: a symbol is short, and who sends it is no stranger.
+#[derive(Default)]
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0 ^ 0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
@@ -92,6 +107,8 @@ struct Book {
     /// Some kept candle is partial or there is a hole: a trade or a mark may still settle it.
     doubtful: bool,
     forming: bool,
+    /// The lowest place of windows and quotes; `None` when it must be looked for again.
+    oldest: Option<Option<i64>>,
 }
 
 impl Book {
@@ -112,7 +129,19 @@ impl Book {
             dirty: false,
             doubtful: false,
             forming: false,
+            oldest: None,
         }
+    }
+
+    fn touch(&mut self, place: i64) {
+        if let Some(oldest) = &mut self.oldest {
+            *oldest = Some(oldest.map_or(place, |lowest| lowest.min(place)));
+        }
+    }
+
+    fn oldest_place(&mut self) -> Option<i64> {
+        let (windows, quotes) = (&self.windows, &self.quotes);
+        *self.oldest.get_or_insert_with(|| windows.iter().filter_map(|w| w.place).chain(quotes.iter().map(|q| q.place)).min())
     }
 
     /// Index of the window that starts at `start_ms`, made if it is missing.
@@ -136,6 +165,10 @@ impl Book {
 
     /// Notes the quotes of a mark for its window, which is told with the last of them.
     fn quote(&mut self, mark: &Mark, place: i64, span: i64, kept_ms: i64) {
+        if mark.bid.is_none() && mark.ask.is_none() && self.quotes.is_empty() {
+            return;
+        }
+        self.oldest = None;
         let start_ms = mark.exchange_ms - 1 - (mark.exchange_ms - 1) % span;
         let quote = Quote { start_ms, exchange_ms: mark.exchange_ms, place, bid: mark.bid, ask: mark.ask };
         let known = mark.bid.is_some() || mark.ask.is_some();
@@ -156,6 +189,7 @@ impl Book {
     /// Takes out the quotes of a window that is being told.
     fn quoted(&mut self, start_ms: i64) -> (Option<u128>, Option<u128>) {
         let at = self.quotes.iter().position(|q| q.start_ms == start_ms);
+        self.oldest = self.oldest.filter(|_| at.is_none());
         at.map(|at| self.quotes.remove(at)).map_or((None, None), |quote| (quote.bid, quote.ask))
     }
 
@@ -184,7 +218,7 @@ pub struct Fold {
     grace_ms: i64,
     kept_ms: i64,
     books: Vec<Book>,
-    by_symbol: HashMap<Vec<u8>, usize>,
+    by_symbol: HashMap<Vec<u8>, usize, BuildHasherDefault<Fnv>>,
     last: usize,
     buffer: Vec<Trade>,
     rejected: Vec<Rejected>,
@@ -199,7 +233,7 @@ impl Fold {
             grace_ms,
             kept_ms: interval_seconds * 1000 * keep_closed,
             books: Vec::new(),
-            by_symbol: HashMap::new(),
+            by_symbol: HashMap::default(),
             last: 0,
             buffer: Vec::new(),
             rejected: Vec::new(),
@@ -278,6 +312,7 @@ impl Fold {
             book.latest_ms = book.latest_ms.max(trade.event_ms);
             let index = book.window(start_ms);
             book.windows[index].add(trade, place);
+            book.touch(place);
             if book.through_ms.is_some_and(|through| start_ms < through) {
                 book.dirty = true;
             } else {
@@ -300,6 +335,7 @@ impl Fold {
         let recheck = book.dirty || book.doubtful;
         if book.windows.is_empty() && book.base.is_none() {
             book.quotes.retain(|quote| quote.start_ms >= due);
+            book.oldest = None;
             return Vec::new();
         }
         if !recheck && decided == Some(due) {
@@ -438,19 +474,23 @@ impl Fold {
     }
 
     /// Returns the lowest place that a restart must read again: the first that touched a window which may still change.
-    pub fn oldest_place(&self) -> Option<i64> {
+    pub fn oldest_place(&mut self) -> Option<i64> {
         let clock_ms = self.books.iter().map(|book| book.clock_ms).max()?;
         let stale_ms = clock_ms.saturating_sub(self.kept_ms + STALE_MS);
-        let fresh = self.books.iter().filter(|book| book.clock_ms == i64::MIN || book.clock_ms >= stale_ms);
-        fresh.flat_map(|book| book.windows.iter().filter_map(|w| w.place).chain(book.quotes.iter().map(|q| q.place))).min()
+        let fresh = self.books.iter_mut().filter(|book| book.clock_ms == i64::MIN || book.clock_ms >= stale_ms);
+        fresh.filter_map(Book::oldest_place).min()
     }
 }
 
 /// Drops final windows that start before `edge_ms`; the last of them stays as what the next candle follows.
 fn forget(book: &mut Book, edge_ms: i64, span: i64) {
-    book.quotes.retain(|quote| quote.start_ms >= edge_ms);
+    if !book.quotes.is_empty() {
+        book.quotes.retain(|quote| quote.start_ms >= edge_ms);
+        book.oldest = None;
+    }
     let gone = book.windows.partition_point(|w| w.start_ms < edge_ms);
     if gone > 0 {
+        book.oldest = None;
         book.base = book.before(gone, span).or(book.base);
         book.windows.drain(..gone);
     }

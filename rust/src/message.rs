@@ -56,6 +56,9 @@ pub fn check_symbol(text: Cow<'_, [u8]>) -> Result<Cow<'_, [u8]>> {
 
 /// Decodes one message; its trades, all of them or none, go into `trades`.
 pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>> {
+    if let Some(symbol) = usual_trades(raw, trades) {
+        return Ok(Message::Trades(symbol));
+    }
     trades.clear();
     let mut cursor = Cursor::new(raw);
     let (mut kind, mut symbol, mut source, mut ingest, mut exchange_ms, mut through, mut connected) = (None, None, None, None, None, None, None);
@@ -137,6 +140,30 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
     }
 }
 
+/// Takes trades written as our own encoder does; else the whole message is read again, with more patience.
+#[inline]
+fn usual_trades<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Option<Cow<'a, [u8]>> {
+    trades.clear();
+    let mut cursor = Cursor::new(raw);
+    cursor.try_text(b"{\"type\":\"trades\",\"symbol\":").then_some(())?;
+    let symbol = check_symbol(cursor.string("").ok()?).ok()?;
+    cursor.try_text(b",\"trades\":[").then_some(())?;
+    loop {
+        trades.push(usual_trade(&mut cursor)?);
+        if !cursor.try_text(b",") {
+            break;
+        }
+    }
+    cursor.try_text(b"],\"ingest_ms\":").then_some(())?;
+    instant(&mut cursor, "").ok()?;
+    cursor.try_text(b",\"source\":").then_some(())?;
+    [&b"\"live\""[..], b"\"replay\"", b"\"simulated\"", b"\"rest\""].iter().any(|source| cursor.try_text(source)).then_some(())?;
+    if cursor.try_text(b",\"duplicates\":") {
+        cursor.integer("", 0).ok()?;
+    }
+    (cursor.try_text(b"}") && cursor.at == raw.len()).then_some(symbol)
+}
+
 fn instant(cursor: &mut Cursor, name: &str) -> Result<i64> {
     check_ms(cursor.integer(name, i64::MIN)?, name)
 }
@@ -150,7 +177,7 @@ fn amount(cursor: &mut Cursor, name: &str) -> Result<u128> {
 }
 
 fn trade(cursor: &mut Cursor) -> Result<Trade> {
-    if let Some(trade) = usual_trade(cursor)? {
+    if let Some(trade) = usual_trade(cursor) {
         return Ok(trade);
     }
     let (mut id, mut price, mut quantity, mut side, mut order_type, mut event_ms) = (None, None, None, None, false, None);
@@ -194,7 +221,7 @@ fn trade(cursor: &mut Cursor) -> Result<Trade> {
 
 /// Takes a trade written as our own encoder does; leaves the cursor where it was if it is written otherwise.
 #[inline]
-fn usual_trade(cursor: &mut Cursor) -> Result<Option<Trade>> {
+fn usual_trade(cursor: &mut Cursor) -> Option<Trade> {
     let start = cursor.at;
     let taken = (|| {
         cursor.try_text(b"{\"trade_id\":").then_some(())?;
@@ -217,7 +244,7 @@ fn usual_trade(cursor: &mut Cursor) -> Result<Option<Trade>> {
     if taken.is_none() {
         cursor.at = start;
     }
-    Ok(taken)
+    taken
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::str::from_utf8;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::decimal::{parse_amount, push_amount};
 use crate::fold::{Fold, Seed};
@@ -69,6 +69,20 @@ impl CandleFold {
         Ok(self.fold.feed(raw, place)?.iter().map(|candle| PyBytes::new(py, candle)).collect())
     }
 
+    fn feed_many<'py>(&mut self, py: Python<'py>, raws: &Bound<'py, PyList>, places: Vec<i64>) -> PyResult<Vec<(usize, Bound<'py, PyAny>)>> {
+        if raws.len() != places.len() {
+            return Err(PyValueError::new_err(format!("expected a place for each of {} messages, was {}", raws.len(), places.len())));
+        }
+        let mut out = Vec::new();
+        for (index, (raw, place)) in raws.iter().zip(places).enumerate() {
+            match self.fold.feed(raw.cast::<PyBytes>()?.as_bytes(), place) {
+                Ok(candles) => out.extend(candles.iter().map(|candle| (index, PyBytes::new(py, candle).into_any()))),
+                Err(Invalid(reason)) => out.push((index, PyString::new(py, &reason).into_any())),
+            }
+        }
+        Ok(out)
+    }
+
     #[pyo3(signature = (raw, place = 0))]
     fn feed_frame(&mut self, raw: &[u8], place: i64) -> PyResult<usize> {
         Ok(self.fold.feed_frame(raw, place)?)
@@ -107,7 +121,7 @@ impl CandleFold {
         self.fold.rejected().into_iter().map(|r| (r.place, r.trade_id, r.reason)).collect()
     }
 
-    fn oldest_place(&self) -> Option<i64> {
+    fn oldest_place(&mut self) -> Option<i64> {
         self.fold.oldest_place()
     }
 
