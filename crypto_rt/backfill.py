@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from . import files
-from .candles import open_fold
+from .candles import half_even, open_fold, plain, scaled
 from .client import Rest, ohlc_params
-from .feature_store import FeatureStore, candle_history, open_feature_store, open_group
+from .feature_store import GROUPS, FeatureStore, candle_history, open_feature_store, open_group
 from .indicators import indicators_of
-from .messages import Candle, Mark, TechnicalIndicators, Trades, decode, encode
+from .messages import Candle, Mark, TechnicalIndicators, Trade, Trades, decode, encode
 from .settings import Settings
-from .times import window_start
+from .times import iso, now_ms, window_start
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +32,11 @@ if TYPE_CHECKING:
 log = logging.getLogger('crypto_rt.backfill')
 
 # %% auto #0
-__all__ = ['log', 'PAST', 'MANY', 'AMOUNTS', 'EXPORTS', 'missing', 'store_missing', 'add', 'shown', 'backfill_exchange',
-           'candles_of_trades', 'candles_of_file', 'backfill_file', 'floats', 'stored_interval', 'export']
+__all__ = ['log', 'MANY', 'PAST', 'PIECE', 'EVERY_PAGES', 'FIRST_MS', 'AMOUNTS', 'EXPORTS', 'missing', 'add', 'shown',
+           'store_candles', 'pieces', 'store_indicators', 'store_missing', 'backfill_exchange', 'Folds',
+           'candles_of_trades', 'merged', 'longer', 'intervals_of', 'has_ids', 'candles_of_file', 'kept', 'Writer',
+           'store_longer', 'backfill_file', 'Reached', 'reached_file', 'reached_so_far', 'note', 'begin', 'pages_until',
+           'passed', 'bring', 'save', 'backfill_trades', 'counted', 'floats', 'stored_interval', 'export']
 
 # %% ../nbs/42_backfill.ipynb #dd79813d
 def missing(
@@ -47,41 +54,17 @@ def missing(
             new.append(msgspec.structs.replace(candle, revision=old.revision + 1, available_ms=max(candle.available_ms, old.available_ms)))
     return new
 
-# %% ../nbs/42_backfill.ipynb #6a5ab6fe
-PAST = 1500  # candles before the first missing one, as a service re-opens its indicators
+# %% ../nbs/42_backfill.ipynb #be7e4d54
 MANY = 5000  # rows from which a segment is written instead of hot rows
 
 
-def store_missing(
-    store: FeatureStore,
-    offered: Sequence[Candle],  # of one symbol and interval, ascending
-    progress: bool = False,  # show a bar
-) -> dict[str, int]:  # candles and indicators that were added
-    "Add what the store lacks of a history, with its indicators."
-    if not offered:
-        return {'candles': 0, 'indicators': 0}
-    first, end = offered[0].start_ms, offered[-1].end_ms
-    key: dict[str, Any] = dict(symbol=offered[0].symbol, interval_seconds=offered[0].interval_seconds)
-    groups = candles, indicators = open_group(store, 'candles'), open_group(store, 'technical_indicators')
-    have, known = (group.history(key, since_ms=first, before_ms=end, last=1 << 40) for group in groups)
-    new = missing(have, offered)
-    done = {(row.start_ms, row.revision) for row in known}
-    joined = {c.start_ms: c for c in (*candle_history(store, **key, before_ms=first, last=PAST), *have, *new)}
-    wanted = {start for start, c in joined.items() if start >= first and (start, c.revision) not in done}
-    newest = max(wanted, default=0)
-    whole = [joined[start] for start in sorted(joined) if start <= newest]
-    features = [row for row in indicators_of(shown(whole, f'{key["symbol"]} indicators', progress and bool(whole))) if row.start_ms in wanted]
-    add(candles, new)
-    add(indicators, features)
-    return {'candles': len(new), 'indicators': len(features)}
-
-# %% ../nbs/42_backfill.ipynb #6b58db9c
 def add(
     group: Any,  # a feature group
-    rows: Sequence[Candle | TechnicalIndicators],
+    rows: Sequence[Candle | TechnicalIndicators | Trades],
 ) -> None:
     "Insert rows, or seal them at once when they are many and the backend can."
-    if len(rows) >= MANY and hasattr(group, 'insert_sealed'):
+    many = sum(len(row.trades) if isinstance(row, Trades) else 1 for row in rows) >= MANY
+    if many and hasattr(group, 'insert_sealed'):
         group.insert_sealed(rows)
     elif rows:
         group.insert(rows)
@@ -98,6 +81,65 @@ def shown(
     from tqdm import tqdm
 
     return tqdm(rows, desc=what, unit=' rows', mininterval=0.5)
+
+# %% ../nbs/42_backfill.ipynb #6e531001
+def store_candles(
+    store: FeatureStore,
+    offered: Sequence[Candle],  # of one symbol and interval, ascending
+) -> int:  # how many were added
+    "Add the candles that the store lacks."
+    if not offered:
+        return 0
+    group, key = open_group(store, 'candles'), dict(symbol=offered[0].symbol, interval_seconds=offered[0].interval_seconds)
+    have = group.history(key, since_ms=offered[0].start_ms, before_ms=offered[-1].end_ms, last=1 << 40)
+    add(group, new := missing(have, offered))
+    return len(new)
+
+# %% ../nbs/42_backfill.ipynb #6a5ab6fe
+PAST = 1500  # candles before the first missing one, as a service re-opens its indicators
+PIECE = 50_000  # candles in memory at a time
+
+
+def pieces(since_ms: int, until_ms: int, interval_seconds: int) -> Iterator[tuple[int, int]]:
+    "Yield spans of `PIECE` windows, cut at the same instants whatever is asked for."
+    long_ms = PIECE * interval_seconds * 1000
+    for start in range(since_ms // long_ms * long_ms, until_ms, long_ms):
+        yield max(start, since_ms), min(start + long_ms, until_ms)
+
+
+def store_indicators(
+    store: FeatureStore,
+    symbol: str,
+    interval_seconds: int,
+    since_ms: int,
+    until_ms: int,
+    progress: bool = False,  # show a bar
+) -> int:  # how many were added
+    "Add the indicators that stored candles lack."
+    key: dict[str, Any] = dict(symbol=symbol, interval_seconds=interval_seconds)
+    candles, indicators, added = open_group(store, 'candles'), open_group(store, 'technical_indicators'), 0
+    for first, end in pieces(since_ms, until_ms, interval_seconds):
+        have, known = (group.history(key, since_ms=first, before_ms=end, last=1 << 40) for group in (candles, indicators))
+        done = {(row.start_ms, row.revision) for row in known}
+        wanted = {c.start_ms for c in have if (c.start_ms, c.revision) not in done}
+        if wanted:
+            whole = [*candle_history(store, **key, before_ms=first, last=PAST), *(c for c in have if c.start_ms <= max(wanted))]
+            features = indicators_of(shown(whole, f'{symbol} {interval_seconds} s indicators', progress))
+            add(indicators, rows := [row for row in features if row.start_ms in wanted])
+            added += len(rows)
+    return added
+
+
+def store_missing(
+    store: FeatureStore,
+    offered: Sequence[Candle],  # of one symbol and interval, ascending
+    progress: bool = False,  # show a bar
+) -> dict[str, int]:  # candles and indicators that were added
+    "Add what the store lacks of a history, with its indicators."
+    if not offered:
+        return {'candles': 0, 'indicators': 0}
+    added, first = store_candles(store, offered), offered[0]
+    return {'candles': added, 'indicators': store_indicators(store, first.symbol, first.interval_seconds, first.start_ms, offered[-1].end_ms, progress)}
 
 # %% ../nbs/42_backfill.ipynb #731a1f29
 def backfill_exchange(
@@ -120,66 +162,366 @@ def backfill_exchange(
     store.close()
     return added
 
+# %% ../nbs/42_backfill.ipynb #27805926
+class Folds:
+    "A fold for each length of candle, fed in one pass."
+
+    def __init__(self, intervals: Iterable[int], grace_ms: int, source: Any = 'replay'):
+        self.folds = {seconds: open_fold(seconds, grace_ms) for seconds in intervals}
+        self.grace_ms, self.source = grace_ms, source
+        self.clocks: dict[str, tuple[int, int]] = {}  # symbol to the newest time and the highest trade_id
+
+    def take(self, batch: Trades) -> Iterator[Candle]:
+        "Yield what a batch makes final, up to its own last trade."
+        at_ms, trade_id = self.clocks.get(batch.symbol, (0, -1))
+        self.clocks[batch.symbol] = max(at_ms, *(t.event_ms for t in batch.trades)), max(trade_id, *(t.trade_id for t in batch.trades))
+        raw = encode(batch)
+        for fold in self.folds.values():
+            fold.feed(raw)
+        yield from self.pass_time(batch.symbol, self.clocks[batch.symbol][0])
+
+    def pass_time(self, symbol: str, at_ms: int, only: int | None = None) -> Iterator[Candle]:
+        "Yield what is final when the clock stands at `at_ms` and no other trade has come."
+        mark = encode(Mark(symbol, at_ms, self.clocks.get(symbol, (0, -1))[1], True, self.source))
+        for seconds, fold in self.folds.items():
+            for raw in fold.feed(mark) if only in (None, seconds) else ():
+                yield decode('candles', raw)
+
 # %% ../nbs/42_backfill.ipynb #5b2e289e
 def candles_of_trades(
     batches: Iterable[Trades],  # of any symbols, in the order of the file
-    interval_seconds: int,
+    interval_seconds: int | Sequence[int],  # one or several
     grace_ms: int,
 ) -> Iterator[Candle]:  # final candles; a revision comes after the candle that it revises
     "Yield what the fold makes of recorded trades."
-    fold, clocks = open_fold(interval_seconds, grace_ms), {}  # type: tuple[Any, dict[str, tuple[int, int]]]
+    folds = Folds([interval_seconds] if isinstance(interval_seconds, int) else interval_seconds, grace_ms)
     for batch in batches:
-        at_ms, trade_id = clocks.get(batch.symbol, (0, -1))
-        clocks[batch.symbol] = max(at_ms, *(t.event_ms for t in batch.trades)), max(trade_id, *(t.trade_id for t in batch.trades))
-        fold.feed(encode(batch))
-        yield from _finals(fold, batch.symbol, *clocks[batch.symbol])
-    for symbol, (at_ms, trade_id) in clocks.items():
-        yield from _finals(fold, symbol, window_start(at_ms, interval_seconds) + interval_seconds * 1000 + grace_ms, trade_id)
+        yield from folds.take(batch)
+    for symbol, (at_ms, _) in folds.clocks.items():
+        for seconds in folds.folds:
+            yield from folds.pass_time(symbol, window_start(at_ms, seconds) + seconds * 1000 + grace_ms, seconds)
+
+# %% ../nbs/42_backfill.ipynb #c3d151f1
+def merged(
+    parts: Sequence[Candle],  # of one symbol and interval, ascending, inside one longer window
+    interval_seconds: int,  # the longer one
+) -> Candle:
+    "Return the candle of a longer window."
+    traded, first = [c for c in parts if not c.is_empty], parts[0]
+    some, start_ms = traded or parts[-1:], window_start(first.start_ms, interval_seconds)
+    whole = len(parts) * first.interval_seconds == interval_seconds and not any(c.is_partial for c in parts)
+    total = {name: sum(scaled(getattr(c, name)) for c in traded) for name in ('volume', 'quote_volume', 'buy_volume')}
+    vwap = half_even(total['quote_volume'] * 10**8, total['volume']) * 10**4 if total['volume'] else 0
+    return msgspec.structs.replace(
+        parts[-1], interval_seconds=interval_seconds, start_ms=start_ms, end_ms=start_ms + interval_seconds * 1000, revision=0,
+        open=some[0].open, high=plain(max(scaled(c.high) for c in some)), low=plain(min(scaled(c.low) for c in some)), close=some[-1].close,
+        vwap=plain(vwap), trade_count=sum(c.trade_count for c in traded), first_trade_id=some[0].first_trade_id, last_trade_id=some[-1].last_trade_id,
+        is_empty=not traded, is_partial=not whole, source='trades' if all(c.source == 'trades' for c in parts) else 'exchange',
+        available_ms=max(start_ms + interval_seconds * 1000, *(c.available_ms for c in parts)), **{name: plain(by) for name, by in total.items()},
+    )  # fmt: skip
+
+# %% ../nbs/42_backfill.ipynb #08299bc9
+def longer(
+    candles: Iterable[Candle],  # of one symbol and interval, ascending
+    interval_seconds: int,  # a multiple of theirs
+) -> Iterator[Candle]:
+    "Yield the candles of longer windows."
+    for _, parts in groupby(candles, key=lambda c: window_start(c.start_ms, interval_seconds)):
+        yield merged(list(parts), interval_seconds)
+
+# %% ../nbs/42_backfill.ipynb #5b9c3165
+def intervals_of(
+    settings: Settings,
+    base: int,  # seconds
+    asked: bool = False,  # that length was asked for: no other
+) -> list[int]:  # ascending, the base first
+    "Return the lengths of candles that a back-fill makes."
+    return [base] if asked else [base, *sorted(s for s in settings.data.backfill_intervals if s > base and s % base == 0)]
 
 
-def _finals(fold: Any, symbol: str, at_ms: int, trade_id: int) -> list[Candle]:
-    return [decode('candles', raw) for raw in fold.feed(encode(Mark(symbol, at_ms, trade_id, True, 'replay')))]
+def has_ids(path: Path | str) -> bool:
+    "Tell whether the trades of a file have the exchange's ids; Kraken's CSV and its replies of older years have none."
+    kind = files.file_kind(path)
+    if kind == 'trades_rest':
+        return all(len(row) >= 7 for rows in files.rest_result(Path(path).read_bytes()).values() if isinstance(rows, list) for row in rows[:1])
+    return kind in ('trades_parquet', 'trades_frames')
 
-# %% ../nbs/42_backfill.ipynb #a56c4915
+
 def candles_of_file(
     path: Path | str,
     symbols: Sequence[str] | None,  # only these; needed for a file that names none
     interval_seconds: int | None,  # of the candles; a candles file may say its own
     absent: str,  # hole or empty: what a missing row of a candles file means
     settings: Settings,
+    keep: Any = None,  # called with each batch of trades that have ids
 ) -> Iterator[Candle]:  # in the order of the file
-    "Yield the candles of a trades file or a candles file."
+    "Yield the candles of a trades file, of all lengths, or those of a candles file."
     grace_ms = settings.data.grace_ms
     if files.sniff(path) == 'trades':
-        return candles_of_trades(files.read_trades(path, symbols), interval_seconds or settings.data.interval_seconds, grace_ms)
+        intervals = intervals_of(settings, interval_seconds or settings.data.interval_seconds, interval_seconds is not None)
+        batches = files.read_trades(path, symbols)
+        return candles_of_trades(kept(batches, keep) if keep and has_ids(path) else batches, intervals, grace_ms)
     one = symbols[0] if symbols and len(symbols) == 1 else None
     rows = files.read_candles(path, one, interval_seconds, absent, grace_ms)
     return (candle for candle in rows if not symbols or candle.symbol in symbols)
 
-# %% ../nbs/42_backfill.ipynb #6632e4cf
+
+def kept(batches: Iterable[Trades], keep: Any) -> Iterator[Trades]:
+    "Pass trades on, and give them to `keep` as well."
+    for batch in batches:
+        keep(batch)
+        yield batch
+
+# %% ../nbs/42_backfill.ipynb #ac6a9edd
+class Writer:
+    "Writes what a long run brings in pieces; all of it is in the store after `finish`."
+
+    def __init__(self, store: FeatureStore):
+        self.store, self.added = store, Counter({'trades': 0, 'candles': 0, 'indicators': 0})
+        self.trades: list[Trades] = []
+        self.pending: dict[tuple[str, int], dict[int, Candle]] = {}
+        self.spans: dict[tuple[str, int], tuple[int, int]] = {}
+
+    def keep(self, batch: Trades) -> None:
+        "Take trades."
+        self.trades.append(batch)
+        if len(self.trades) >= 50:
+            self.write_trades()
+
+    def write_trades(self) -> None:
+        "Store the trades taken so far."
+        group = open_group(self.store, 'trades')
+        add(group, self.trades)
+        self.added['trades'] += sum(len(batch.trades) for batch in self.trades)
+        self.trades = []
+
+    def take(self, candle: Candle) -> None:
+        "Take a candle, or a later revision of one."
+        rows = self.pending.setdefault((candle.symbol, candle.interval_seconds), {})
+        rows[candle.start_ms] = candle
+        if len(rows) > PIECE + 500:
+            self.write_candles(candle.symbol, candle.interval_seconds, leave=500)
+
+    def write_candles(self, symbol: str, interval_seconds: int, leave: int = 0) -> None:
+        "Store the candles of one kind, but for the newest."
+        rows = self.pending[symbol, interval_seconds]
+        ready = [rows.pop(start) for start in sorted(rows)[:len(rows) - leave]]
+        if ready:
+            first, end = self.spans.get((symbol, interval_seconds), (1 << 62, 0))
+            self.spans[symbol, interval_seconds] = min(first, ready[0].start_ms), max(end, ready[-1].end_ms)
+            self.added['candles'] += store_candles(self.store, ready)
+
+    def flush(self) -> None:
+        "Store all that was taken."
+        self.write_trades()
+        for symbol, interval_seconds in list(self.pending):
+            self.write_candles(symbol, interval_seconds)
+
+    def finish(self, progress: bool = False) -> dict[str, int]:
+        "Store all that was taken and what follows from it; return what was added."
+        self.flush()
+        for (symbol, interval_seconds), (first, end) in sorted(self.spans.items()):
+            self.added['indicators'] += store_indicators(self.store, symbol, interval_seconds, first, end, progress)
+        return dict(self.added)
+
+# %% ../nbs/42_backfill.ipynb #44399525
+def store_longer(
+    store: FeatureStore,
+    writer: Writer,  # that has written the base
+    settings: Settings,
+) -> None:
+    "Make longer candles of stored ones, over the spans that were written."
+    group = open_group(store, 'candles')
+    for (symbol, base), (first, end) in list(writer.spans.items()):
+        for seconds in intervals_of(settings, base)[1:]:
+            first, end = window_start(first, seconds), window_start(end - 1, seconds) + seconds * 1000
+            for start, stop in pieces(first, end, seconds):
+                parts = group.history(dict(symbol=symbol, interval_seconds=base), since_ms=start, before_ms=stop, last=1 << 40)
+                for candle in longer(parts, seconds):
+                    writer.take(candle)
+    writer.flush()
+
+
 def backfill_file(
     settings: Settings,
     path: Path | str,
     symbols: Sequence[str] | None = None,  # only these; needed for a file that names none
-    interval_seconds: int | None = None,  # else what the file says; for trades, the settings'
+    interval_seconds: int | None = None,  # only this length; for a candles file, what it holds
     absent: str = 'hole',  # or empty: the maker of a candles file leaves out windows without trades
     progress: bool = True,
-) -> dict[str, Any]:  # symbols, interval_seconds, and how many candles and indicators were added
-    "Bring a file's candles into the store, and their indicators; only what is missing."
-    rows = shown(candles_of_file(path, symbols, interval_seconds, absent, settings), f'{Path(path).name} candles', progress)
-    latest = {(c.symbol, c.interval_seconds, c.start_ms): c for c in rows}
-    if not latest:
+) -> dict[str, Any]:  # symbols, intervals, and how many trades, candles and indicators were added
+    "Bring a file's candles into the store, with the longer ones and all indicators; only what is missing."
+    store = open_feature_store(settings)
+    writer = Writer(store)
+    rows = candles_of_file(path, symbols, interval_seconds, absent, settings, writer.keep if 'trades' in GROUPS else None)
+    for candle in shown(rows, f'{Path(path).name} candles', progress):
+        writer.take(candle)
+    writer.flush()
+    if not writer.spans:
         raise ValueError(f'{Path(path).name}: no candle of {", ".join(symbols or ["any symbol"])} is in it')
-    store, added = open_feature_store(settings), {'candles': 0, 'indicators': 0}
-    for _, group in groupby(sorted(latest), key=lambda key: key[:2]):
-        for what, count in store_missing(store, [latest[key] for key in group], progress).items():
-            added[what] += count
+    if files.sniff(path) == 'candles' and interval_seconds is None:
+        store_longer(store, writer, settings)
+    added, spans = writer.finish(progress), sorted(writer.spans)
     store.close()
-    return {'symbols': sorted({key[0] for key in latest}), 'interval_seconds': next(iter(latest))[1], **added}
+    return {'symbols': sorted({key[0] for key in spans}), 'intervals': sorted({key[1] for key in spans}), **added}
+
+# %% ../nbs/42_backfill.ipynb #3ccf1870
+class Reached(msgspec.Struct):
+    "How far the back-fill of one symbol has come."
+    symbol: str
+    since_ms: int
+    intervals: list[int]
+    done_ms: int  # all trades and candles before are stored
+    until_ms: int = 0  # and it is complete up to here; 0: not yet
+    last: dict[int, Candle] = {}  # of each length, the last candle before `done_ms`
+
+
+def reached_file(settings: Settings, symbol: str) -> Path:
+    "Return where the progress of a symbol is noted."
+    return Path(settings.data.directory) / 'backfill' / f'{symbol.replace("/", "-")}.json'
+
+
+def reached_so_far(settings: Settings, symbol: str, since_ms: int, intervals: Sequence[int]) -> Reached:
+    "Return the progress of the same back-fill, or a fresh start."
+    path = reached_file(settings, symbol)
+    if path.is_file():
+        found = msgspec.json.decode(path.read_bytes(), type=Reached)
+        if (found.since_ms, found.intervals) == (since_ms, list(intervals)):
+            return found
+    return Reached(symbol, since_ms, list(intervals), since_ms)
+
+
+def note(settings: Settings, reached: Reached) -> None:
+    "Write the progress, whole or not at all."
+    path = reached_file(settings, reached.symbol)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix('.tmp').open('wb') as file:
+        file.write(msgspec.json.encode(reached))
+        file.flush()
+        os.fsync(file.fileno())
+    path.with_suffix('.tmp').replace(path)
+
+# %% ../nbs/42_backfill.ipynb #ef3a75bc
+def begin(folds: Folds, reached: Reached, first: Trade | None) -> None:
+    "Tell the folds what lies before the first trade of a run."
+    for seconds, fold in folds.folds.items():
+        before = reached.last.get(seconds)
+        if before is None and first and first.trade_id > 0 and (start := window_start(first.event_ms, seconds)) >= reached.done_ms:
+            flat, before_id = (first.price,) * 4, first.trade_id - 1
+            before = Candle(reached.symbol, seconds, start - seconds * 1000, 0, start, *flat, '0', '0', '0', 0, '0', before_id, before_id,
+                            None, None, True, False, 'trades', start)  # fmt: skip
+        if before is not None:
+            fold.seed(reached.symbol, before)
+            folds.clocks[reached.symbol] = 0, max(before.last_trade_id, folds.clocks.get(reached.symbol, (0, -1))[1])
+
+# %% ../nbs/42_backfill.ipynb #57d0fd9d
+def pages_until(rest: Any, symbol: str, from_ms: int, until_ms: int) -> Iterator[tuple[list[Trade], bool]]:
+    "Yield pages of the trades of a span, and whether it is the last."
+    cursor, ended = str(from_ms * 1_000_000 - 1), False
+    while not ended:
+        page, last = rest.trades(symbol, cursor)
+        inside = [t for t in page if from_ms <= t.event_ms < until_ms]
+        ended = len(page) < 1000 or len(inside) < len(page) or last == cursor
+        yield inside, ended
+        cursor = last
+
+
+def passed(folds: Folds, writer: Writer, symbol: str, trades: list[Trade], end_ms: int) -> Iterator[Candle]:
+    "Keep a page and yield what it makes final; `end_ms` is 0 where others follow."
+    if trades:
+        batch = Trades(symbol, trades, max(now_ms(), trades[-1].event_ms), 'rest')
+        writer.keep(batch)
+        yield from folds.take(batch)
+    if end_ms:
+        yield from folds.pass_time(symbol, end_ms)
+
+# %% ../nbs/42_backfill.ipynb #38263cb3
+EVERY_PAGES = 20  # what a kill costs at most, beside the longest window
+
+
+def bring(settings: Settings, rest: Any, writer: Writer, reached: Reached, until_ms: int, bar: Any = None) -> None:
+    "Fetch, fold and store one symbol up to `until_ms`, noting the progress."
+    grace, symbol, made, begun = settings.data.grace_ms, reached.symbol, [], False  # type: tuple[int, str, list[Candle], bool]
+    folds = Folds(reached.intervals, grace, 'rest')
+    for number, (trades, ended) in enumerate(pages_until(rest, symbol, reached.done_ms, until_ms), 1):
+        if not begun and (trades or reached.last):
+            begin(folds, reached, trades[0] if trades else None)
+            begun = True
+        for candle in passed(folds, writer, symbol, trades, until_ms + grace if ended else 0):
+            if reached.since_ms <= candle.start_ms and candle.end_ms <= until_ms:
+                writer.take(candle)
+                made.append(candle)
+        clock = until_ms if ended else trades[-1].event_ms - grace
+        if bar is not None:
+            bar.update(max(0, (clock - reached.since_ms) // 1000 - bar.n))
+        if ended or number % EVERY_PAGES == 0:
+            made = save(settings, writer, reached, made, max(reached.done_ms, window_start(clock, math.lcm(*reached.intervals))))
+
+
+def save(settings: Settings, writer: Writer, reached: Reached, made: Iterable[Candle], at_ms: int) -> list[Candle]:
+    "Store what was made, then note that all before `at_ms` is done; return the candles that lie behind it."
+    writer.flush()
+    later = []
+    for candle in made:
+        if candle.end_ms <= at_ms:
+            reached.last[candle.interval_seconds] = candle
+        else:
+            later.append(candle)
+    reached.done_ms = at_ms
+    note(settings, reached)
+    return later
+
+# %% ../nbs/42_backfill.ipynb #75628a21
+def backfill_trades(
+    settings: Settings,
+    rest: Any,  # `client.Rest`, or anything that has its `trades` and `time_ms`
+    symbols: Sequence[str] | None = None,  # else the settings'
+    since_ms: int = 0,  # from here; 0: the first trade
+    until_ms: int | None = None,  # and before this; else now
+    intervals: Sequence[int] | None = None,  # else `[data] backfill_intervals`
+    progress: bool = True,
+) -> dict[str, dict[str, int]]:  # trades fetched, candles and indicators added, of each symbol
+    "Bring the exchange's trades of a span into the store, with their candles and indicators; goes on where it was broken off."
+    newest = rest.time_ms() - settings.data.grace_ms
+    until_ms, lengths = min(until_ms or newest, newest), sorted(intervals or settings.data.backfill_intervals)
+    if since_ms >= until_ms:
+        raise ValueError(f'--since must be before --until, and that not after now: were {iso(since_ms)} and {iso(until_ms)}')
+    store, added = open_feature_store(settings), {}
+    for symbol in symbols or settings.data.symbols:
+        writer, reached = Writer(store), reached_so_far(settings, symbol, since_ms, lengths)
+        if reached.until_ms < until_ms:
+            with counted(symbol, reached, until_ms, progress) as bar:
+                bring(settings, rest, writer, reached, until_ms, bar)
+        found = dict(writer.added)
+        for seconds in lengths:
+            found['indicators'] += store_indicators(store, symbol, seconds, max(since_ms, FIRST_MS), until_ms, progress)
+        reached.until_ms = max(reached.until_ms, until_ms)
+        note(settings, reached)
+        log.info('%s: %s', symbol, ', '.join(f'{count} {what}' for what, count in found.items()))
+        added[symbol] = found
+    store.close()
+    return added
+
+
+FIRST_MS = 1_356_998_400_000  # 2013: before any exchange had these
+
+
+@contextmanager
+def counted(symbol: str, reached: Reached, until_ms: int, progress: bool) -> Iterator[Any]:
+    "Show a bar over the seconds of the span, or nothing."
+    if not progress:
+        yield None
+        return
+    from tqdm import tqdm
+
+    total, done = ((at - max(reached.since_ms, FIRST_MS)) // 1000 for at in (until_ms, reached.done_ms))
+    with tqdm(desc=f'{symbol} trades', total=total, initial=max(0, done), unit=' s', unit_scale=True, mininterval=0.5) as bar:
+        yield bar
 
 # %% ../nbs/42_backfill.ipynb #d63d3e12
 AMOUNTS = ('open', 'high', 'low', 'close', 'volume', 'quote_volume', 'vwap', 'buy_volume', 'bid', 'ask')
-EXPORTS = {'candles': 'candles', 'indicators': 'technical_indicators', 'features': 'technical_indicators', 'predictions': 'predictions'}
+EXPORTS = {'trades': 'trades', 'candles': 'candles', 'indicators': 'technical_indicators', 'features': 'technical_indicators',
+           'predictions': 'predictions'}  # fmt: skip
 
 
 def floats(
@@ -200,7 +542,7 @@ def stored_interval(
     "Return the interval to read; `ValueError` that says what is stored where there is nothing of it."
     there = sorted({key[1] for key in group.entities() if key[0] == symbol})
     if wanted is None:
-        wanted = there[0] if len(there) == 1 else usual
+        wanted = there[0] if there and usual not in there else usual
     if wanted not in there:
         known = sorted({f'{key[0]} at {key[1]} s' for key in group.entities()})
         raise ValueError(f'no {group.definition.name} of {symbol} at {wanted} s are stored; there are {", ".join(known) or "none yet"}')
@@ -209,13 +551,13 @@ def stored_interval(
 # %% ../nbs/42_backfill.ipynb #5675e25c
 def export(
     settings: Settings,
-    what: str,  # candles, indicators, features or predictions
+    what: str,  # trades, candles, indicators, features or predictions
     symbol: str,
     out: Path | str,  # a Parquet file; overwritten
     since: int | None = None,  # start_ms from here
     until: int | None = None,  # and before this
     all_revisions: bool = False,  # also what was revised later
-    interval_seconds: int | None = None,  # else the only one stored, else the settings'
+    interval_seconds: int | None = None,  # else the settings' if it is stored, else the shortest that is
 ) -> int:  # rows written
     "Write stored rows of a symbol to a Parquet file, oldest first."
     if what not in EXPORTS:
@@ -223,10 +565,13 @@ def export(
     out = Path(out)
     if not out.parent.is_dir():
         raise FileNotFoundError(f'{out.parent} is not there: make the folder, or choose another --out')
-    store = open_feature_store(settings)
+    store, key = open_feature_store(settings), dict[str, Any](symbol=symbol)
     group = open_group(store, EXPORTS[what])
-    seconds = stored_interval(group, symbol, interval_seconds, settings.data.interval_seconds)
-    frame = group.read(since, until, all_revisions=all_revisions, equal=dict(symbol=symbol, interval_seconds=seconds))
+    if 'interval_seconds' in group.definition.primary_key:
+        key['interval_seconds'] = stored_interval(group, symbol, interval_seconds, settings.data.interval_seconds)
+    elif symbol not in (known := sorted({entity[0] for entity in group.entities()})):
+        raise ValueError(f'no {what} of {symbol} are stored; there are {", ".join(known) or "none yet"}')
+    frame = group.read(since, until, all_revisions=all_revisions, equal=key)
     store.close()
     if what == 'candles':
         frame = floats(frame)

@@ -98,8 +98,9 @@ def test_a_hole_resets_the_indicators_and_empty_windows_do_not(settings, tmp_pat
     for absent, after in (('hole', True), ('empty', False)):
         chosen = msgspec.structs.replace(settings, data=msgspec.structs.replace(settings.data, directory=str(tmp_path / absent)))
         done = backfill.backfill_file(chosen, tmp_path / 'c.parquet', absent=absent, progress=False)
-        assert done == {'symbols': ['BTC/USD'], 'interval_seconds': 60, 'candles': 395 if after else 400, 'indicators': 395 if after else 400}
-        features = stored(chosen, 'technical_indicators').set_index('start_ms')
+        rows = sum(map(len, (range(395 if after else 400), range(80 if not after else 79), range(27), range(7))))
+        assert done == {'symbols': ['BTC/USD'], 'intervals': [60, 300, 900, 3600], 'trades': 0, 'candles': rows, 'indicators': rows}
+        features = stored(chosen, 'technical_indicators').query('interval_seconds == 60').set_index('start_ms')
         assert bool(features.warm_up[NOON + 305 * 60_000] > features.warm_up[NOON + 299 * 60_000]) is after
     assert backfill.backfill_file(chosen, tmp_path / 'c.parquet', absent='empty', progress=False)['candles'] == 0
 
@@ -111,7 +112,7 @@ def test_an_export_is_a_candles_file_again(settings, tmp_path):
     frame = pd.read_parquet(out)
     assert frame[OHLCV].dtypes.eq('float64').all() and {'interval_seconds', 'trade_count', 'is_empty', 'is_partial', 'vwap', 'revision'} <= set(frame)
     again = msgspec.structs.replace(settings, data=msgspec.structs.replace(settings.data, directory=str(tmp_path / 'again')))
-    assert backfill.backfill_file(again, out, progress=False)['candles'] == 720
+    assert backfill.backfill_file(again, out, interval_seconds=60, progress=False)['candles'] == 720
     columns = [*OHLCV, 'start_ms', 'end_ms', 'vwap', 'trade_count']
     ours, theirs = stored(settings, 'candles'), stored(again, 'candles')
     assert canonical_digest(ours[ours.symbol == 'BTC/USD'][columns]) == canonical_digest(theirs[columns])
@@ -125,14 +126,16 @@ def test_trades_become_the_candles_that_live_would_have_made(settings, tmp_path)
     pd.DataFrame(rows).to_parquet(tmp_path / 'trades.parquet')
     done = backfill.backfill_file(settings, tmp_path / 'trades.parquet', progress=False)
     past = candle_history(open_feature_store(settings), **KEY)
-    assert done['candles'] == len(past) == 400 * 17 // 60 + 1 and sum(c.trade_count for c in past) == 400
+    assert len(past) == 400 * 17 // 60 + 1 and done['trades'] == 400 and sum(c.trade_count for c in past) == 400
     assert past[0].open == '100.5' and all(c.source == 'trades' for c in past)
     batch = Trades('BTC/USD', [Trade(n, '1', '1', 'buy', '', NOON + n) for n in range(3)], NOON, 'replay')
     assert [c.trade_count for c in backfill.candles_of_trades([batch], 60, 2000)] == [3]
 
 
 def test_errors_name_what_was_expected(settings, tmp_path):
-    with pytest.raises(ValueError, match='trades are not stored yet; there are candles, indicators, features, predictions'):
+    with pytest.raises(ValueError, match='outcomes are not stored yet; there are trades, candles, indicators, features, predictions'):
+        backfill.export(settings, 'outcomes', 'BTC/USD', tmp_path / 'o.parquet')
+    with pytest.raises(ValueError, match='no trades of BTC/USD are stored; there are none yet'):
         backfill.export(settings, 'trades', 'BTC/USD', tmp_path / 'o.parquet')
     with pytest.raises(ValueError, match='no candles of BTC/USD at 60 s are stored; there are none yet'):
         backfill.export(settings, 'candles', 'BTC/USD', tmp_path / 'o.parquet')
@@ -161,5 +164,5 @@ def test_a_month_of_kraken_with_outages_is_stored_row_by_row_as_it_is(settings, 
     done = backfill.backfill_file(settings, tmp_path / 'part.parquet', progress=False)
     backfill.export(settings, 'candles', 'BTC/USD', tmp_path / 'o.parquet')
     ours = pd.read_parquet(tmp_path / 'o.parquet')
-    assert done['candles'] == len(ours) == 5000 and (ours[OHLCV].round(8).to_numpy() == rows[OHLCV].round(8).to_numpy()).all()
+    assert done['intervals'] == [60, 300, 900, 3600] and len(ours) == 5000 and (ours[OHLCV].round(8).to_numpy() == rows[OHLCV].round(8).to_numpy()).all()
     print(f'5,000 candles with indicators in {time.monotonic() - began:.1f} s')
