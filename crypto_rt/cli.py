@@ -16,9 +16,9 @@ from typing import Any
 from .settings import Settings, load_settings
 
 # %% auto #0
-__all__ = ['COMMON', 'COMMANDS', 'settings_of', 'command', 'run_up', 'check_speed', 'symbols_of_file', 'run_exchange',
-           'run_kafka', 'run_events', 'run_backfill', 'run_export', 'run_train', 'run_promote', 'run_rollback',
-           'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
+__all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'symbols_of_file', 'run_trades',
+           'run_exchange', 'run_kafka', 'run_events', 'run_backfill', 'run_export', 'run_verify', 'run_train',
+           'run_promote', 'run_rollback', 'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
 
 # %% ../nbs/82_cli.ipynb #490b1b10
 COMMON = {
@@ -121,19 +121,28 @@ def _service(name: str, help: str, module: str, function: str) -> None:
 
 
 for _row in (
-    ('trades', 'read the exchange, write trades and clock marks', 'crypto_rt.trades', 'run_trades'),
     ('candles', 'fold trades into candles', 'crypto_rt.candles', 'run_candles'),
     ('indicators', 'candles to technical indicators', 'crypto_rt.indicators', 'run_indicators'),
     ('feature-store', 'store candles, indicators and predictions', 'crypto_rt.embedded_store', 'run_feature_store'),
     ('predictions', 'predict on every final candle', 'crypto_rt.predictions', 'run_predictions'),
+    ('reconcile', "compare our candles with the exchange's every few minutes", 'crypto_rt.reconciliation', 'run_reconciliation'),
     ('api', 'serve REST, websocket and dashboard', 'apps.api', 'run_api'),
 ):
     _service(*_row)
 
-# %% ../nbs/82_cli.ipynb #8c844d44
+# %% ../nbs/82_cli.ipynb #35c90b0a
+@command('trades', 'read the exchange, write trades and clock marks', '--symbols', '--interval', '--broker',
+         record=dict(metavar='F.jsonl', help='keep the raw frames too, as a file that `up --file` replays'))  # fmt: skip
+def run_trades(args: argparse.Namespace) -> None:
+    from crypto_rt import gaps, trades
+
+    trades.run_trades(settings_of(args), gaps.stored_past, args.record)
+
+
 @command('exchange', "a local server that speaks Kraken's WebSocket v2 and REST", '--symbols', '--port',
          file=dict(help='replay this trades file'), simulate=dict(action='store_true', help='a seeded simulation'),
          seed=dict(type=int, default=7), speed=dict(default='1', help='a factor, or max'),
+         faults=dict(metavar='SPEC', help='faults on demand: a rate each, and a seed, such as drop=0.05,cut=0.001;seed=7'),
          host=dict(default='127.0.0.1', help='address to listen on; others can reach it when it is not loopback'))  # fmt: skip
 def run_exchange(args: argparse.Namespace) -> None:
     from crypto_rt import exchange
@@ -142,7 +151,8 @@ def run_exchange(args: argparse.Namespace) -> None:
         raise ValueError('give either --file F or --simulate')
     check_speed(args.speed)
     settings = settings_of(args)
-    exchange.run_exchange(settings, file=args.file, simulate=args.simulate, seed=args.seed, speed=args.speed, port=args.port or 0, host=args.host)
+    exchange.run_exchange(settings, file=args.file, simulate=args.simulate, seed=args.seed, speed=args.speed, port=args.port or 0, host=args.host,
+                          faults=args.faults or '')  # fmt: skip
 
 
 @command('kafka', "start our own Kafka, or only fetch its jars", '--port', fetch=dict(action='store_true', help='fetch and check the jars, then end'))
@@ -167,12 +177,21 @@ def run_events(args: argparse.Namespace) -> None:
 # %% ../nbs/82_cli.ipynb #11419ed2
 @command('backfill', 'candles or trades into the feature store', '--symbols', '--interval',
          file=dict(nargs='+', help='candles or trades files; without: the exchange'),
+         since=dict(help='trades over REST from here: ISO 8601 or milliseconds'), until=dict(help='and before this; else now'),
          absent=dict(choices=('hole', 'empty'), default='hole', help='what a missing minute of a candles file means'))  # fmt: skip
 def run_backfill(args: argparse.Namespace) -> None:
     from crypto_rt import backfill
     from crypto_rt.client import Rest
+    from crypto_rt.times import parse_time
 
     settings, progress = settings_of(args), sys.stderr.isatty()
+    if args.file and (args.since or args.until):
+        raise ValueError('--since and --until are for the exchange; with --file the whole file is taken')
+    if args.since or args.until:
+        span = (parse_time(args.since) if args.since else 0, parse_time(args.until) if args.until else None)
+        lengths = (args.interval_seconds,) if args.interval_seconds else None
+        print(json.dumps(backfill.backfill_trades(settings, Rest(settings), None, *span, lengths, progress)))
+        return
     if not args.file:
         backfill.backfill_exchange(settings, Rest(settings), progress)
         return
@@ -195,6 +214,43 @@ def run_export(args: argparse.Namespace) -> None:
     rows = backfill.export(settings_of(args), args.what, normalise_symbol(args.symbol), args.out, since=since, until=until,
                            all_revisions=args.all_revisions, interval_seconds=args.interval_seconds)  # fmt: skip
     print(json.dumps({'what': args.what, 'rows': rows, 'file': os.path.basename(args.out)}))
+
+# %% ../nbs/82_cli.ipynb #63e5d1a5
+VERIFY: dict[str, Callable[[Settings, argparse.Namespace], dict[str, Any]]] = {}
+
+
+def _verify_gaps(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.gaps import verify_gaps
+
+    return verify_gaps(settings)
+
+
+def _verify_candles(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.reconciliation import verify_candles
+
+    return verify_candles(settings, args.trades, args.candles, args.absent, sys.stderr.isatty())
+
+
+def _verify_chaos(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.chaos import verify_chaos
+
+    return verify_chaos(args.seeds, args.broker, args.instances, args.brokers, sys.stderr.isatty(), args.file, args.first)
+
+
+VERIFY |= {'gaps': _verify_gaps, 'candles': _verify_candles, 'chaos': _verify_chaos}
+
+# %% ../nbs/82_cli.ipynb #133aa881
+@command('verify', 'check a claim; prints its figures, fails when it does not hold', '--symbols', '--interval', '--broker',
+         _name=dict(choices=sorted(VERIFY), metavar='|'.join(sorted(VERIFY)), help='gaps: no trade lost or doubled; candles: equal to the exchange; chaos: equal after faults and kills'),
+         trades=dict(metavar='F', help='candles: a trades file'), candles=dict(metavar='F', help='candles: what it must equal'),
+         absent=dict(choices=('hole', 'empty'), default='hole', help='candles: what a minute that F leaves out means'),
+         seeds=dict(type=int, default=5, help='chaos: so many runs'), first=dict(type=int, default=1, help='chaos: the first seed'),
+         instances=dict(type=int, default=1, help='chaos: of each service'), brokers=dict(type=int, default=1, help='chaos: nodes of Kafka'),
+         file=dict(metavar='F', help='chaos: trades to play; else simulated ones'))  # fmt: skip
+def run_verify(args: argparse.Namespace) -> int:
+    figures = VERIFY[args.name](settings_of(args), args)
+    print(json.dumps(figures))
+    return 0 if figures['ok'] else 1
 
 # %% ../nbs/82_cli.ipynb #d86db076
 @command('train', 'train a model beside the naive forecast, and register it', '--symbols', '--interval', '--horizon')
