@@ -25,7 +25,7 @@ from crypto_rt.runner import specs
 from crypto_rt.settings import SECRETS, SECTIONS, Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
-OURS = {'kafka', 'exchange', 'backfill', 'trades', 'candles', 'indicators', 'feature-store', 'predictions', 'api'}
+OURS = {'kafka', 'exchange', 'backfill', 'trades', 'candles', 'indicators', 'feature-store', 'predictions', 'reconcile', 'api'}
 
 
 def files() -> list[Path]:
@@ -233,7 +233,7 @@ def test_compose_environment_is_known_to_the_settings() -> None:
 def test_local_blocks_start_what_this_source_needs(source: str) -> None:
     "The runner's own reading of the file: it refuses unknown keys, unknown names and circles."
     there = [spec.name for spec in specs((ROOT / 'docker-compose.yml').read_text(), source)]
-    assert set(there) == OURS - {'live': {'exchange'}, 'replay': {'backfill'}, 'simulate': set()}[source]
+    assert set(there) == OURS - {'live': {'exchange'}, 'replay': {'backfill', 'reconcile'}, 'simulate': set()}[source]
 
 
 def test_local_command_is_the_containers_command() -> None:
