@@ -5,11 +5,12 @@
 # %% ../nbs/03_bus.ipynb #89f0131a
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any, NamedTuple, Protocol
 
 from .messages import TOPICS, End, ServiceEvent, decode, encode
@@ -19,10 +20,11 @@ from .times import now_ms
 log = logging.getLogger('crypto_rt.bus')
 
 # %% auto #0
-__all__ = ['log', 'PRODUCER', 'END', 'Received', 'Out', 'Step', 'committable', 'topic_name', 'wait_for_broker', 'ensure_topics',
-           'log_ids', 'wait_for_leaders', 'Producer', 'open_producer', 'send_end', 'partitions', 'tail', 'is_end',
-           'follow', 'poll_batch', 'Batch', 'columns', 'batches', 'cut_at_ends', 'Service', 'take_partition',
-           'store_offset', 'leaving', 'pass_end', 'send_event', 'application', 'run_service']
+__all__ = ['log', 'RECONNECT', 'PRODUCER', 'END', 'Received', 'Out', 'Step', 'committable', 'topic_name', 'wait_for_broker',
+           'ensure_topics', 'log_ids', 'wait_for_leaders', 'Producer', 'open_producer', 'send_end', 'partitions',
+           'tail', 'is_end', 'follow', 'poll_batch', 'Batch', 'columns', 'batches', 'cut_at_ends', 'Service',
+           'take_partition', 'covered', 'store_offset', 'leaving', 'pass_end', 'send_event', 'application',
+           'let_collector_rest', 'run_service']
 
 # %% ../nbs/03_bus.ipynb #d8698e50
 class Received(NamedTuple):
@@ -69,10 +71,13 @@ def topic_name(
     return settings.kafka.topic_prefix + topic
 
 
+RECONNECT = {'reconnect.backoff.ms': 50, 'reconnect.backoff.max.ms': 1000}  # the default looks away for ten seconds after an outage of five
+
+
 def _client(settings: Settings, **extra: Any) -> dict[str, Any]:
     if not settings.kafka.broker:
         raise ValueError('[kafka] broker is empty: expected host:port; start the system with `crypto-rt up`, or set CRYPTO_RT_KAFKA_BROKER')
-    return {'bootstrap.servers': settings.kafka.broker, 'log_level': 2, 'error_cb': lambda error: log.warning('broker: %s', error), **extra}
+    return {'bootstrap.servers': settings.kafka.broker, 'log_level': 2, 'error_cb': lambda error: log.warning('broker: %s', error), **RECONNECT, **extra}
 
 # %% ../nbs/03_bus.ipynb #9da4b4a2
 def wait_for_broker(
@@ -290,12 +295,14 @@ def poll_batch(
     limit: int,  # at most so many messages
 ) -> list[Any]:  # Kafka messages without errors, in order of arrival
     "Return the next micro-batch, or nothing after 0.2 s of silence."
+    from confluent_kafka import Message
+
     app._producer.poll(0)
     first = app._consumer.poll(0.2)
     if first is None:
         return []
     messages = [first, *app._consumer.consume(limit - 1, 0)]
-    if not any(message.error() for message in messages):
+    if not any(map(Message.error, messages)):
         return messages
     good = []
     for message in messages:
@@ -332,7 +339,7 @@ def columns(
 ) -> tuple[list[bytes], list[int]]:  # their values and their offsets
     "Return what a fold needs of the messages, without making them."
     if isinstance(messages, Batch):
-        return messages.values, [message.offset() for message in messages.messages]
+        return messages.values, list(map(type(messages.messages[0]).offset, messages.messages))
     return [message.value for message in messages], [message.offset for message in messages]
 
 # %% ../nbs/03_bus.ipynb #3900400a
@@ -344,19 +351,22 @@ def batches(
     "Yield the messages by topic partition."
     from confluent_kafka import Message
 
-    topic, where = topic_name(settings, inputs[0]), list(map(Message.partition, messages))
-    places: list[Any] = [(topic, number) for number in where] if len(inputs) == 1 else list(zip(map(Message.topic, messages), where, strict=True))
-    for place in sorted(set(places)):
-        mine = messages if places.count(place) == len(places) else [m for m, other in zip(messages, places, strict=True) if other == place]
-        values = [value or b'' for value in map(Message.value, mine)]
-        yield Batch(place[0][len(settings.kafka.topic_prefix):], place[1], mine, values)
+    where: list[Any] = list(map(Message.partition, messages))
+    if len(inputs) > 1:
+        where = list(zip(map(Message.topic, messages), where, strict=True))
+    for place in sorted(set(where)):
+        mine = messages if where.count(place) == len(where) else list(compress(messages, map(place.__eq__, where)))
+        values = list(map(Message.value, mine))
+        topic, partition = mine[0].topic()[len(settings.kafka.topic_prefix):], mine[0].partition()
+        yield Batch(topic, partition, mine, [value or b'' for value in values] if None in values else values)
 
 # %% ../nbs/03_bus.ipynb #2fdf6395
 def cut_at_ends(
     messages: Sequence[Received],  # of one topic partition
 ) -> Iterator[tuple[Sequence[Received], str | None]]:  # pieces, each with the run_id of the marker behind it
     "Yield the messages in pieces that end at an end marker."
-    values, start = columns(messages)[0], 0
+    values = messages.values if isinstance(messages, Batch) else [message.value for message in messages]
+    start = 0
     marked = list(map(bytes.startswith, values, repeat(END)))
     while True in marked[start:]:
         at = marked.index(True, start)
@@ -372,7 +382,8 @@ class Service:
     def __init__(self, settings: Settings, name: str, inputs: list[str], outputs: list[str], step: Step):
         self.settings, self.name, self.inputs, self.outputs, self.step = settings, name, inputs, outputs, step
         self.stored: dict[tuple[str, int], int] = {}
-        self.ended: dict[str, set[tuple[str, int]]] = {}
+        self.ended: dict[str, dict[tuple[str, int], int]] = {}  # offset of each end marker, by run
+        self.passed: set[str] = set()  # runs whose end has been passed on
         self.taken = 0
         self.app = application(settings, name)
         topics = {topic: _quix_topic(self.app, settings, topic) for topic in dict.fromkeys(inputs + outputs)}
@@ -406,8 +417,14 @@ def take_partition(service: Service, run: Callable, batch: Batch) -> None:
             context.run(run, piece, last.key, now_ms(), None)
             service.taken += len(piece)
         if run_id is not None:
-            pass_end(service, run_id, topic, partition)
-    store_offset(service, topic, partition, committable(service.step, topic, partition, last.offset))
+            pass_end(service, run_id, topic, partition, piece[-1].offset + 1 if piece else batch[0].offset)
+    store_offset(service, topic, partition, covered(service, topic, partition, last.offset))
+
+
+def covered(service: Service, topic: str, partition: int, last: int) -> int:
+    "Return up to where a restart need not read: end markers stay open, too, until the last one of their run has come."
+    waiting = [ends[topic, partition] for run_id, ends in service.ended.items() if run_id not in service.passed and (topic, partition) in ends]
+    return min([committable(service.step, topic, partition, last), *(offset - 1 for offset in waiting)])
 
 
 def store_offset(service: Service, topic: str, partition: int, offset: int) -> None:
@@ -430,10 +447,10 @@ def leaving(service: Service, inner: Callable) -> Callable:
     return left
 
 # %% ../nbs/03_bus.ipynb #af778139
-def pass_end(service: Service, run_id: str, topic: str, partition: int) -> None:
+def pass_end(service: Service, run_id: str, topic: str, partition: int, offset: int) -> None:
     "Note one end marker; when all are there, finish, pass the marker on and tell the runner."
-    seen = service.ended.setdefault(run_id, set())
-    seen.add((topic, partition))
+    seen = service.ended.setdefault(run_id, {})
+    seen.setdefault((topic, partition), offset)
     if len(seen) < sum(partitions(service.app._consumer, service.settings, name) for name in service.inputs):
         return
     produce = service.app._producer.produce
@@ -443,7 +460,10 @@ def pass_end(service: Service, run_id: str, topic: str, partition: int) -> None:
         for place in range(partitions(service.app._consumer, service.settings, output)):
             produce(topic_name(service.settings, output), encode(End(run_id)), '', partition=place)
     service.app._producer.flush()
+    service.passed.add(run_id)
     send_event(service, 'end', run_id)
+    for (name, place), end in seen.items():
+        store_offset(service, name, place, covered(service, name, place, end))
 
 
 def send_event(service: Service, kind: Any, run_id: str = '') -> None:
@@ -470,8 +490,8 @@ def application(
         commit_interval=1.0,
         loglevel='WARNING',
         consumer_extra_config={'session.timeout.ms': settings.kafka.session_timeout_ms,
-                               'heartbeat.interval.ms': max(300, settings.kafka.session_timeout_ms // 6), 'fetch.wait.max.ms': 100},
-        producer_extra_config={**PRODUCER, 'message.timeout.ms': settings.kafka.message_timeout_ms},
+                               'heartbeat.interval.ms': max(300, settings.kafka.session_timeout_ms // 6), 'fetch.wait.max.ms': 100, **RECONNECT},
+        producer_extra_config={**PRODUCER, **RECONNECT, 'message.timeout.ms': settings.kafka.message_timeout_ms},
     )  # fmt: skip
 
 
@@ -484,6 +504,13 @@ def _quix_topic(app: Any, settings: Settings, topic: str) -> Any:
 
     return app.topic(topic_name(settings, topic), value_deserializer='bytes', key_serializer='str', value_serializer=Value())
 
+# %% ../nbs/03_bus.ipynb #e8469d36
+def let_collector_rest() -> None:
+    "Make the garbage collector pass over what is loaded by now, and look at the rest less often."
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
 # %% ../nbs/03_bus.ipynb #4371505b
 def run_service(
     settings: Settings,
@@ -495,6 +522,7 @@ def run_service(
     "Run a step on the bus until SIGTERM or Ctrl-C; then commit what is covered and leave."
     ensure_topics(settings)
     service = Service(settings, name, inputs, outputs, step)
+    let_collector_rest()
     send_event(service, 'started')
     log.info('%s reads %s and writes %s', name, ', '.join(inputs), ', '.join(outputs) or 'the store')
     service.app.run()
