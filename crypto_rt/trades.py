@@ -10,81 +10,132 @@ import contextlib
 import logging
 import os
 import signal
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
 
 from . import bus
 from .bus import Out
-from .client import Rest, skew_ms, stream
+from .client import REQUESTS, Rest, skew_ms, stream
 from .kraken import Frame, unknown_symbol
-from .messages import Candle, Mark, ServiceEvent, Trade, Trades, dead_letter, decode, encode
-from .settings import Settings
+from .messages import EPOCH_BITS, Candle, Dropped, Gap, Mark, ServiceEvent, Trade, Trades, dead_letter, decode, encode
+from .settings import Exchange, Settings
 from .times import iso, now_ms, window_start
 
 log = logging.getLogger('crypto_rt.trades')
 
 # %% auto #0
-__all__ = ['log', 'MOST', 'SOURCES', 'Continuity', 'gap', 'skip', 'Book', 'Want', 'Feed', 'sort_trades', 'note', 'put_aside',
-           'reconnected', 'publish', 'marks', 'wanted', 'filled', 'give_up_holes', 'finish', 'pending', 'resume',
-           'first_books', 'last_candles', 'warm_start', 'Fetcher', 'drive', 'refuse', 'Sender', 'serve_trades',
-           'run_trades']
+__all__ = ['log', 'MOST', 'LATE_MS', 'SOURCES', 'Continuity', 'add', 'advance', 'recover', 'holes', 'gap', 'skip', 'Kept', 'Book',
+           'Want', 'Feed', 'sort_trades', 'note', 'latest', 'too_new', 'letter_id', 'put_aside', 'reconnected',
+           'publish', 'marks', 'tell_dropped', 'in_epoch', 'is_former', 'goes_back', 'new_epoch', 'settle',
+           'missing_of', 'change', 'open_gap', 'give_up', 'time_out', 'wanted', 'filled', 'give_up_holes', 'finish',
+           'pending', 'resume', 'Past', 'first_books', 'adopt', 'earlier', 'warm_start', 'skew_of', 'note_skew',
+           'Recorder', 'Fetcher', 'drive', 'Clock', 'refuse', 'Sender', 'serve_trades', 'run_trades']
 
 # %% ../nbs/13_trades.ipynb #2fe6e2cc
 class Continuity:
     "Which trades of one symbol have been seen; `through` None: not begun, all that came lies in `above`."
 
     def __init__(self, through: int | None = None):
-        self.through, self.above = through, set[int]()
+        self.through = through
+        self.above: list[list[int]] = []  # runs, first and last id, rising
+        self.lost: list[list[int]] = []
 
     def take(self, trades: Iterable[Trade]) -> list[Trade]:
         "Return the trades that were not seen before, in the order given."
-        fresh, through, above = [], self.through, self.above
+        fresh = []
         for trade in trades:
-            number = trade.trade_id
-            if through is not None and number == through + 1 and not above:
-                through = number
-            elif (through is not None and number <= through) or number in above:
+            if trade.trade_id - 1 == self.through and not self.above:
+                self.through = trade.trade_id
+            elif not add(self, trade.trade_id):
                 continue
-            else:
-                above.add(number)
             fresh.append(trade)
-        self.through = through
-        self._advance()
         return fresh
-
-    def _advance(self) -> None:
-        while self.through is not None and self.through + 1 in self.above:
-            self.through += 1
-            self.above.remove(self.through)
 
     def begin(self) -> None:
         "Take the lowest id seen so far as the first: nothing before it is ours."
         if self.through is None and self.above:
-            self.through = min(self.above) - 1
-            self._advance()
+            self.through = self.above[0][0] - 1
+            advance(self)
 
-# %% ../nbs/13_trades.ipynb #bdaf7a4d
-def gap(
+# %% ../nbs/13_trades.ipynb #06e8f5c3
+def add(continuity: Continuity, number: int) -> bool:
+    "Note an id that is not simply the next; tell whether it is new."
+    if continuity.through is not None and number <= continuity.through:
+        return recover(continuity, number)
+    above = continuity.above
+    place = bisect_right(above, number, key=itemgetter(0))
+    if place and number <= above[place - 1][1]:
+        return False
+    after_left, before_right = place and above[place - 1][1] == number - 1, place < len(above) and above[place][0] == number + 1
+    if after_left and before_right:
+        above[place - 1][1] = above.pop(place)[1]
+    elif after_left:
+        above[place - 1][1] = number
+    elif before_right:
+        above[place][0] = number
+    else:
+        above.insert(place, [number, number])
+    advance(continuity)
+    return True
+
+
+def advance(continuity: Continuity) -> None:
+    "Let `through` pass the runs that it has reached."
+    while continuity.above and continuity.through is not None and continuity.above[0][0] <= continuity.through + 1:
+        continuity.through = max(continuity.through, continuity.above.pop(0)[1])
+
+
+def recover(continuity: Continuity, number: int) -> bool:
+    "Take an id out of a hole that was given up; tell whether it lay in one."
+    for place, (first, last) in enumerate(continuity.lost):
+        if first <= number <= last:
+            continuity.lost[place : place + 1] = [rest for rest in ([first, number - 1], [number + 1, last]) if rest[0] <= rest[1]]
+            return True
+    return False
+
+# %% ../nbs/13_trades.ipynb #924583fe
+def holes(
     continuity: Continuity,
-) -> tuple[int, int] | None:  # first and last id of the lowest hole
+) -> list[tuple[int, int]]:  # first and last id of each, rising
     "Return what is missing below the ids that came early."
-    if continuity.through is None or not continuity.above:
-        return None
-    return continuity.through + 1, min(continuity.above) - 1
+    if continuity.through is None:
+        return []
+    befores = [continuity.through, *(last for _, last in continuity.above)]
+    return [(before + 1, first - 1) for before, (first, _) in zip(befores, continuity.above, strict=False)]
+
+
+def gap(continuity: Continuity) -> tuple[int, int] | None:
+    "Return the lowest hole."
+    return (continuity.through + 1, continuity.above[0][0] - 1) if continuity.through is not None and continuity.above else None
 
 
 def skip(continuity: Continuity) -> tuple[int, int]:
-    "Give up the lowest hole, which the exchange itself does not have, and return it."
+    "Give up the lowest hole, and return it."
     hole = gap(continuity)
     if hole is None:
         raise ValueError('expected a gap to give up, but nothing is missing')
+    continuity.lost.append([*hole])
     continuity.through = hole[1]
-    continuity._advance()
+    advance(continuity)
     return hole
 
 # %% ../nbs/13_trades.ipynb #c9f3b397
+@dataclass
+class Kept:
+    "A gap that is on record and not closed."
+
+    record: Gap
+    since_ms: int  # when it opened or last became smaller, by our clock
+    cursor_ms: int  # all trades up to this event time were there before it
+
+
 @dataclass
 class Book:
     "One symbol's state."
@@ -97,6 +148,14 @@ class Book:
     ready: bool = False  # caught up on this connection
     retry_ms: int = 0  # REST is not asked before, by our clock
     marked_ms: int = 0  # exchange time of the last mark
+    newest_ms: int | None = None  # greatest event time of the newest ids
+    reset_ms: int = 0  # trades before it belong to the epoch before
+    former: Continuity | None = None  # of the epoch before
+    gaps: dict[int, Kept] = field(default_factory=dict)  # on record and not closed, by the first missing id
+    asked_ms: int = 0  # from when on REST is being asked
+    shown: int = -1  # the highest id that REST has shown in this round
+    dropped: int = 0  # duplicates that no message has told yet
+    put_aside: int = 0  # dead letters that no message has told yet
 
     def whole(self) -> bool:
         "Tell whether a mark may pass."
@@ -114,13 +173,16 @@ class Want:
 class Feed:
     "The trades of all symbols, from frames to messages."
 
-    def __init__(self, books: dict[str, Book], source: Any = 'live'):
-        self.books, self.source = books, source
+    def __init__(self, books: dict[str, Book], source: Any = 'live', exchange: Exchange = Exchange()):
+        self.books, self.source, self.exchange, self.born_ms = books, source, exchange, now_ms()
         self.clock_ms, self.told = 0, False
         self.skew: int | None = None
         self.connected, self.connection = False, 0
         self.refused: list[Frame] = []
-        self.ended_ms = 0
+        self.ended_ms, self.told_ms = 0, 0
+        self.quotes: dict[str, tuple[str | None, str | None]] = {}
+        self.known: dict[tuple[str, int], Gap] = {}
+        self.changes: list[Gap] = []
         self.counts: Counter[str] = Counter()
 
     def take(self, frames: list[Frame], here_ms: int) -> list[Out]:
@@ -129,27 +191,33 @@ class Feed:
         trades: dict[str, list[Trade]] = {}
         for frame in frames:
             if frame.kind == 'trade':
-                sort_trades(self, frame, trades)
+                sort_trades(self, frame, trades, here_ms, out)
+            elif frame.kind == 'ticker':
+                self.quotes.update((symbol, (bid, ask)) for symbol, bid, ask in frame.quotes)
             else:
                 note(self, frame, here_ms, out)
         if frames and self.connected and self.source == 'live' and self.skew is not None and not self.told:
             self.clock_ms = max(self.clock_ms, here_ms + self.skew)
         for symbol, some in trades.items():
             out += publish(self, symbol, some, here_ms, self.source)
-        out += marks(self)
-        return out
+        return out + time_out(self, here_ms) + marks(self) + tell_dropped(self, here_ms)
 
-# %% ../nbs/13_trades.ipynb #775ca53d
-def sort_trades(feed: Feed, frame: Frame, trades: dict[str, list[Trade]]) -> None:
+# %% ../nbs/13_trades.ipynb #39da081b
+def sort_trades(feed: Feed, frame: Frame, trades: dict[str, list[Trade]], here_ms: int, out: list[Out]) -> None:
     "Put a frame's trades under their symbols and let the clock see them."
     feed.counts['received'] += len(frame.trades)
+    limit_ms = latest(feed, here_ms)
     for symbol, *fields in frame.trades:
         if (book := feed.books.get(symbol)) is None:
             feed.counts['other_symbols'] += 1
             continue
         trade = Trade(*fields)  # type: ignore[arg-type]
+        if trade.event_ms > limit_ms:
+            out.append(too_new(feed, symbol, trade, frame.raw, here_ms))
+            continue
         feed.clock_ms = max(feed.clock_ms, trade.event_ms)
         trades.setdefault(symbol, []).append(trade)
+        book.granted_ms = here_ms if book.granted_ms is None and feed.connected else book.granted_ms
         if book.granted_ms is not None and (frame.snapshot or feed.source == 'replay'):
             book.ready = True
 
@@ -160,18 +228,44 @@ def note(feed: Feed, frame: Frame, here_ms: int, out: list[Out]) -> None:
     if frame.kind == 'heartbeat' and frame.exchange_ms:
         feed.clock_ms, feed.told = max(feed.clock_ms, frame.exchange_ms), True
     elif frame.kind in ('connected', 'disconnected'):
-        reconnected(feed, frame, out)
+        reconnected(feed, frame, here_ms, out)
     elif frame.kind == 'ack' and frame.text == 'trade' and frame.symbol in feed.books:
         feed.books[frame.symbol].granted_ms = here_ms
         feed.skew = skew_ms(frame, here_ms) if frame.exchange_ms else feed.skew
+        feed.counts['skew_ms'] = feed.skew or 0
+    elif frame.kind == 'nack' and frame.request == REQUESTS['ticker']:
+        log.info('%s: no quotes: %s', frame.symbol, frame.text)
     elif frame.kind == 'nack':
         feed.refused.append(frame)
-    elif frame.kind == 'replay_end':
+    elif frame.kind == 'replay_end' and not feed.ended_ms:
         feed.ended_ms = frame.exchange_ms
+        for book in feed.books.values():
+            book.fetch_first, book.retry_ms = True, 0  # REST says whether the last frames were lost
     elif frame.kind in ('bad', 'error'):
         put_aside(feed, frame, out)
     elif frame.kind == 'status' and frame.text != 'online':
         log.warning('the exchange says %s', frame.text)
+
+# %% ../nbs/13_trades.ipynb #d24ba30c
+def latest(feed: Feed, here_ms: int) -> int:
+    "Return the event time after which a trade is not believed."
+    if feed.source == 'simulated':
+        return max(here_ms, feed.clock_ms) + 86_400_000
+    return here_ms + (feed.skew or 0) * (feed.source == 'live') + round(feed.exchange.max_future_seconds * 1000)
+
+
+def too_new(feed: Feed, symbol: str, trade: Trade, raw: bytes, here_ms: int) -> Out:
+    "Put a trade from the future aside."
+    feed.counts['dead_letters'] += 1
+    feed.books[symbol].put_aside += 1
+    reason = f'{symbol}: trade {trade.trade_id} of {iso(trade.event_ms)} is ahead of the clock at {iso(here_ms)}'
+    log.log(logging.WARNING if feed.counts['dead_letters'] <= 10 else logging.DEBUG, reason)
+    return Out('dead_letters', symbol, encode(dead_letter('websocket', raw or encode(trade), reason, letter_id(feed))))
+
+
+def letter_id(feed: Feed) -> str:
+    "Return an id for the next dead letter."
+    return f'websocket/{feed.born_ms}/{feed.counts["dead_letters"]}'
 
 # %% ../nbs/13_trades.ipynb #c2ed353f
 def put_aside(feed: Feed, frame: Frame, out: list[Out]) -> None:
@@ -181,18 +275,23 @@ def put_aside(feed: Feed, frame: Frame, out: list[Out]) -> None:
         return
     feed.counts['received'] += 1
     feed.counts['dead_letters'] += 1
-    letter = dead_letter('websocket', frame.raw, frame.text, f'websocket/{feed.connection}/{feed.counts["dead_letters"]}')
+    if feed.books:
+        next(iter(feed.books.values())).put_aside += 1
+    letter = dead_letter('websocket', frame.raw, frame.text, letter_id(feed))
     out.append(Out('dead_letters', 'websocket', encode(letter)))
 
 
-def reconnected(feed: Feed, frame: Frame, out: list[Out]) -> None:
+def reconnected(feed: Feed, frame: Frame, here_ms: int, out: list[Out]) -> None:
     "Take the beginning or the end of a connection: nobody is caught up."
     feed.connected = frame.kind == 'connected'
+    feed.quotes.clear()
     feed.connection += feed.connected
     for symbol, book in feed.books.items():
         if not feed.connected and book.marked_ms:
             out.append(Out('trades', symbol, encode(Mark(symbol, book.marked_ms, _through(book), False, feed.source))))
         book.ready, book.granted_ms = False, None
+        for kept in book.gaps.values():
+            kept.since_ms = here_ms
 
 
 def _through(book: Book) -> int:
@@ -205,17 +304,26 @@ MOST = 1000  # trades in one message
 def publish(feed: Feed, symbol: str, trades: list[Trade], here_ms: int, source: Any) -> list[Out]:
     "Return the trades that are new, as messages."
     book = feed.books[symbol]
-    begun = book.since_ms is None or book.continuity.through is not None
+    trades, begun = in_epoch(feed, symbol, trades), book.since_ms is None or book.continuity.through is not None
     ours = trades if begun else [t for t in trades if t.event_ms >= (book.since_ms or 0)]
-    fresh = book.continuity.take(ours)
+    fresh = [t for t in ours if (book.former if is_former(book, t) else book.continuity).take([t])] if book.former else book.continuity.take(ours)
     if not book.fetch_first:
         book.continuity.begin()
-    feed.counts['before_start'] += len(trades) - len(ours)
-    feed.counts['duplicates'] += len(ours) - len(fresh)
     feed.counts['published'] += len(fresh)
+    if source == 'rest':  # asked for with an overlap: what we have is no duplicate
+        feed.counts['received'] += len(fresh)
+        feed.counts['from_rest'] += len(fresh)
+    else:
+        feed.counts['before_start'] += len(trades) - len(ours)
+        feed.counts['duplicates'] += len(ours) - len(fresh)
+        book.dropped += len(ours) - len(fresh)
     if fresh and not book.continuity.above:
         book.cursor_ms = max(book.cursor_ms or 0, max(t.event_ms for t in fresh))
-    return [Out('trades', symbol, encode(Trades(symbol, fresh[i : i + MOST], here_ms, source))) for i in range(0, len(fresh), MOST)]
+    out = []
+    for i in range(0, len(fresh), MOST):
+        out.append(Out('trades', symbol, encode(Trades(symbol, fresh[i : i + MOST], here_ms, source, book.dropped))))
+        book.dropped = 0
+    return out + (settle(feed, symbol, here_ms) if fresh else [])
 
 
 def marks(feed: Feed) -> list[Out]:
@@ -224,9 +332,144 @@ def marks(feed: Feed) -> list[Out]:
     for symbol, book in feed.books.items():
         if feed.connected and feed.clock_ms >= book.marked_ms + 1000 and book.whole():
             book.marked_ms = feed.clock_ms
-            out.append(Out('trades', symbol, encode(Mark(symbol, feed.clock_ms, _through(book), True, feed.source))))
+            bid, ask = feed.quotes.get(symbol, (None, None))
+            out.append(Out('trades', symbol, encode(Mark(symbol, feed.clock_ms, _through(book), True, feed.source, bid, ask))))
     feed.counts['marks'] += len(out)
     return out
+
+
+def tell_dropped(feed: Feed, here_ms: int, every_ms: int = 1000) -> list[Out]:
+    "Return what was dropped and told by no message yet, at most once a second."
+    if here_ms - feed.told_ms < every_ms:
+        return []
+    feed.told_ms, out = here_ms, []
+    for symbol, book in feed.books.items():
+        if book.dropped or book.put_aside:
+            out.append(Out('gaps', symbol, encode(Dropped(symbol, book.dropped, book.put_aside, here_ms))))
+            book.dropped = book.put_aside = 0
+    return out
+
+# %% ../nbs/13_trades.ipynb #3ac7ba5d
+def in_epoch(feed: Feed, symbol: str, trades: list[Trade]) -> list[Trade]:
+    "Return the trades with their epoch in the id."
+    book, found = feed.books[symbol], []
+    for trade in trades:
+        base = (_through(book) >> EPOCH_BITS << EPOCH_BITS) if _through(book) > 0 else 0
+        number = trade.trade_id + (base if not is_former(book, trade) else base - (1 << EPOCH_BITS))
+        if not is_former(book, trade) and book.continuity.through is not None:
+            if number > book.continuity.through:
+                book.newest_ms = max(book.newest_ms or 0, trade.event_ms)
+            elif goes_back(book, number, trade.event_ms):
+                number = trade.trade_id + base + (1 << EPOCH_BITS)
+                new_epoch(feed, symbol, number, trade.event_ms)
+        found.append(trade if number == trade.trade_id else msgspec.structs.replace(trade, trade_id=number))
+    return found
+
+
+def is_former(book: Book, trade: Trade) -> bool:
+    "Tell whether a trade belongs to the epoch before."
+    return trade.event_ms < book.reset_ms
+
+
+def goes_back(book: Book, number: int, event_ms: int) -> bool:
+    "Tell whether an id that is not new, with a time that is, means a new book: well back, or well later."
+    continuity, newest = book.continuity, book.newest_ms
+    if newest is None or event_ms <= newest or any(first <= number <= last for first, last in continuity.lost):
+        return False
+    return _through(book) - number >= 10 or event_ms > newest + 1000
+
+# %% ../nbs/13_trades.ipynb #95d3ed35
+def new_epoch(feed: Feed, symbol: str, first: int, event_ms: int) -> None:
+    "Begin a new epoch with the id `first`, and put it on record as a hole before it."
+    book, epoch = feed.books[symbol], first >> EPOCH_BITS
+    log.warning('%s: trade_id went back from %d to %d at %s: epoch %d', symbol, _through(book), first % (1 << EPOCH_BITS), iso(event_ms), epoch)
+    feed.counts['epochs'] += 1
+    for kept in book.gaps.values():
+        change(feed, kept, feed.clock_ms, state='timed_out')
+    book.gaps.clear()
+    book.former, book.continuity = book.continuity, Continuity(first - 1)
+    book.reset_ms = book.newest_ms = event_ms
+    base = epoch << EPOCH_BITS
+    feed.changes.append(Gap(symbol, base, max(base, first - 1), event_ms, event_ms, 'exchange_hole', 0, 0, epoch))
+
+# %% ../nbs/13_trades.ipynb #5e8f1c14
+def settle(feed: Feed, symbol: str, here_ms: int) -> list[Out]:
+    "Return what has changed in a symbol's gaps."
+    book = feed.books[symbol]
+    if book.gaps or book.continuity.above:
+        at_ms, now_missing = feed.clock_ms or here_ms, holes(book.continuity)
+        for first, kept in list(book.gaps.items()):
+            if not (left := missing_of(kept.record, [*now_missing, *book.continuity.lost])):
+                size = kept.record.last_missing - kept.record.first_missing + 1
+                change(feed, kept, at_ms, state='filled', found=size - left)
+                del book.gaps[first]
+        for first, last in now_missing:
+            if not any(k.record.first_missing <= first <= k.record.last_missing for k in book.gaps.values()):
+                open_gap(feed, symbol, first, last, here_ms)
+    out = [Out('gaps', record.symbol, encode(record)) for record in feed.changes]
+    feed.changes.clear()
+    return out
+
+
+def missing_of(record: Gap, missing: Iterable[Any]) -> int:
+    "Return how many ids of a gap are still missing."
+    return sum(max(0, min(record.last_missing, last) - max(record.first_missing, first) + 1) for first, last in missing)
+
+
+def change(feed: Feed, kept: Kept, at_ms: int, **fields: Any) -> None:
+    "Give a record its next revision."
+    at_ms = max(at_ms, kept.record.updated_ms)
+    kept.record = msgspec.structs.replace(kept.record, updated_ms=at_ms, revision=kept.record.revision + 1, **fields)
+    feed.changes.append(kept.record)
+    if 'state' in fields:
+        feed.counts['gaps_' + fields['state']] += 1
+        record = kept.record
+        log.info('%s: trades %d to %d: %s', record.symbol, record.first_missing, record.last_missing, record.state)
+
+
+def open_gap(feed: Feed, symbol: str, first: int, last: int, here_ms: int) -> Kept:
+    "Put a hole on record; one that an earlier life has known goes on from its revision."
+    book, at_ms, before = feed.books[symbol], feed.clock_ms or here_ms, feed.known.pop((symbol, first), None)
+    record = Gap(symbol, first, last, before.opened_ms if before else at_ms, at_ms, 'open', 0, before.revision + 1 if before else 0, first >> EPOCH_BITS)
+    book.gaps[first] = Kept(record, here_ms, book.cursor_ms or at_ms - 600_000)
+    feed.changes.append(record)
+    feed.counts['gaps_opened'] += 1
+    log.info('%s: trades %d to %d are missing at %s', symbol, first, last, iso(at_ms))
+    return book.gaps[first]
+
+# %% ../nbs/13_trades.ipynb #12f64e39
+def give_up(feed: Feed, symbol: str, state: str, here_ms: int) -> None:
+    "Give up a symbol's lowest hole; its record gets exactly that range."
+    book = feed.books[symbol]
+    first, last = skip(book.continuity)
+    at_ms, kept = feed.clock_ms or here_ms, next((k for k in book.gaps.values() if k.record.first_missing <= first <= k.record.last_missing), None)
+    if kept and kept.record.first_missing < first:
+        size = first - kept.record.first_missing
+        kept.record = msgspec.structs.replace(kept.record, last_missing=first - 1, found=size)
+        kept = None
+    kept = kept or open_gap(feed, symbol, first, last, here_ms)
+    change(feed, kept, at_ms, state=state, last_missing=last)
+    if state == 'exchange_hole':
+        del book.gaps[first]
+        log.warning('%s: the exchange has no trades %d to %d (before %s); this hole stays', symbol, first, last, iso(at_ms))
+    else:
+        log.warning('%s: trades %d to %d could not be had in time (before %s); candles go on without them', symbol, first, last, iso(at_ms))
+
+
+def time_out(feed: Feed, here_ms: int) -> list[Out]:
+    "Give up the holes that nothing has come for."
+    limit, out = here_ms - feed.exchange.gap_timeout_seconds * 1000, []
+    for symbol, book in feed.books.items():
+        while feed.connected and book.gaps and (hole := gap(book.continuity)):
+            if not any(k.since_ms <= limit for k in book.gaps.values() if k.record.first_missing <= hole[0] <= k.record.last_missing):
+                break
+            give_up(feed, symbol, 'timed_out', here_ms)
+            book.retry_ms = max(book.retry_ms, here_ms + LATE_MS)
+        out += settle(feed, symbol, here_ms) if feed.changes else []
+    return out
+
+
+LATE_MS = 60_000  # how often REST is asked for gaps that have timed out
 
 # %% ../nbs/13_trades.ipynb #944f55ce
 def wanted(
@@ -237,9 +480,13 @@ def wanted(
     found = []
     for symbol, book in feed.books.items():
         waits = book.granted_ms is not None and not book.ready and here_ms - book.granted_ms > 1000
-        if (waits or book.continuity.above or (book.fetch_first and book.granted_ms is not None)) and here_ms >= book.retry_ms:
+        first = book.fetch_first and (book.granted_ms is not None or bool(feed.ended_ms))
+        late = [kept.cursor_ms for kept in book.gaps.values() if kept.record.state == 'timed_out']
+        if (waits or first or book.continuity.above or late) and here_ms >= book.retry_ms:
             start = book.cursor_ms if book.cursor_ms is not None else book.since_ms
-            found.append(Want(symbol, '0' if start is None else str((start - 1) * 1_000_000)))
+            book.asked_ms, book.shown = min([*late, *([] if start is None else [start])], default=0), -1
+            book.retry_ms = here_ms + 1000
+            found.append(Want(symbol, str((book.asked_ms - 1) * 1_000_000) if book.asked_ms else '0'))
     return found
 
 
@@ -252,29 +499,35 @@ def filled(
 ) -> list[Out]:
     "Return the messages that a page gives; after the last one the symbol has caught up."
     book = feed.books[symbol]
-    feed.counts['received'] += len(trades)
-    feed.counts['from_rest'] += len(trades)
-    out = publish(feed, symbol, trades, here_ms, 'rest')
+    book.shown = max([book.shown, *(t.trade_id + (max(0, _through(book)) >> EPOCH_BITS << EPOCH_BITS) for t in trades)])
+    limit_ms, good = latest(feed, here_ms), []
+    out = [too_new(feed, symbol, t, b'', here_ms) for t in trades if t.event_ms > limit_ms or good.append(t)]  # type: ignore[func-returns-value]
+    out += publish(feed, symbol, good, here_ms, 'rest')
+    if out:
+        for kept in book.gaps.values():
+            kept.since_ms = max(kept.since_ms, here_ms)
     if last:
         book.fetch_first = False
         book.ready = book.granted_ms is not None
         book.continuity.begin()
-        book.retry_ms = here_ms + 1000
-        give_up_holes(feed, symbol, max((t.trade_id for t in trades), default=-1))
+        late = any(kept.record.state == 'timed_out' for kept in book.gaps.values())
+        book.retry_ms = here_ms + (LATE_MS if late and not book.continuity.above else 1000)
+        out += give_up_holes(feed, symbol, here_ms)
     return out
 
-# %% ../nbs/13_trades.ipynb #3083ed98
-def give_up_holes(
-    feed: Feed,
-    symbol: str,
-    shown: int,  # the highest id that REST has shown
-) -> None:
-    "Give up the gaps that REST has shown to be the exchange's own."
+# %% ../nbs/13_trades.ipynb #409d5115
+def give_up_holes(feed: Feed, symbol: str, here_ms: int) -> list[Out]:
+    "Give up the gaps that REST has shown to be the exchange's own, late ones too."
     book = feed.books[symbol]
-    while (hole := gap(book.continuity)) and hole[1] < shown:
-        skip(book.continuity)
+    while (hole := gap(book.continuity)) and hole[1] < book.shown:
+        give_up(feed, symbol, 'exchange_hole', here_ms)
         feed.counts['exchange_holes'] += 1
-        log.warning('%s: the exchange has no trades %d to %d (before %s); this hole stays', symbol, *hole, iso(feed.clock_ms) if feed.clock_ms else 'the start')
+    for first, kept in list(book.gaps.items()):
+        if kept.record.state == 'timed_out' and kept.record.last_missing < book.shown and book.asked_ms <= kept.cursor_ms:
+            change(feed, kept, feed.clock_ms or here_ms, state='exchange_hole')
+            feed.counts['exchange_holes'] += 1
+            del book.gaps[first]
+    return settle(feed, symbol, here_ms)
 
 # %% ../nbs/13_trades.ipynb #f59d2485
 def finish(
@@ -288,11 +541,11 @@ def finish(
     for symbol, book in feed.books.items():
         book.continuity.begin()
         while gap(book.continuity):
-            skip(book.continuity)
-            feed.counts['exchange_holes'] += 1
+            give_up(feed, symbol, 'timed_out', now_ms())
+        out += settle(feed, symbol, now_ms())
         book.marked_ms = max(until, book.marked_ms)
         out.append(Out('trades', symbol, encode(Mark(symbol, book.marked_ms, _through(book), True, feed.source))))
-    return out
+    return out + tell_dropped(feed, now_ms(), 0)
 
 
 def pending(feed: Feed) -> bool:
@@ -311,32 +564,42 @@ def resume(
         if isinstance(message, Mark):
             continuity, through = book.continuity, message.contiguous_through
             if through >= 0 and (continuity.through is None or through > continuity.through):
-                continuity.above = {number for number in continuity.above if number > through}
                 continuity.through = through
-                continuity._advance()
+                advance(continuity)
             book.marked_ms = message.exchange_ms
+            book.newest_ms = max(book.newest_ms or 0, message.exchange_ms)
             book.cursor_ms = book.cursor_ms or message.exchange_ms - 600_000
         else:
             book.continuity.take(message.trades)
+            book.newest_ms = max(book.newest_ms or 0, *(t.event_ms for t in message.trades))
             if not book.cursor_ms or not gap(book.continuity):
                 book.cursor_ms = message.trades[0].event_ms
     for book in books.values():
         book.continuity.begin()
     return books
 
-# %% ../nbs/13_trades.ipynb #726a830d
+# %% ../nbs/13_trades.ipynb #4901488f
+class Past(NamedTuple):
+    "What the store knows of earlier runs."
+    candles: dict[str, Candle | None] = {}  # the last final candle of a symbol
+    trades: dict[str, tuple[int, int]] = {}  # the last trade_id of a symbol, and its event time
+    gaps: tuple[Gap, ...] = ()  # latest revisions
+
+
 def first_books(
     symbols: Iterable[str],
     resumed: dict[str, Book],  # from the topic
-    candles: dict[str, Candle | None],  # the store's last final candle
+    past: Past,  # from the store
     start_ms: int | None,  # where to begin with nothing else known; None: with the first trade that comes
 ) -> dict[str, Book]:
     "Return the book of each symbol to start with."
     books = {}
     for symbol in symbols:
-        book, candle = resumed.get(symbol), candles.get(symbol)
-        if book and not (candle and candle.end_ms > max(book.marked_ms, book.cursor_ms or 0)):
+        book, candle, (last, event_ms) = resumed.get(symbol), past.candles.get(symbol), past.trades.get(symbol, (-1, 0))
+        if book and _through(book) >= last:
             books[symbol] = book
+        elif last >= 0:
+            books[symbol] = Book(Continuity(last), cursor_ms=event_ms, fetch_first=True, newest_ms=event_ms)
         elif candle:
             known = candle.last_trade_id if candle.last_trade_id >= 0 else None
             books[symbol] = Book(Continuity(known), candle.end_ms, candle.end_ms, fetch_first=True)
@@ -344,35 +607,98 @@ def first_books(
             books[symbol] = Book(since_ms=start_ms, fetch_first=start_ms is not None)
     return books
 
-# %% ../nbs/13_trades.ipynb #4d08507d
-def last_candles(
-    settings: Settings,
-) -> dict[str, Candle | None]:
-    "Return the last final candle that the store has of each symbol."
-    from crypto_rt.feature_store import candle_history, open_feature_store
+# %% ../nbs/13_trades.ipynb #5d7c632c
+def adopt(feed: Feed, gaps: Iterable[Gap], here_ms: int) -> None:
+    "Take over the gaps that an earlier life has put on record, latest revisions winning."
+    latest_of: dict[tuple[str, int], Gap] = {}
+    for record in gaps:
+        key = record.symbol, record.first_missing
+        latest_of[key] = max(record, latest_of.get(key, record), key=lambda r: r.revision)
+    for (symbol, first), record in latest_of.items():
+        book = feed.books.get(symbol)
+        if book is None or book.continuity.through is None or record.epoch != _through(book) >> EPOCH_BITS:
+            continue
+        if record.epoch and first == record.epoch << EPOCH_BITS:
+            book.reset_ms, book.former = record.opened_ms, Continuity(first - 1)
+        elif record.state in ('open', 'timed_out'):
+            book.gaps[first] = Kept(record, here_ms, record.opened_ms - 600_000)
+        else:
+            feed.known[symbol, first] = record
+        if record.state in ('exchange_hole', 'timed_out'):
+            book.continuity.lost.append([first, record.last_missing])
 
-    store = open_feature_store(settings)
-    try:
-        return {symbol: next(iter(candle_history(store, symbol, settings.data.interval_seconds, last=1)), None) for symbol in settings.data.symbols}
-    finally:
-        store.close()
+# %% ../nbs/13_trades.ipynb #26f28e57
+def earlier(
+    settings: Settings,
+) -> tuple[dict[str, Book], list[Gap]]:
+    "Return what the topics tell of an earlier run, reading back until every symbol has a mark."
+    count, symbols = 200, set(settings.data.symbols)
+    while True:
+        messages = bus.tail(settings, 'trades', count)
+        lengths = Counter(m.partition for m in messages)
+        marked = {m.key for m in messages if m.value.startswith(b'{"type":"mark"')}
+        if symbols <= marked or max(lengths.values(), default=0) < count // 2 or count > 1_000_000:
+            break
+        count *= 8
+    told = (decode('gaps', m.value) for m in bus.tail(settings, 'gaps', 2000))
+    return resume(m.value for m in messages), [record for record in told if isinstance(record, Gap)]
 
 
 def warm_start(
     settings: Settings,
     rest: Rest,
     source: Any,  # live, replay or simulated
+    past: Past = Past(),
 ) -> Feed:
     "Return the feed, knowing what an earlier run, the store and the exchange's clock tell."
     if (status := rest.system_status()) != 'online':
         log.warning('%s says %s', settings.exchange.rest_url, status)
-    resumed = resume(m.value for m in bus.tail(settings, 'trades', 200))
+    resumed, gaps = earlier(settings)
     start_ms = None if source == 'replay' else window_start(rest.time_ms(), settings.data.interval_seconds)
-    feed = Feed(first_books(settings.data.symbols, resumed, last_candles(settings), start_ms), source)
+    feed = Feed(first_books(settings.data.symbols, resumed, past, start_ms), source, settings.exchange)
+    adopt(feed, [*past.gaps, *gaps], now_ms())
     for symbol, book in feed.books.items():
         where = f'after trade {book.continuity.through}' if book.continuity.through is not None else f'at {iso(book.since_ms) if book.since_ms else "the first trade"}'
         log.info('%s begins %s', symbol, where)
     return feed
+
+# %% ../nbs/13_trades.ipynb #3e51cf70
+def skew_of(
+    exchange_ms: int,  # as REST told it, cut to the second
+    asked_ms: int,  # our clock before the question
+    answered_ms: int,  # and after the answer
+) -> int:  # add it to our clock to have the exchange's; good to half a second
+    "Return the difference of the clocks."
+    return exchange_ms + 500 - (asked_ms + answered_ms) // 2
+
+
+def note_skew(feed: Feed, skew: int) -> None:
+    "Keep a measured skew; warn where it is too much."
+    feed.skew = skew if feed.skew is None or abs(feed.skew - skew) > 1000 else feed.skew
+    feed.counts['skew_ms'] = feed.skew
+    if feed.source == 'live' and abs(feed.skew) > feed.exchange.max_skew_ms:
+        feed.counts['skew_alarms'] += 1
+        log.warning("this machine's clock is %d ms behind the exchange's (limit %d): set it right", feed.skew, feed.exchange.max_skew_ms)
+
+# %% ../nbs/13_trades.ipynb #d63aa30a
+class Recorder:
+    "Appends frames to a file that rotates by size."
+
+    def __init__(self, path: Path | str, most_bytes: int = 256 * 2**20):
+        self.path, self.most_bytes = Path(path), most_bytes
+        self.file = self.path.open('ab')
+
+    def __call__(self, frames: list[Frame], here_ms: int) -> None:
+        for frame in frames:
+            if frame.raw:
+                raw = frame.raw.decode('utf-8', 'backslashreplace')
+                self.file.write(msgspec.json.encode({'t': here_ms, 'raw': raw}) + b'\n')
+        self.file.flush()
+        if self.file.tell() >= self.most_bytes:
+            self.file.close()
+            numbers = [int(f.suffix[1:]) for f in self.path.parent.glob(self.path.name + '.*') if f.suffix[1:].isdigit()]
+            self.path.rename(f'{self.path}.{max(numbers, default=0) + 1}')
+            self.file = self.path.open('ab')
 
 # %% ../nbs/13_trades.ipynb #da6e0f51
 class Fetcher:
@@ -416,12 +742,16 @@ async def drive(
     rest: Rest,
     send: Callable[[list[Out]], None],  # called with what should go to Kafka, after every batch of frames
     until_end: bool = False,  # return at the end of a replay
+    record: Callable[[list[Frame], int], None] | None = None,  # is handed all frames as they come
 ) -> None:
     "Read the exchange for ever, or until its replay has ended."
-    fetcher, finished = Fetcher(rest), False
+    fetcher, finished, clock = Fetcher(rest), False, Clock(rest)
     async with contextlib.aclosing(stream(settings, tuple(feed.books))) as batches:
         async for frames in batches:
             here = now_ms()
+            if record:
+                record(frames, here)
+            clock.look(feed, here)
             out = feed.take(frames, here)
             if fetcher.running or fetcher.pages:
                 out += fetcher.collect(feed, here)
@@ -435,6 +765,27 @@ async def drive(
             send(out)
             if finished and until_end:
                 return
+
+
+class Clock:
+    "Asks REST for its time once a minute, in the background."
+
+    def __init__(self, rest: Rest):
+        self.rest, self.next_ms, self.task = rest, 0, None
+
+    def look(self, feed: Feed, here_ms: int) -> None:
+        "Take an answer that has come; ask when it is time."
+        if self.task and self.task.done():
+            if self.task.exception() is None:
+                note_skew(feed, self.task.result())
+            self.task = None
+        elif not self.task and here_ms >= self.next_ms:
+            self.next_ms = here_ms + 60_000
+            self.task: Any = asyncio.create_task(asyncio.to_thread(self._ask))
+
+    def _ask(self) -> int:
+        asked = now_ms()
+        return skew_of(self.rest.time_ms(), asked, now_ms())
 
 
 def refuse(feed: Feed, rest: Rest) -> None:
@@ -466,37 +817,50 @@ class Sender:
     def say(self, kind: Any) -> None:
         "Tell what was counted."
         self.said_ms = now_ms()
+        self.feed.counts['gaps_open'] = sum(kept.record.state == 'open' for book in self.feed.books.values() for kept in book.gaps.values())
         self.producer.send('service_events', 'trades', encode(ServiceEvent('trades', kind, self.said_ms, self.run_id, dict(self.feed.counts))))
 
 
-async def serve_trades(settings: Settings) -> None:
+async def serve_trades(
+    settings: Settings,
+    past: Past,
+    record: Recorder | None = None,
+) -> None:
     "Be the trades service until a signal, or until the replay has ended where the runner waits for that."
     source: Any = SOURCES[os.environ.get('CRYPTO_RT_SOURCE', 'live')]
     run_id, until_end = os.environ.get('CRYPTO_RT_RUN_ID', ''), os.environ.get('CRYPTO_RT_UNTIL_IDLE') == '1'
     bus.ensure_topics(settings)
     rest = Rest(settings)
     try:
-        feed = await asyncio.to_thread(warm_start, settings, rest, source)
+        feed = await asyncio.to_thread(warm_start, settings, rest, source, past)
         sender = Sender(bus.open_producer(settings), feed, run_id)
         sender.say('started')
         try:
-            await drive(settings, feed, rest, sender, until_end)
+            await drive(settings, feed, rest, sender, until_end, record)
             sender.say('end')
-            bus.send_end(sender.producer, 'trades', run_id)
+            for topic in ('trades', 'gaps'):
+                bus.send_end(sender.producer, topic, run_id)
         finally:
+            sender(tell_dropped(feed, now_ms(), 0))
             sender.say('counts')
             sender.producer.flush()
     finally:
         rest.asker.close()
 
-# %% ../nbs/13_trades.ipynb #bf886865
-def run_trades(settings: Settings) -> None:
+# %% ../nbs/13_trades.ipynb #9b6e581a
+def run_trades(
+    settings: Settings,
+    history: Callable[[Settings], Past] | None = None,  # reads what the store knows: `gaps.stored_past`
+    record: Path | str | None = None,  # a file for the raw frames
+) -> None:
     "Run the trades service."
+    past, recorder = history(settings) if history else Past(), Recorder(record) if record else None
+
     async def main() -> None:
         task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)  # type: ignore[union-attr]
         with contextlib.suppress(asyncio.CancelledError):
-            await serve_trades(settings)
+            await serve_trades(settings, past, recorder)
 
     asyncio.run(main())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crypto_rt.kraken import Frame
 from crypto_rt.messages import Candle, Mark, Trade, Trades, decode, encode
-from crypto_rt.trades import Book, Continuity, Feed, filled, finish, first_books, gap, resume, wanted
+from crypto_rt.trades import Book, Continuity, Feed, Past, filled, finish, first_books, gap, holes, resume, wanted
 
 START = 1_700_000_000_000
 
@@ -48,8 +48,10 @@ def test_each_trade_is_told_once_and_through_is_the_first_hole(batches):
         assert len(fresh) == len(set(fresh)) and not seen & set(fresh)
         seen |= set(batch)
         expected = next(n for n in range(1, 62) if n not in seen) - 1
-        assert book.through == expected and book.above == {n for n in seen if n > expected}
-        assert gap(book) == ((expected + 1, min(book.above) - 1) if book.above else None)
+        assert book.through == expected and {n for first, last in book.above for n in range(first, last + 1)} == {n for n in seen if n > expected}
+        missing = [n for first, last in holes(book) for n in range(first, last + 1)]
+        assert missing == [n for n in range(expected + 1, max([expected, *seen])) if n not in seen]
+        assert gap(book) == (holes(book)[0] if missing else None)
 
 
 @settings(deadline=None, max_examples=60)
@@ -134,7 +136,7 @@ def test_a_dead_connection_is_said_and_no_mark_follows():
 
 def test_other_symbols_bad_frames_and_big_batches():
     feed = opened(Book())
-    out = feed.take([frame([1], 'ETH/USD'), frame(range(1, 2501)), Frame('bad', b'{"chan', text='truncated')], START)
+    out = feed.take([frame([1], 'ETH/USD'), frame(range(1, 2501)), Frame('bad', b'{"chan', text='truncated')], START + 300_000)
     told = messages(out)
     assert [len(m.trades) for m in told if isinstance(m, Trades)] == [1000, 1000, 500]
     letters = [decode(o.topic, o.value) for o in out if o.topic == 'dead_letters']
@@ -145,11 +147,13 @@ def test_an_earlier_run_is_resumed_from_the_topic_and_a_newer_store_wins():
     told = [Trades('BTC/USD', [trade(n) for n in range(1, 51)], START, 'live'), Mark('BTC/USD', START + 5000, 50, True, 'live'), Trades('BTC/USD', [trade(52)], START, 'live')]
     book = resume(map(encode, told))['BTC/USD']
     assert book.continuity.through == 50 and gap(book.continuity) == (51, 51) and book.cursor_ms <= START + 5100
+    assert first_books(['BTC/USD'], {'BTC/USD': book}, Past(trades={'BTC/USD': (50, START)}), START)['BTC/USD'] is book
+    newer = first_books(['BTC/USD'], {'BTC/USD': book}, Past(trades={'BTC/USD': (70, START + 7000)}), START)['BTC/USD']
+    assert newer.continuity.through == 70 and newer.fetch_first and newer.cursor_ms == START + 7000
     amounts = ['1'] * 4 + ['0', '0', '0']
     candle = Candle('BTC/USD', 60, START // 60_000 * 60_000 + 60_000, 0, START // 60_000 * 60_000 + 120_000, *amounts, 0, '0', -1, -1, None, None, True, False, 'exchange', START)
-    assert first_books(['BTC/USD'], {'BTC/USD': book}, {'BTC/USD': None}, START)['BTC/USD'] is book
-    newer = first_books(['BTC/USD'], {'BTC/USD': book}, {'BTC/USD': candle}, START)['BTC/USD']
-    assert newer.since_ms == candle.end_ms and newer.fetch_first and newer.continuity.through is None
+    after = first_books(['BTC/USD'], {}, Past(candles={'BTC/USD': candle}), START)['BTC/USD']
+    assert after.since_ms == candle.end_ms and after.fetch_first and after.continuity.through is None
 
 
 def test_a_start_from_the_store_leaves_out_what_is_final():
