@@ -762,7 +762,7 @@ async def replay(exchange: Exchange) -> None:
     "Play a recording once, from the first subscription on; afterwards say that it has ended, for as long as anybody connects."
     market, began, top = exchange.market, None, 0
     for number, piece in enumerate(pieces(market)):
-        if piece.at_ms > exchange.reached_ms and began is None:  # what an earlier life has played is history
+        if piece.at_ms > exchange.reached_ms and began is None:  # what an earlier life has played is history, before anybody may ask
             await exchange.subscribed.wait()
             began = time.monotonic(), piece.at_ms
         if began is not None:
@@ -773,7 +773,7 @@ async def replay(exchange: Exchange) -> None:
         if began is not None:
             exchange.reached_ms = max(exchange.reached_ms, top)
             await send_trades(exchange, [_row(item) for item in piece.items], piece.raw)
-        if number % 100 == 99:
+        if began is not None and number % 100 == 99:
             await asyncio.sleep(0)
             await exchange.beat(1.0 if exchange.speed <= 2 else 0.2)
     exchange.ended, exchange.reached_ms = True, max(top, exchange.reached_ms)
