@@ -23,8 +23,9 @@ import msgspec
 
 from . import files
 from .backfill import candles_of_trades, shown
-from .client import Rest
-from .feature_store import FeatureGroup, open_feature_store, open_group
+from .client import Rest, ohlc_params
+from .feature_store import FeatureGroup, candle_history, open_feature_store, open_group
+from .kraken import parse_rest_ohlc
 from .messages import Candle, ServiceEvent, Trades, encode
 from .settings import Settings
 from .times import iso, now_ms
@@ -35,8 +36,8 @@ log = logging.getLogger('crypto_rt.reconciliation')
 __all__ = ['log', 'FIELDS', 'PLACES', 'Verdict', 'REMEMBERED_MS', 'FIRST_SECONDS', 'Known', 'differences', 'known_of', 'Missing',
            'missing_ids', 'contradiction', 'Case', 'one_sided', 'untouched', 'Cause', 'causes', 'two_sided', 'Minute',
            'judge', 'Sides', 'overlap', 'reconcile', 'missing_by_window', 'runs', 'figures', 'of_files',
-           'their_candles', 'names_of', 'noting', 'remembered', 'recall', 'stored', 'against_exchange',
-           'verify_candles', 'report', 'counts_of', 'reconcile_once', 'run_reconciliation']
+           'their_candles', 'names_of', 'noting', 'remembered', 'recall', 'stored', 'against_exchange', 'Simulated',
+           'exchange_of', 'verify_candles', 'report', 'counts_of', 'reconcile_once', 'run_reconciliation']
 
 # %% ../nbs/45_reconciliation.ipynb #2fe935ab
 FIELDS = ('open', 'high', 'low', 'close', 'volume')
@@ -412,6 +413,39 @@ def against_exchange(
     store.close()
     return {**figures(verdicts, most), 'symbols': by_symbol, 'interval_seconds': interval, 'from_exchange': taken, 'at_ms': seen_ms}
 
+# %% ../nbs/45_reconciliation.ipynb #566925ec
+class Simulated:
+    "The simulated exchange that fed a data directory, as it stood at the newest candle."
+
+    def __init__(self, settings: Settings, seed: int):
+        from crypto_rt.exchange import Exchange, Simulation
+
+        store = open_feature_store(settings)
+        newest = (candle_history(store, symbol, settings.data.interval_seconds, last=1) for symbol in settings.data.symbols)
+        at_ms = max((c.end_ms + settings.data.grace_ms for rows in newest for c in rows), default=now_ms())
+        store.close()
+        self.grace_ms, self.exchange = settings.data.grace_ms, Exchange(Simulation(seed), 1.0, (now_ms(), at_ms))
+
+    def time_ms(self) -> int:
+        "Return its clock."
+        return self.exchange.clock_ms()
+
+    def ohlc(self, symbol: str, interval_seconds: int) -> tuple[list[Candle], int]:
+        "Return what its REST interface would."
+        from crypto_rt.exchange import rest_answer
+
+        minutes = ohlc_params(interval_seconds, None)['interval']
+        return parse_rest_ohlc(rest_answer(self.exchange, f'/0/public/OHLC?pair={symbol}&interval={minutes}'), symbol, interval_seconds, self.grace_ms)
+
+
+def exchange_of(settings: Settings) -> Any:  # for `against_exchange`
+    "Return who can be asked about a data directory's candles; `ValueError` for a replay."
+    record = Path(settings.data.directory) / 'source.json'
+    source = json.loads(record.read_text()) if record.is_file() else {}
+    if source.get('source') == 'replay':
+        raise ValueError(f'{record.parent} holds a replay of {source.get("file")}, whose candles no exchange can be asked for; give --trades F --candles F')
+    return Simulated(settings, source['seed']) if source.get('source') == 'simulate' else Rest(settings)
+
 # %% ../nbs/45_reconciliation.ipynb #00c11264
 def verify_candles(
     settings: Settings,
@@ -425,7 +459,7 @@ def verify_candles(
         raise ValueError('expected both --trades F and --candles F, or neither to compare --data-dir with the exchange')
     if trades and candles:
         return of_files(settings, trades, candles, absent, progress)
-    return against_exchange(settings)
+    return against_exchange(settings, exchange_of(settings))
 
 # %% ../nbs/45_reconciliation.ipynb #26bbbdf8
 FIRST_SECONDS = 120.0  # until there is something to compare
