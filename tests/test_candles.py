@@ -82,6 +82,21 @@ def test_python_and_rust_return_the_same_bytes(delivery: tuple[list[Trade], list
     assert python.counts() == rust.counts()
 
 
+@settings(max_examples=50, deadline=None)
+@given(deliveries(), st.lists(st.integers(0, 40), max_size=3))
+def test_many_messages_in_one_call_are_the_same(delivery: tuple[list[Trade], list[bytes]], bad: list[int]) -> None:
+    _, messages = delivery
+    for at in bad:
+        messages.insert(at, b'{"type":"trades"}')
+    places = list(range(100, 100 + len(messages)))
+    python, rust, single = CandleFold(60, 2000, KEEP), RustFold(60, 2000, KEEP), RustFold(60, 2000, KEEP)
+    many = rust.feed_many(messages, places)
+    assert [(i, type(told)) for i, told in many] == [(i, type(told)) for i, told in python.feed_many(messages, places)]
+    one_by_one = [(i, told) for i, raw in enumerate(messages) if raw != b'{"type":"trades"}' for told in single.feed(raw, places[i])]
+    assert [(i, told) for i, told in many if isinstance(told, bytes)] == one_by_one
+    assert rust.oldest_place() == python.oldest_place() == single.oldest_place()
+
+
 @settings(max_examples=80, deadline=None)
 @given(deliveries(), st.integers(0, 40), st.integers(0, 40))
 def test_a_restart_is_the_same_in_python_and_rust(delivery: tuple[list[Trade], list[bytes]], killed: int, back: int) -> None:
@@ -226,6 +241,52 @@ def test_the_service_killed_on_kafka_tells_each_candle_once(kafka_broker: str, t
     assert [(c.start_ms - START) // 60_000 for c in candles] == list(range(29))
     assert [c.is_partial for c in candles] == [True] + [False] * 28
     assert {(c.trade_count, c.volume, c.revision) for c in candles} == {(9, '0.9', 0)}
+
+
+def test_partitions_that_move_between_instances_are_told_the_same(kafka_broker: str, tmp_path: Path) -> None:
+    from crypto_rt.bus import ensure_topics, open_producer, tail
+    from crypto_rt.settings import load_settings, to_env
+
+    kafka = {'broker': kafka_broker, 'topic_prefix': 'moves-test.', 'session_timeout_ms': 1500}
+    where = load_settings(kafka=kafka, data={'directory': str(tmp_path)})
+    ensure_topics(where)
+    producer, symbols = open_producer(where), ('BTC/USD', 'ETH/USD', 'SOL/USD', 'XRP/USD', 'ADA/USD')
+    command = [sys.executable, '-c', 'from crypto_rt.candles import run_candles; from crypto_rt.settings import load_settings; run_candles(load_settings())']
+
+    def told() -> list[Candle]:
+        return [decode('candles', message.value) for message in tail(where, 'candles', 2000)]
+
+    def send(first: int, last: int) -> None:
+        for second in range(first * 60, last * 60, 10):
+            for symbol in symbols:
+                ms = START + second * 1000
+                trade = Trade(second // 10 + 1, f'{100 + second % 70}', '0.1', 'buy', 'limit', ms)
+                producer.send('trades', symbol, trades_message([trade], 'live', symbol))
+                producer.send('trades', symbol, mark(ms, trade.trade_id, source='live', symbol=symbol))
+        producer.flush()
+        deadline = time.monotonic() + 40
+        while len({(c.symbol, c.start_ms) for c in told()}) < len(symbols) * (last - 1) and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+    def started(lives: int) -> bool:
+        return sum(decode('service_events', m.value).kind == 'started' for m in tail(where, 'service_events', 50)) >= lives
+
+    with subprocess.Popen(command, env=os.environ | to_env(where)) as one:
+        send(0, 5)
+        with subprocess.Popen(command, env=os.environ | to_env(where)) as two:
+            deadline = time.monotonic() + 40
+            while not started(2) and time.monotonic() < deadline:
+                time.sleep(0.2)
+            time.sleep(2)  # until the partitions are shared out
+            send(5, 10)
+            two.kill()
+        send(10, 15)
+        one.kill()
+    found: dict[tuple[str, int, int], Candle] = {}
+    for candle in told():
+        assert found.setdefault((candle.symbol, candle.start_ms, candle.revision), candle) == candle
+    assert len(found) == len(symbols) * 14
+    assert [c for c in found.values() if c.is_partial != (c.start_ms == START)] == []
 
 
 def test_the_quotes_of_a_silent_market_survive_a_kill() -> None:

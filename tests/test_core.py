@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -94,6 +95,21 @@ def test_real_frames_are_read_or_refused_on_purpose(shared: Path) -> None:
             with pytest.raises(ValueError, match='expected'):
                 decode_trade_frame(raw.encode())
     assert trades > 5
+
+
+def test_damaged_real_frames_give_rows_or_a_value_error(shared: Path) -> None:
+    rng, taken = random.Random(5), 0
+    lines = (shared / 'data/kraken-ws-v2/frames_recorded_by_others.jsonl').read_text().splitlines()
+    for raw in (json.loads(line)['raw'].encode() for line in lines):
+        for _ in range(50 * bool(raw)):
+            damage = bytearray(raw)
+            for _ in range(rng.randint(1, 3)):
+                damage[rng.randrange(len(damage))] = rng.choice(b'{}[]":,.-eE0189 \\') if rng.random() < 0.7 else rng.randrange(256)
+            try:
+                taken += len(decode_trade_frame(bytes(damage[: rng.randint(1, len(damage))] if rng.random() < 0.1 else damage)))
+            except ValueError:
+                pass
+    assert taken > 10
 
 
 def test_numbers_of_a_fold_are_checked() -> None:
