@@ -133,7 +133,8 @@ def log_ids(
 
     names = {topic_name(settings, topic): topic for topic in topics}
     try:
-        described = AdminClient(_client(settings)).describe_topics(TopicCollection(list(names)), request_timeout=10)
+        admin = AdminClient(_client(settings))
+        described = admin.describe_topics(TopicCollection(list(names)), request_timeout=10)
         return {names[name]: str(future.result().topic_id) for name, future in described.items()}
     except (KafkaException, AttributeError):
         return {topic: name for name, topic in names.items()}

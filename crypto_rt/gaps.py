@@ -17,7 +17,7 @@ from .trades import Past
 log = logging.getLogger('crypto_rt.gaps')
 
 # %% auto #0
-__all__ = ['log', 'unexplained', 'stored_ids', 'latest_gaps', 'verify_gaps', 'stored_past']
+__all__ = ['log', 'unexplained', 'stored_ids', 'latest_gaps', 'verify_gaps', 'reached', 'stored_past']
 
 # %% ../nbs/44_gaps.ipynb #1cea62d0
 def unexplained(
@@ -81,20 +81,37 @@ def verify_gaps(
     kept = figures['stored'] + figures['duplicates'] + figures['dead_letters']
     return {'ok': figures['received'] == kept and not missing and not twice, **figures}
 
+# %% ../nbs/44_gaps.ipynb #804ad2e5
+def reached(
+    db: Any,  # a read transaction
+    table: str,  # of the trades
+    symbol: str,
+    recorded: list[tuple[int, int]],  # holes of the exchange's own
+) -> tuple[int, int] | None:  # trade_id and its event time; None: no trade is stored
+    "Return up to which trade the newest part of the store, what is not sealed, has no hole."
+    sealed = db.execute('SELECT max(last_id) FROM _spans WHERE tab = ? AND entity = ?', (table, symbol)).fetchone()[0] or -1
+    rows = db.execute(f'SELECT trade_id, after FROM (SELECT trade_id, lead(trade_id) OVER (ORDER BY trade_id) AS after FROM "{table}_hot" '
+                      'WHERE symbol = ? AND trade_id >= ?) WHERE after > trade_id + 1', (symbol, sealed)).fetchall()  # fmt: skip
+    first = next((number for number, after in rows if number >> EPOCH_BITS == after >> EPOCH_BITS and unexplained(number + 1, after - 1, recorded)), None)
+    if first is None:
+        return db.execute(f'SELECT trade_id, event_ms FROM "{table}_online" WHERE symbol = ?', (symbol,)).fetchone()
+    return db.execute(f'SELECT trade_id, event_ms FROM "{table}_hot" WHERE symbol = ? AND trade_id = ?', (symbol, first)).fetchone()
+
 # %% ../nbs/44_gaps.ipynb #16d30e2c
 def stored_past(
     settings: Settings,
 ) -> Past:
-    "Return the last candle and the last trade of each symbol, and the gaps on record."
+    "Return the last candle of each symbol, up to where its trades have no hole, and the gaps on record."
     if not store_dir(settings).is_dir():
         return Past()
     store: Any = open_feature_store(settings)
     try:
         symbols, interval = settings.data.symbols, settings.data.interval_seconds
         candles = {symbol: next(iter(candle_history(store, symbol, interval, last=1)), None) for symbol in symbols}
-        table = open_group(store, 'trades').table
+        table, gaps = open_group(store, 'trades').table, latest_gaps(store)
+        own = {symbol: [(r.first_missing, r.last_missing) for r in gaps if r.symbol == symbol and r.state == 'exchange_hole'] for symbol in symbols}
         with store.database.transaction('DEFERRED') as db:
-            last = db.execute(f'SELECT symbol, trade_id, event_ms FROM "{table}_online"').fetchall()
-        return Past(candles, {symbol: (trade_id, event_ms) for symbol, trade_id, event_ms in last}, tuple(latest_gaps(store)))
+            last = {symbol: reached(db, table, symbol, own[symbol]) for symbol in symbols}
+        return Past(candles, {symbol: found for symbol, found in last.items() if found}, tuple(gaps))
     finally:
         store.close()

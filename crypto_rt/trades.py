@@ -31,12 +31,12 @@ from .times import iso, now_ms, window_start
 log = logging.getLogger('crypto_rt.trades')
 
 # %% auto #0
-__all__ = ['log', 'MOST', 'LATE_MS', 'SOURCES', 'Continuity', 'add', 'advance', 'recover', 'holes', 'gap', 'skip', 'Kept', 'Book',
-           'Want', 'Feed', 'sort_trades', 'note', 'latest', 'too_new', 'letter_id', 'put_aside', 'reconnected',
-           'publish', 'marks', 'tell_dropped', 'in_epoch', 'is_former', 'goes_back', 'new_epoch', 'settle',
-           'missing_of', 'change', 'open_gap', 'give_up', 'time_out', 'wanted', 'filled', 'give_up_holes', 'finish',
-           'pending', 'resume', 'Past', 'first_books', 'adopt', 'earlier', 'warm_start', 'skew_of', 'note_skew',
-           'Recorder', 'Fetcher', 'drive', 'Clock', 'refuse', 'Sender', 'serve_trades', 'run_trades']
+__all__ = ['log', 'MOST', 'LATE_MS', 'EARLIER_MS', 'SOURCES', 'Continuity', 'add', 'advance', 'recover', 'holes', 'gap', 'skip',
+           'Kept', 'Book', 'Want', 'Feed', 'sort_trades', 'note', 'latest', 'too_new', 'letter_id', 'put_aside',
+           'reconnected', 'publish', 'marks', 'tell_dropped', 'in_epoch', 'is_former', 'goes_back', 'new_epoch',
+           'settle', 'missing_of', 'change', 'open_gap', 'give_up', 'time_out', 'wanted', 'filled', 'give_up_holes',
+           'finish', 'pending', 'resume', 'Past', 'first_books', 'adopt', 'earlier', 'warm_start', 'skew_of',
+           'note_skew', 'Recorder', 'Fetcher', 'drive', 'Clock', 'refuse', 'Sender', 'serve_trades', 'run_trades']
 
 # %% ../nbs/13_trades.ipynb #2fe6e2cc
 class Continuity:
@@ -154,6 +154,7 @@ class Book:
     gaps: dict[int, Kept] = field(default_factory=dict)  # on record and not closed, by the first missing id
     asked_ms: int = 0  # from when on REST is being asked
     shown: int = -1  # the highest id that REST has shown in this round
+    lowest: int = 1 << 62  # and the lowest
     dropped: int = 0  # duplicates that no message has told yet
     put_aside: int = 0  # dead letters that no message has told yet
 
@@ -484,7 +485,7 @@ def wanted(
         late = [kept.cursor_ms for kept in book.gaps.values() if kept.record.state == 'timed_out']
         if (waits or first or book.continuity.above or late) and here_ms >= book.retry_ms:
             start = book.cursor_ms if book.cursor_ms is not None else book.since_ms
-            book.asked_ms, book.shown = min([*late, *([] if start is None else [start])], default=0), -1
+            book.asked_ms, book.shown, book.lowest = min([*late, *([] if start is None else [start])], default=0), -1, 1 << 62
             book.retry_ms = here_ms + 1000
             found.append(Want(symbol, str((book.asked_ms - 1) * 1_000_000) if book.asked_ms else '0'))
     return found
@@ -499,9 +500,11 @@ def filled(
 ) -> list[Out]:
     "Return the messages that a page gives; after the last one the symbol has caught up."
     book = feed.books[symbol]
-    book.shown = max([book.shown, *(t.trade_id + (max(0, _through(book)) >> EPOCH_BITS << EPOCH_BITS) for t in trades)])
+    ids = [t.trade_id + (max(0, _through(book)) >> EPOCH_BITS << EPOCH_BITS) for t in trades]
+    book.shown, book.lowest = max([book.shown, *ids]), min([book.lowest, *ids])
     limit_ms, good = latest(feed, here_ms), []
     out = [too_new(feed, symbol, t, b'', here_ms) for t in trades if t.event_ms > limit_ms or good.append(t)]  # type: ignore[func-returns-value]
+    feed.counts['received'] += len(trades) - len(good)
     out += publish(feed, symbol, good, here_ms, 'rest')
     if out:
         for kept in book.gaps.values():
@@ -516,10 +519,16 @@ def filled(
     return out
 
 # %% ../nbs/13_trades.ipynb #409d5115
+EARLIER_MS = 3_600_000
+
+
 def give_up_holes(feed: Feed, symbol: str, here_ms: int) -> list[Out]:
     "Give up the gaps that REST has shown to be the exchange's own, late ones too."
     book = feed.books[symbol]
     while (hole := gap(book.continuity)) and hole[1] < book.shown:
+        if book.asked_ms and book.lowest >= hole[0]:  # asked from too late on: that REST shows none of them proves nothing
+            book.cursor_ms = max(0, book.asked_ms - EARLIER_MS)
+            break
         give_up(feed, symbol, 'exchange_hole', here_ms)
         feed.counts['exchange_holes'] += 1
     for first, kept in list(book.gaps.items()):
@@ -572,8 +581,11 @@ def resume(
         else:
             book.continuity.take(message.trades)
             book.newest_ms = max(book.newest_ms or 0, *(t.event_ms for t in message.trades))
-            if not book.cursor_ms or not gap(book.continuity):
-                book.cursor_ms = message.trades[0].event_ms
+            first_ms = min(t.event_ms for t in message.trades)
+            if book.continuity.through is None:  # nobody knows yet what is missing behind them
+                book.cursor_ms = min(book.cursor_ms or first_ms, first_ms)
+            elif not gap(book.continuity):
+                book.cursor_ms = first_ms
     for book in books.values():
         book.continuity.begin()
     return books
@@ -582,7 +594,7 @@ def resume(
 class Past(NamedTuple):
     "What the store knows of earlier runs."
     candles: dict[str, Candle | None] = {}  # the last final candle of a symbol
-    trades: dict[str, tuple[int, int]] = {}  # the last trade_id of a symbol, and its event time
+    trades: dict[str, tuple[int, int]] = {}  # the trade_id up to which a symbol has no hole, and its event time
     gaps: tuple[Gap, ...] = ()  # latest revisions
 
 
@@ -596,7 +608,9 @@ def first_books(
     books = {}
     for symbol in symbols:
         book, candle, (last, event_ms) = resumed.get(symbol), past.candles.get(symbol), past.trades.get(symbol, (-1, 0))
-        if book and _through(book) >= last:
+        if start_ms == 0 and not (book and book.marked_ms):  # a replay that was killed before its first mark
+            books[symbol] = Book(since_ms=0, fetch_first=True)
+        elif book and max([_through(book), *(run[1] for run in book.continuity.above)]) >= last:
             books[symbol] = book
         elif last >= 0:
             books[symbol] = Book(Continuity(last), cursor_ms=event_ms, fetch_first=True, newest_ms=event_ms)
@@ -654,7 +668,7 @@ def warm_start(
     if (status := rest.system_status()) != 'online':
         log.warning('%s says %s', settings.exchange.rest_url, status)
     resumed, gaps = earlier(settings)
-    start_ms = None if source == 'replay' else window_start(rest.time_ms(), settings.data.interval_seconds)
+    start_ms = 0 if source == 'replay' else window_start(rest.time_ms(), settings.data.interval_seconds)
     feed = Feed(first_books(settings.data.symbols, resumed, past, start_ms), source, settings.exchange)
     adopt(feed, [*past.gaps, *gaps], now_ms())
     for symbol, book in feed.books.items():
