@@ -297,7 +297,7 @@ def seed(fold: CandleFold, symbol: str, candle: Candle) -> None:
     remember(fold, book, max(book.through_ms, candle.end_ms))
 
 # %% ../nbs/20_candles.ipynb #2aa695f7
-STALE_MS = 3_600_000
+STALE_MS = 86_400_000
 
 
 def oldest_place(fold: CandleFold) -> int | None:

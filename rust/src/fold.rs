@@ -12,7 +12,7 @@ use crate::window::{candle, Told, Window};
 /// A longer silence than so many windows is left a hole, whoever claims it: one wrong clock must not write a year of candles.
 const MOST_EMPTY: i64 = 10_000;
 /// A symbol that nobody has marked for so long no longer holds back what may be forgotten.
-const STALE_MS: i64 = 3_600_000;
+const STALE_MS: i64 = 86_400_000;
 
 /// FNV-1a: a symbol is short, and who sends it is no stranger.
 #[derive(Default)]
