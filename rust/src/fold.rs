@@ -411,7 +411,8 @@ impl Fold {
                 out.push(candle(&book.symbol, self.interval_seconds, start_ms, &told, &content, available_ms));
                 book.windows[index].told = Some(told);
             }
-            doubtful |= book.windows[index].told.is_some_and(|told| told.is_partial);
+            let beyond_help = before.is_none() && ended; // only an older trade can change that
+            doubtful |= !beyond_help && book.windows[index].told.is_some_and(|told| told.is_partial);
             index += 1;
         }
         if recheck || decided.is_none() {
