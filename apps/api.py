@@ -34,7 +34,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps import dashboard as pages
 from apps.stream import CHANNELS, TOPICS, Client, Heard, Hub, hear, place
-from crypto_rt.messages import Candle, Prediction, TechnicalIndicators
+from crypto_rt.messages import Candle, Gap, Prediction, TechnicalIndicators
 from crypto_rt.settings import Settings
 
 log = logging.getLogger('crypto_rt.api')
@@ -79,6 +79,12 @@ class AskPredictions(Ask):
 
     symbol: SymbolText | None = None
     interval: Annotated[int | None, Field(ge=1, le=7 * 86400, description='seconds; left out: the one of the settings')] = None
+
+
+class AskGaps(Ask):
+    """Gaps of one symbol or of all, by when they opened."""
+
+    symbol: SymbolText | None = None
 
 
 class AskSymbol(BaseModel):
@@ -150,6 +156,21 @@ class History:
             return await asyncio.get_running_loop().run_in_executor(self.thread, self._rows, group, symbol, interval_seconds, ask)
         except Exception as error:  # whatever a backend raises, the stream goes on without the past
             log.warning('%s: %s cannot be read from the store: %s', symbol, group, error)
+            return []
+
+    def _gaps(self, symbol: str, ask: Ask) -> list[Any]:
+        from crypto_rt.feature_store import GROUPS
+
+        store = self._open()
+        found = store and store.get_feature_group('gaps', GROUPS['gaps'].version)
+        return found.history({'symbol': symbol}, before_ms=ask.until, since_ms=ask.since, last=ask.limit) if found else []
+
+    async def gaps(self, symbol: str, ask: Ask) -> list[Any]:
+        """Return the stored gaps of a symbol; none while there is no store yet."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.thread, self._gaps, symbol, ask)
+        except Exception as error:
+            log.warning('%s: gaps cannot be read from the store: %s', symbol, error)
             return []
 
     async def unreadable(self) -> str:
@@ -411,6 +432,10 @@ class HubMetrics:
             if at := hub.last_heard_ms.get(topic):
                 last.add_metric([topic], at / 1000)
         yield from (messages, bad, last)
+        gaps = GaugeMetricFamily('crypto_rt_gaps', 'Gaps in the trade ids, of those in memory', labels=['state'])
+        for state, count in hub.gap_counts().items():
+            gaps.add_metric([state], count)
+        yield gaps
         yield GaugeMetricFamily('crypto_rt_api_websocket_clients', 'Open websockets', value=len(hub.clients))
         yield CounterMetricFamily('crypto_rt_api_evicted_clients', 'Websockets dropped because they were too slow', value=hub.evicted)
         yield GaugeMetricFamily('crypto_rt_api_stream_seq', 'Number of the last stream message', value=hub.seq)
@@ -555,6 +580,18 @@ def create_app(
         fields = ('symbol', 'interval_seconds', 'horizon_seconds', 'model_version', 'model_digest', 'level', 'status', 'made_at_ms')
         return packed({'models': [{name: getattr(p, name) for name in fields} for p in found]})
 
+    @app.get('/v1/gaps', summary='Holes in the trade ids, in the order in which they opened, the latest revision of each', responses=answers('gaps', Gap))
+    async def gaps(ask: Annotated[AskGaps, Query()]) -> Response:
+        ask.check()
+        wanted = [known_symbol(ask.symbol, hub.symbols)] if ask.symbol else hub.symbols
+        found: dict[tuple[str, int, int], Gap] = {}
+        for gap in [*[row for symbol in wanted for row in await history.gaps(symbol, ask)], *hub.gaps.values()]:
+            key = (gap.symbol, gap.epoch, gap.first_missing)
+            inside = (ask.since is None or gap.opened_ms >= ask.since) and (ask.until is None or gap.opened_ms < ask.until)
+            if gap.symbol in wanted and inside and (key not in found or gap.revision >= found[key].revision):
+                found[key] = gap
+        return packed({'gaps': sorted(found.values(), key=lambda g: (g.opened_ms, g.symbol, g.first_missing))[-ask.limit :]})
+
     @app.get('/v1/status', summary='Source, counts, lags and what the services say')
     async def status() -> Response:
         return packed(hub.status())
@@ -603,7 +640,7 @@ def describe(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _, schemas = msgspec.json.schema_components([Candle, TechnicalIndicators, Prediction], ref_template='#/components/schemas/{name}')
+            _, schemas = msgspec.json.schema_components([Candle, TechnicalIndicators, Prediction, Gap], ref_template='#/components/schemas/{name}')
             plain().setdefault('components', {}).setdefault('schemas', {}).update(schemas)
         return plain()
 

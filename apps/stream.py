@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from crypto_rt.messages import Candle, DeadLetter, FormingCandle, Prediction, ServiceEvent, TechnicalIndicators, decode
+from crypto_rt.messages import Candle, DeadLetter, Dropped, FormingCandle, Gap, Prediction, ServiceEvent, TechnicalIndicators, decode
 from crypto_rt.settings import Settings
 from crypto_rt.times import now_ms
 
 CHANNELS = ('candles', 'candles_forming', 'technical_indicators', 'predictions')
-TOPICS = (*CHANNELS, 'dead_letters', 'service_events')
+TOPICS = (*CHANNELS, 'gaps', 'dead_letters', 'service_events')
+GAPS_KEPT = 2000  # gaps that stay in memory; older ones are in the store
 KEPT = 2000  # messages of each channel and symbol that stay in memory; older candles come from the store
 Channelled = Candle | FormingCandle | TechnicalIndicators | Prediction
 
@@ -148,6 +149,7 @@ class Hub:
         self.undecodable: Counter[str] = Counter()
         self.last_heard_ms: dict[str, int] = {}
         self.services: dict[str, ServiceEvent] = {}
+        self.gaps: dict[tuple[str, int, int], Gap] = {}
         self.last_dead_letter: DeadLetter | None = None
         self.evicted = 0
         self.bus_error = 'not connected yet'  # of the reader
@@ -186,10 +188,26 @@ class Hub:
                 self.services[message.struct.service] = message.struct
             elif isinstance(message.struct, DeadLetter):
                 self.last_dead_letter = message.struct
-            elif message.topic == 'candles_forming' and i != last_forming[message.struct.symbol]:
+            elif isinstance(message.struct, Gap):
+                self.take_gap(message.struct)
+            elif isinstance(message.struct, Dropped) or (message.topic == 'candles_forming' and i != last_forming[message.struct.symbol]):
                 continue
             elif self.recent.add(message) and publish:
                 self.send(message.topic, 'update', message.raw, message.struct.symbol)
+
+    def take_gap(self, gap: Gap) -> None:
+        """Keep the latest revision of a gap, and the newest gaps."""
+        key = (gap.symbol, gap.epoch, gap.first_missing)
+        if key not in self.gaps or gap.revision >= self.gaps[key].revision:
+            self.gaps[key] = gap
+        if len(self.gaps) > 2 * GAPS_KEPT:
+            newest = sorted(self.gaps.values(), key=lambda g: g.updated_ms)[-GAPS_KEPT:]
+            self.gaps = {(g.symbol, g.epoch, g.first_missing): g for g in newest}
+
+    def gap_counts(self) -> dict[str, int]:
+        """Return how many of the gaps in memory are in which state."""
+        states = Counter(gap.state for gap in self.gaps.values())
+        return {'open': states['open'], 'filled': states['filled'], 'exchange_holes': states['exchange_hole'], 'timed_out': states['timed_out']}
 
     def send(self, channel: str, kind: str, data: bytes, symbol: str = '') -> None:
         """Give a message the next number, keep it in the ring and offer it to all clients."""
@@ -220,6 +238,7 @@ class Hub:
             'bus': self.bus,
             'dead_letters': self.heard['dead_letters'],
             'undecodable': sum(self.undecodable.values()),
+            'gaps': self.gap_counts(),
             'clients': len(self.clients),
             **self.extra,
         }
@@ -273,6 +292,7 @@ class Hub:
             'messages': {topic: self.heard[topic] for topic in TOPICS},
             'silent_ms': {topic: now - at for topic, at in self.last_heard_ms.items()},
             'undecodable': dict(self.undecodable),
+            'gaps': self.gap_counts(),
             'dead_letters': {'count': self.heard['dead_letters'], 'last': dead and {'topic': dead.topic, 'reason': dead.reason, 'seen_ms': dead.seen_ms}},
             'services': {name: {'kind': e.kind, 'at_ms': e.at_ms, 'counts': e.counts} for name, e in sorted(self.services.items())},
             'clients': len(self.clients),

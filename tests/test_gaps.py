@@ -359,3 +359,22 @@ def test_frames_of_any_shape_do_not_break_the_feed():
     for raw in (b'{"channel":"ticker","data":[{"symbol":"BTC/USD"}]}', b'{"channel":"trade","type":"update","data":[]}'):
         assert messages(opened(Book(Continuity(1))).take([read_frame(raw)], START)) == []
     assert msgspec.json.decode(encode(Dropped('BTC/USD', 1, 0, START)))['type'] == 'dropped'
+
+
+def test_the_api_tells_the_gaps(stored):
+    from fastapi.testclient import TestClient
+
+    from apps.api import create_app
+
+    chosen, writer = stored
+    record = Gap('BTC/USD', 104, 106, START, START, 'open', 0, 0, 0)
+    writer.take(received([record, msgspec.structs.replace(record, first_missing=90, last_missing=91, opened_ms=START - 1000, state='filled')], topic='gaps'))
+    news = [record, msgspec.structs.replace(record, state='exchange_hole', revision=1), Dropped('BTC/USD', 1, 0, START)]
+    with TestClient(create_app(chosen, source=[('gaps', encode(item)) for item in news])) as client:
+        wait_until(lambda: client.get('/v1/status').json()['gaps']['exchange_holes'] == 1, 10)
+        assert client.get('/v1/status').json()['gaps'] == {'open': 0, 'filled': 0, 'exchange_holes': 1, 'timed_out': 0}
+        rows = client.get('/v1/gaps', params={'symbol': 'BTC/USD'}).json()['gaps']
+        assert [(g['first_missing'], g['state'], g['revision']) for g in rows] == [(90, 'filled', 0), (104, 'exchange_hole', 1)]
+        assert client.get('/v1/gaps', params={'since': START}).json()['gaps'] == rows[1:]
+        assert client.get('/v1/gaps', params={'symbol': 'NO/NE'}).status_code == 404
+        assert 'crypto_rt_gaps{state="exchange_holes"} 1.0' in client.get('/metrics').text

@@ -282,11 +282,11 @@
     let holes = 0;
     starts.forEach((s, i) => { if (i) holes += (s - starts[i - 1]) / step - 1; });
     const many = (f) => rows.filter((r) => f(r.candle)).length, warn = (n) => (n ? 'warn' : '');
-    const pulse = state.pulse || {}, partial = many((c) => c.is_partial), late = many((c) => c.revision > 0), dead = (pulse.dead_letters || 0) + (pulse.undecodable || 0);
+    const pulse = state.pulse || {}, partial = many((c) => c.is_partial), late = many((c) => c.revision > 0), dead = (pulse.dead_letters || 0) + (pulse.undecodable || 0), gaps = pulse.gaps || {}, open = (gaps.open || 0) + (gaps.timed_out || 0);
     list('counts', [
       ['Candles shown', number(rows.length, 0)], ['Trades in them', number(rows.reduce((n, r) => n + r.candle.trade_count, 0), 0)],
       ['Missing candles', number(holes, 0), warn(holes)], ['Empty', number(many((c) => c.is_empty), 0)], ['Partial', number(partial, 0), warn(partial)],
-      ['Revised', number(late, 0)], ['Dead letters', number(dead, 0), warn(dead)], ['Stream number', state.seq === null ? '–' : number(state.seq, 0)],
+      ['Revised', number(late, 0)], ['Gaps open', number(open, 0), warn(open)], ['Gaps filled', number(gaps.filled || 0, 0)], ['Dead letters', number(dead, 0), warn(dead)], ['Stream number', state.seq === null ? '–' : number(state.seq, 0)],
     ]);
   }
   function badges() {
