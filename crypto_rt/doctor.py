@@ -15,7 +15,8 @@ from pathlib import Path
 from .settings import Settings, settings_file
 
 # %% auto #0
-__all__ = ['Answer', 'QUESTIONS', 'python', 'libraries', 'rust', 'kafka', 'exchange', 'port', 'disk', 'configuration', 'examine']
+__all__ = ['Answer', 'QUESTIONS', 'python', 'libraries', 'rust', 'kafka', 'exchange', 'port', 'disk', 'configuration', 'memory',
+           'examine']
 
 # %% ../nbs/81_doctor.ipynb #402964c9
 Answer = tuple[bool | None, str]
@@ -80,9 +81,22 @@ def configuration(settings: Settings) -> Answer:
     file = settings_file()
     return True, f'{file.name} and the environment' if file else 'defaults and the environment'
 
+# %% ../nbs/81_doctor.ipynb #cbc53447
+def memory(settings: Settings) -> Answer:
+    "How much memory does the running system hold, all its processes together?"
+    import psutil
+
+    try:
+        runner = psutil.Process(int((Path(settings.data.directory) / 'lock').read_text()))
+        family = [runner, *runner.children(recursive=True)]
+        held = sum(getattr(p.memory_full_info(), 'pss', p.memory_info().rss) for p in family)  # pss: what is shared counts once
+    except (OSError, ValueError, psutil.Error):
+        return True, f'nothing runs on {settings.data.directory}'
+    return held < 2e9, f'{held / 1e6:,.0f} MB in {len(family)} processes (2,000 MB are the limit)'
+
 # %% ../nbs/81_doctor.ipynb #7d04d723
 QUESTIONS: dict[str, Callable[[Settings], Answer]] = {'python': python, 'libraries': libraries, 'rust core': rust, 'settings': configuration,
-                                                      'kafka': kafka, 'exchange': exchange, 'port': port, 'disk': disk}  # fmt: skip
+                                                      'kafka': kafka, 'exchange': exchange, 'port': port, 'disk': disk, 'memory': memory}  # fmt: skip
 
 
 def examine(
