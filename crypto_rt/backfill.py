@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 log = logging.getLogger('crypto_rt.backfill')
 
 # %% auto #0
-__all__ = ['log', 'MANY', 'PAST', 'PIECE', 'EVERY_PAGES', 'FIRST_MS', 'AMOUNTS', 'EXPORTS', 'missing', 'add', 'shown',
+__all__ = ['log', 'MANY', 'PAST', 'PIECE', 'NEWEST', 'EVERY_PAGES', 'FIRST_MS', 'AMOUNTS', 'EXPORTS', 'missing', 'add', 'shown',
            'store_candles', 'pieces', 'store_indicators', 'store_missing', 'backfill_exchange', 'Folds',
            'candles_of_trades', 'merged', 'longer', 'intervals_of', 'has_ids', 'candles_of_file', 'kept', 'Writer',
-           'store_longer', 'backfill_file', 'Reached', 'reached_file', 'reached_so_far', 'note', 'begin', 'pages_until',
-           'passed', 'bring', 'save', 'backfill_trades', 'counted', 'floats', 'stored_interval', 'export']
+           'write_trades', 'write_candles', 'flush', 'store_longer', 'backfill_file', 'Reached', 'reached_file',
+           'reached_so_far', 'note', 'begin', 'pages_until', 'passed', 'bring', 'save', 'backfill_trades', 'counted',
+           'of_symbol', 'floats', 'stored_interval', 'stored_key', 'export']
 
 # %% ../nbs/42_backfill.ipynb #dd79813d
 def missing(
@@ -69,7 +70,7 @@ def add(
     elif rows:
         group.insert(rows)
 
-
+# %% ../nbs/42_backfill.ipynb #1d95eb2a
 def shown(
     rows: Iterable[Any],
     what: str,  # written before the bar
@@ -106,7 +107,7 @@ def pieces(since_ms: int, until_ms: int, interval_seconds: int) -> Iterator[tupl
     for start in range(since_ms // long_ms * long_ms, until_ms, long_ms):
         yield max(start, since_ms), min(start + long_ms, until_ms)
 
-
+# %% ../nbs/42_backfill.ipynb #55f9a60b
 def store_indicators(
     store: FeatureStore,
     symbol: str,
@@ -123,13 +124,14 @@ def store_indicators(
         done = {(row.start_ms, row.revision) for row in known}
         wanted = {c.start_ms for c in have if (c.start_ms, c.revision) not in done}
         if wanted:
-            whole = [*candle_history(store, **key, before_ms=first, last=PAST), *(c for c in have if c.start_ms <= max(wanted))]
+            newest, past = max(wanted), candle_history(store, **key, before_ms=first, last=PAST)
+            whole = [*past, *(c for c in have if c.start_ms <= newest)]
             features = indicators_of(shown(whole, f'{symbol} {interval_seconds} s indicators', progress))
             add(indicators, rows := [row for row in features if row.start_ms in wanted])
             added += len(rows)
     return added
 
-
+# %% ../nbs/42_backfill.ipynb #e3e15458
 def store_missing(
     store: FeatureStore,
     offered: Sequence[Candle],  # of one symbol and interval, ascending
@@ -238,7 +240,7 @@ def intervals_of(
     "Return the lengths of candles that a back-fill makes."
     return [base] if asked else [base, *sorted(s for s in settings.data.backfill_intervals if s > base and s % base == 0)]
 
-
+# %% ../nbs/42_backfill.ipynb #a7dc2e93
 def has_ids(path: Path | str) -> bool:
     "Tell whether the trades of a file have the exchange's ids; Kraken's CSV and its replies of older years have none."
     kind = files.file_kind(path)
@@ -246,7 +248,7 @@ def has_ids(path: Path | str) -> bool:
         return all(len(row) >= 7 for rows in files.rest_result(Path(path).read_bytes()).values() if isinstance(rows, list) for row in rows[:1])
     return kind in ('trades_parquet', 'trades_frames')
 
-
+# %% ../nbs/42_backfill.ipynb #a56c4915
 def candles_of_file(
     path: Path | str,
     symbols: Sequence[str] | None,  # only these; needed for a file that names none
@@ -274,55 +276,53 @@ def kept(batches: Iterable[Trades], keep: Any) -> Iterator[Trades]:
 
 # %% ../nbs/42_backfill.ipynb #ac6a9edd
 class Writer:
-    "Writes what a long run brings in pieces; all of it is in the store after `finish`."
+    "Writes what a long run brings in pieces; all of it is in the store after `flush`."
 
     def __init__(self, store: FeatureStore):
         self.store, self.added = store, Counter({'trades': 0, 'candles': 0, 'indicators': 0})
         self.trades: list[Trades] = []
         self.pending: dict[tuple[str, int], dict[int, Candle]] = {}
-        self.spans: dict[tuple[str, int], tuple[int, int]] = {}
+        self.spans: dict[tuple[str, int], tuple[int, int]] = {}  # what was written, from and to
 
     def keep(self, batch: Trades) -> None:
         "Take trades."
         self.trades.append(batch)
         if len(self.trades) >= 50:
-            self.write_trades()
-
-    def write_trades(self) -> None:
-        "Store the trades taken so far."
-        group = open_group(self.store, 'trades')
-        add(group, self.trades)
-        self.added['trades'] += sum(len(batch.trades) for batch in self.trades)
-        self.trades = []
+            write_trades(self)
 
     def take(self, candle: Candle) -> None:
         "Take a candle, or a later revision of one."
         rows = self.pending.setdefault((candle.symbol, candle.interval_seconds), {})
         rows[candle.start_ms] = candle
-        if len(rows) > PIECE + 500:
-            self.write_candles(candle.symbol, candle.interval_seconds, leave=500)
+        if len(rows) > PIECE + NEWEST:
+            write_candles(self, candle.symbol, candle.interval_seconds, leave=NEWEST)
 
-    def write_candles(self, symbol: str, interval_seconds: int, leave: int = 0) -> None:
-        "Store the candles of one kind, but for the newest."
-        rows = self.pending[symbol, interval_seconds]
-        ready = [rows.pop(start) for start in sorted(rows)[:len(rows) - leave]]
-        if ready:
-            first, end = self.spans.get((symbol, interval_seconds), (1 << 62, 0))
-            self.spans[symbol, interval_seconds] = min(first, ready[0].start_ms), max(end, ready[-1].end_ms)
-            self.added['candles'] += store_candles(self.store, ready)
 
-    def flush(self) -> None:
-        "Store all that was taken."
-        self.write_trades()
-        for symbol, interval_seconds in list(self.pending):
-            self.write_candles(symbol, interval_seconds)
+NEWEST = 500  # windows that may still be revised
 
-    def finish(self, progress: bool = False) -> dict[str, int]:
-        "Store all that was taken and what follows from it; return what was added."
-        self.flush()
-        for (symbol, interval_seconds), (first, end) in sorted(self.spans.items()):
-            self.added['indicators'] += store_indicators(self.store, symbol, interval_seconds, first, end, progress)
-        return dict(self.added)
+# %% ../nbs/42_backfill.ipynb #2e187729
+def write_trades(writer: Writer) -> None:
+    "Store the trades taken so far."
+    add(open_group(writer.store, 'trades'), writer.trades)
+    writer.added['trades'] += sum(len(batch.trades) for batch in writer.trades)
+    writer.trades = []
+
+
+def write_candles(writer: Writer, symbol: str, interval_seconds: int, leave: int = 0) -> None:
+    "Store the candles of one kind, but for the newest."
+    rows = writer.pending[symbol, interval_seconds]
+    ready = [rows.pop(start) for start in sorted(rows)[:len(rows) - leave]]
+    if ready:
+        first, end = writer.spans.get((symbol, interval_seconds), (1 << 62, 0))
+        writer.spans[symbol, interval_seconds] = min(first, ready[0].start_ms), max(end, ready[-1].end_ms)
+        writer.added['candles'] += store_candles(writer.store, ready)
+
+
+def flush(writer: Writer) -> None:
+    "Store all that was taken."
+    write_trades(writer)
+    for symbol, interval_seconds in list(writer.pending):
+        write_candles(writer, symbol, interval_seconds)
 
 # %% ../nbs/42_backfill.ipynb #44399525
 def store_longer(
@@ -339,9 +339,9 @@ def store_longer(
                 parts = group.history(dict(symbol=symbol, interval_seconds=base), since_ms=start, before_ms=stop, last=1 << 40)
                 for candle in longer(parts, seconds):
                     writer.take(candle)
-    writer.flush()
+    flush(writer)
 
-
+# %% ../nbs/42_backfill.ipynb #6632e4cf
 def backfill_file(
     settings: Settings,
     path: Path | str,
@@ -356,14 +356,15 @@ def backfill_file(
     rows = candles_of_file(path, symbols, interval_seconds, absent, settings, writer.keep if 'trades' in GROUPS else None)
     for candle in shown(rows, f'{Path(path).name} candles', progress):
         writer.take(candle)
-    writer.flush()
+    flush(writer)
     if not writer.spans:
         raise ValueError(f'{Path(path).name}: no candle of {", ".join(symbols or ["any symbol"])} is in it')
     if files.sniff(path) == 'candles' and interval_seconds is None:
         store_longer(store, writer, settings)
-    added, spans = writer.finish(progress), sorted(writer.spans)
+    for (symbol, seconds), span in sorted(writer.spans.items()):
+        writer.added['indicators'] += store_indicators(store, symbol, seconds, *span, progress)
     store.close()
-    return {'symbols': sorted({key[0] for key in spans}), 'intervals': sorted({key[1] for key in spans}), **added}
+    return {'symbols': sorted({key[0] for key in writer.spans}), 'intervals': sorted({key[1] for key in writer.spans}), **writer.added}
 
 # %% ../nbs/42_backfill.ipynb #3ccf1870
 class Reached(msgspec.Struct):
@@ -380,7 +381,7 @@ def reached_file(settings: Settings, symbol: str) -> Path:
     "Return where the progress of a symbol is noted."
     return Path(settings.data.directory) / 'backfill' / f'{symbol.replace("/", "-")}.json'
 
-
+# %% ../nbs/42_backfill.ipynb #47fbf9a3
 def reached_so_far(settings: Settings, symbol: str, since_ms: int, intervals: Sequence[int]) -> Reached:
     "Return the progress of the same back-fill, or a fresh start."
     path = reached_file(settings, symbol)
@@ -457,10 +458,10 @@ def bring(settings: Settings, rest: Any, writer: Writer, reached: Reached, until
         if ended or number % EVERY_PAGES == 0:
             made = save(settings, writer, reached, made, max(reached.done_ms, window_start(clock, math.lcm(*reached.intervals))))
 
-
+# %% ../nbs/42_backfill.ipynb #147ba914
 def save(settings: Settings, writer: Writer, reached: Reached, made: Iterable[Candle], at_ms: int) -> list[Candle]:
     "Store what was made, then note that all before `at_ms` is done; return the candles that lie behind it."
-    writer.flush()
+    flush(writer)
     later = []
     for candle in made:
         if candle.end_ms <= at_ms:
@@ -486,23 +487,12 @@ def backfill_trades(
     until_ms, lengths = min(until_ms or newest, newest), sorted(intervals or settings.data.backfill_intervals)
     if since_ms >= until_ms:
         raise ValueError(f'--since must be before --until, and that not after now: were {iso(since_ms)} and {iso(until_ms)}')
-    store, added = open_feature_store(settings), {}
-    for symbol in symbols or settings.data.symbols:
-        writer, reached = Writer(store), reached_so_far(settings, symbol, since_ms, lengths)
-        if reached.until_ms < until_ms:
-            with counted(symbol, reached, until_ms, progress) as bar:
-                bring(settings, rest, writer, reached, until_ms, bar)
-        found = dict(writer.added)
-        for seconds in lengths:
-            found['indicators'] += store_indicators(store, symbol, seconds, max(since_ms, FIRST_MS), until_ms, progress)
-        reached.until_ms = max(reached.until_ms, until_ms)
-        note(settings, reached)
-        log.info('%s: %s', symbol, ', '.join(f'{count} {what}' for what, count in found.items()))
-        added[symbol] = found
+    store = open_feature_store(settings)
+    added = {symbol: of_symbol(settings, rest, store, symbol, (since_ms, until_ms), lengths, progress) for symbol in symbols or settings.data.symbols}
     store.close()
     return added
 
-
+# %% ../nbs/42_backfill.ipynb #9c5c1a12
 FIRST_MS = 1_356_998_400_000  # 2013: before any exchange had these
 
 
@@ -517,6 +507,21 @@ def counted(symbol: str, reached: Reached, until_ms: int, progress: bool) -> Ite
     total, done = ((at - max(reached.since_ms, FIRST_MS)) // 1000 for at in (until_ms, reached.done_ms))
     with tqdm(desc=f'{symbol} trades', total=total, initial=max(0, done), unit=' s', unit_scale=True, mininterval=0.5) as bar:
         yield bar
+
+# %% ../nbs/42_backfill.ipynb #9ec1c2c1
+def of_symbol(settings: Settings, rest: Any, store: FeatureStore, symbol: str, span: tuple[int, int], lengths: list[int], progress: bool) -> dict[str, int]:
+    "Back-fill one symbol; return what was fetched and added."
+    since_ms, until_ms = span
+    writer, reached = Writer(store), reached_so_far(settings, symbol, since_ms, lengths)
+    if reached.until_ms < until_ms:
+        with counted(symbol, reached, until_ms, progress) as bar:
+            bring(settings, rest, writer, reached, until_ms, bar)
+    for seconds in lengths:
+        writer.added['indicators'] += store_indicators(store, symbol, seconds, max(since_ms, FIRST_MS), until_ms, progress)
+    reached.until_ms = max(reached.until_ms, until_ms)
+    note(settings, reached)
+    log.info('%s: %s', symbol, ', '.join(f'{count} {what}' for what, count in writer.added.items()))
+    return dict(writer.added)
 
 # %% ../nbs/42_backfill.ipynb #d63d3e12
 AMOUNTS = ('open', 'high', 'low', 'close', 'volume', 'quote_volume', 'vwap', 'buy_volume', 'bid', 'ask')
@@ -548,6 +553,20 @@ def stored_interval(
         raise ValueError(f'no {group.definition.name} of {symbol} at {wanted} s are stored; there are {", ".join(known) or "none yet"}')
     return wanted
 
+# %% ../nbs/42_backfill.ipynb #bb992aca
+def stored_key(
+    settings: Settings,
+    group: Any,  # a feature group
+    symbol: str,
+    interval_seconds: int | None,  # see `stored_interval`
+) -> dict[str, Any]:
+    "Return what selects a symbol's rows; `ValueError` that says what is stored where there are none."
+    if 'interval_seconds' in group.definition.primary_key:
+        return dict(symbol=symbol, interval_seconds=stored_interval(group, symbol, interval_seconds, settings.data.interval_seconds))
+    if symbol not in (known := sorted({entity[0] for entity in group.entities()})):
+        raise ValueError(f'no {group.definition.name} of {symbol} are stored; there are {", ".join(known) or "none yet"}')
+    return dict(symbol=symbol)
+
 # %% ../nbs/42_backfill.ipynb #5675e25c
 def export(
     settings: Settings,
@@ -565,13 +584,9 @@ def export(
     out = Path(out)
     if not out.parent.is_dir():
         raise FileNotFoundError(f'{out.parent} is not there: make the folder, or choose another --out')
-    store, key = open_feature_store(settings), dict[str, Any](symbol=symbol)
+    store = open_feature_store(settings)
     group = open_group(store, EXPORTS[what])
-    if 'interval_seconds' in group.definition.primary_key:
-        key['interval_seconds'] = stored_interval(group, symbol, interval_seconds, settings.data.interval_seconds)
-    elif symbol not in (known := sorted({entity[0] for entity in group.entities()})):
-        raise ValueError(f'no {what} of {symbol} are stored; there are {", ".join(known) or "none yet"}')
-    frame = group.read(since, until, all_revisions=all_revisions, equal=key)
+    frame = group.read(since, until, all_revisions=all_revisions, equal=stored_key(settings, group, symbol, interval_seconds))
     store.close()
     if what == 'candles':
         frame = floats(frame)

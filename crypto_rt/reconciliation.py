@@ -49,7 +49,7 @@ class Known(NamedTuple):
     counts: bool = False  # numbers of trades
     vwap_places: int | None = None  # decimals at which their vwap is cut; None: it is not theirs
 
-
+# %% ../nbs/45_reconciliation.ipynb #831e12ce
 def differences(
     ours: Candle,
     theirs: Candle,
@@ -256,7 +256,7 @@ def reconcile(
         verdicts.append(judge(candle.symbol, start, case))
     return verdicts
 
-
+# %% ../nbs/45_reconciliation.ipynb #2abbce4d
 def missing_by_window(chains: Mapping[int, Sequence[Candle]], starts: Iterable[int]) -> dict[int, Missing]:
     "Return the missing ids of each window that may hold some."
     found, windows = {}, sorted({*chains, *starts})
@@ -354,7 +354,7 @@ def remembered(settings: Settings) -> sqlite3.Connection:
                'PRIMARY KEY (symbol, interval_seconds, start_ms, candle)) WITHOUT ROWID')  # fmt: skip
     return db
 
-
+# %% ../nbs/45_reconciliation.ipynb #c005b68f
 def recall(
     settings: Settings,
     theirs: Sequence[Candle],  # of one symbol and interval, what it says now
@@ -437,7 +437,7 @@ class Simulated:
         minutes = ohlc_params(interval_seconds, None)['interval']
         return parse_rest_ohlc(rest_answer(self.exchange, f'/0/public/OHLC?pair={symbol}&interval={minutes}'), symbol, interval_seconds, self.grace_ms)
 
-
+# %% ../nbs/45_reconciliation.ipynb #c2eefe02
 def exchange_of(settings: Settings) -> Any:  # for `against_exchange`
     "Return who can be asked about a data directory's candles; `ValueError` for a replay."
     record = Path(settings.data.directory) / 'source.json'
@@ -498,7 +498,7 @@ def reconcile_once(
     report(settings, result)
     return result
 
-
+# %% ../nbs/45_reconciliation.ipynb #9289d979
 def run_reconciliation(settings: Settings) -> None:
     "Compare with the exchange every `[data] reconcile_minutes` until SIGTERM or Ctrl-C."
     import signal
