@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from msgspec import structs
+
 from . import bus
 from .messages import Candle, TechnicalIndicators, dead_letter, decode, encode
 from .settings import Settings
@@ -24,10 +26,10 @@ log = logging.getLogger('crypto_rt.indicators')
 
 # %% auto #0
 __all__ = ['log', 'KEEP', 'INF', 'HLC', 'RETURNS', 'TREND', 'MOMENTUM', 'VOLATILITY', 'FLOW', 'SHAPE', 'TIME', 'FEATURE_SET',
-           'FEATURES', 'FEATURE_NAMES', 'WARM_UP', 'HANDLES', 'WINDOW', 'ANCHOR', 'Row', 'row_of', 'Rows', 'Handle',
-           'Feature', 'open_handle', 'place', 'handle_values', 'feature_values', 'Indicators', 'indicators_of',
-           'messages_behind', 'decoded', 'candles_before', 'merged', 'buried', 'IndicatorStep', 'features_of',
-           'run_indicators']
+           'FEATURES', 'FEATURE_NAMES', 'WARM_UP', 'HANDLES', 'WINDOW', 'ANCHOR', 'REVISABLE', 'Row', 'row_of', 'Rows',
+           'Handle', 'Feature', 'open_handle', 'place', 'handle_values', 'feature_values', 'Indicators', 'message_of',
+           'keep', 'indicators_of', 'corrected', 'messages_behind', 'decoded', 'candles_before', 'merged', 'buried',
+           'IndicatorStep', 'features_of', 'run_indicators']
 
 # %% ../nbs/21_indicators.ipynb #c8aedd0b
 class Row(NamedTuple):
@@ -367,8 +369,10 @@ class Indicators:
     ):
         self.symbol, self.interval_seconds = symbol, interval_seconds
         self.rows, self.handles, self.next_ms = Rows(), dict[int, Any](), 0
+        self.taken: dict[int, Candle] = {}  # the last ones, by start
         for candle in history:
             self._restore(place(self.rows, row_of(candle), interval_seconds))
+            keep(self, candle)
 
     def _restore(self, later: list[Row] | None) -> None:
         for row in later or ():
@@ -382,6 +386,9 @@ class Indicators:
         return _update(self, candle)
 
 # %% ../nbs/21_indicators.ipynb #c9df0b78
+REVISABLE = 120  # windows behind the newest one that the fold may still revise
+
+
 def _update(indicators: Indicators, candle: Candle) -> TechnicalIndicators | None:
     seconds = indicators.interval_seconds
     if (candle.symbol, candle.interval_seconds) != (indicators.symbol, seconds):
@@ -396,8 +403,22 @@ def _update(indicators: Indicators, candle: Candle) -> TechnicalIndicators | Non
     left = max(0, WARM_UP - len(rows.items))
     indicators._restore(later)
     indicators.next_ms = 0 if later else candle.end_ms
-    return TechnicalIndicators(candle.symbol, seconds, candle.start_ms, candle.revision, candle.end_ms, row.close, values,
+    keep(indicators, candle)
+    return message_of(candle, row, values, left)
+
+
+def message_of(candle: Candle, row: Row, values: dict[str, float | None], left: int) -> TechnicalIndicators:
+    "Return a candle's features as a message."
+    return TechnicalIndicators(candle.symbol, candle.interval_seconds, candle.start_ms, candle.revision, candle.end_ms, row.close, values,
                                left, FEATURE_SET, candle.is_partial, candle.available_ms)  # fmt: skip
+
+
+def keep(indicators: Indicators, candle: Candle) -> None:
+    "Remember a candle for as long as a late trade may revise it, or one before it."
+    taken = indicators.taken
+    taken[candle.start_ms] = candle
+    while len(taken) > 2 * REVISABLE:
+        del taken[next(iter(taken))]
 
 
 def indicators_of(
@@ -414,6 +435,31 @@ def _each(states: dict[tuple[str, int], Indicators], candles: Iterable[Candle]) 
             states[key] = Indicators(*key)
         if message := states[key].update(candle):
             yield message
+
+# %% ../nbs/21_indicators.ipynb #8f1c02ab
+def corrected(
+    indicators: Indicators,
+    candle: Candle,
+) -> list[TechnicalIndicators]:  # ascending; empty: it was taken before
+    "Take a candle and return its features and, when it is a revision, those of the candles behind it anew."
+    rows, newest_ms = indicators.rows, indicators.rows.items[-1].start_ms if indicators.rows.items else -1
+    own = _update(indicators, candle)
+    if own is None or candle.start_ms > newest_ms:
+        return [] if own is None else [own]
+    span = indicators.interval_seconds * 1000
+    told, behind = [own], rows.cut(slice(len(rows.items) - (newest_ms - candle.start_ms) // span, None))
+    indicators.handles.clear()
+    for row in behind:
+        rows.push(row)
+        values = feature_values(rows, handle_values(indicators.handles, rows, row.start_ms // span % ANCHOR))
+        told.append(message_of(indicators.taken[row.start_ms], row, values, max(0, WARM_UP - len(rows.items))))
+    indicators.next_ms = newest_ms + span
+    return [structs.replace(x, revision=_corrections(indicators, x.start_ms), available_ms=max(x.available_ms, candle.available_ms)) for x in told]
+
+
+def _corrections(indicators: Indicators, start_ms: int) -> int:
+    first_ms = start_ms - REVISABLE * indicators.interval_seconds * 1000
+    return sum(candle.revision for candle in indicators.taken.values() if first_ms < candle.start_ms <= start_ms)
 
 # %% ../nbs/21_indicators.ipynb #f2e40d20
 def messages_behind(
@@ -516,20 +562,20 @@ class IndicatorStep:
                 self.counts['dead_letters'] += 1
                 yield buried('indicators', m, str(error))
                 continue
-            if features:
+            for message in features:
                 self.counts['features'] += 1
-                yield bus.Out('technical_indicators', m.key, encode(features))
+                yield bus.Out('technical_indicators', m.key, encode(message))
 
     def open_from(self, topic: str, partition: int) -> int | None:
         return None
 
 # %% ../nbs/21_indicators.ipynb #758598e3
-def features_of(step: IndicatorStep, candle: Candle, partition: int) -> TechnicalIndicators | None:
-    "Return the candle's features; a state that is not there yet starts from the step's history."
+def features_of(step: IndicatorStep, candle: Candle, partition: int) -> list[TechnicalIndicators]:
+    "Return the candle's features, and those that it changes; a state that is not there yet starts from the step's history."
     states, key = step.states[partition], (candle.symbol, candle.interval_seconds)
     if key not in states:
         states[key] = Indicators(*key, step.history(candle, partition, step.begun[partition]))
-    return states[key].update(candle)
+    return corrected(states[key], candle)
 
 # %% ../nbs/21_indicators.ipynb #7626e4ff
 def run_indicators(settings: Settings) -> None:
@@ -539,7 +585,10 @@ def run_indicators(settings: Settings) -> None:
         return messages_behind(settings, 'candles', partition, offset, 1500 * len(settings.data.symbols))
 
     def history(candle: Candle, partition: int, offset: int) -> list[Candle]:
-        found = candles_before(settings, candle.symbol, candle.interval_seconds, candle.start_ms, behind(partition, offset))
+        key = candle.symbol, candle.interval_seconds
+        known = [c for c in behind(partition, offset) if (c.symbol, c.interval_seconds) == key]  # what was taken, as it was then
+        first_ms = min((c.start_ms for c in known), default=candle.start_ms)
+        found = merged([*candles_before(settings, *key, min(first_ms, candle.start_ms)), *known])[-1500:]
         log.info('%s warm-starts at %s from %d candles', candle.symbol, iso(candle.start_ms), len(found))
         return found
 

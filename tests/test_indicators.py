@@ -298,3 +298,23 @@ def test_warm_start_from_the_store_and_the_topic(tmp_path):
     assert found == candles[1000:2500]
     again = Indicators('BTC/USD', 60, found)
     assert [again.update(c) for c in candles[2500:2600]] == vectors[2500:2600]
+
+
+def test_a_revision_tells_all_features_that_it_changes():
+    from msgspec import structs
+
+    from crypto_rt.indicators import IndicatorStep
+
+    candles = walk(300, 5)
+    late = structs.replace(candles[290], revision=1, close=candles[290].high, available_ms=candles[292].available_ms + 7)
+    true = [*candles[:290], late, *candles[291:]]
+    told = {}
+    step = IndicatorStep(lambda first, *place: [])
+    stream = [*candles[:293], late, *candles[293:]]
+    for out in step.take([Received(c.symbol, encode(c), 'candles', 0, i) for i, c in enumerate(stream)]):
+        x = decode(out.topic, out.value)
+        assert x.start_ms not in told or x.revision > told[x.start_ms].revision
+        told[x.start_ms] = x
+    assert [told[c.start_ms].values for c in true] == [x.values for x in indicators_of(true)]
+    assert [told[c.start_ms].revision for c in true[288:]] == [0, 0, 1, 1, 1, *[0] * 7]
+    assert told[candles[292].start_ms].available_ms == late.available_ms
