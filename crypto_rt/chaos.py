@@ -23,14 +23,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .settings import load_settings, to_env
+from .settings import Settings, load_settings, to_env
 
 log = logging.getLogger('crypto_rt.chaos')
 
 # %% auto #0
-__all__ = ['log', 'SYMBOLS', 'NOON_MS', 'SERVICES', 'WAITED_FOR', 'USUAL', 'write_market', 'Schedule', 'schedule', 'fork',
-           'preload', 'service_function', 'OwnBroker', 'answers', 'Run', 'reap', 'strike', 'watch_ends', 'finish',
-           'outcome', 'play', 'free_port', 'verify_chaos', 'wait_until_up', 'report']
+__all__ = ['log', 'SYMBOLS', 'NOON_MS', 'SERVICES', 'WAITED_FOR', 'USUAL', 'CONNECTION', 'write_market', 'Schedule', 'schedule',
+           'fork', 'preload', 'trades_with_past', 'service_function', 'OwnBroker', 'answers', 'Run', 'reap', 'strike',
+           'watch_ends', 'finish', 'outcome', 'revised', 'play', 'free_port', 'verify_chaos', 'wait_until_up', 'report']
 
 # %% ../nbs/72_chaos.ipynb #c35ad067
 SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD')
@@ -59,12 +59,14 @@ def write_market(
     pq.write_table(pa.table(columns | {'event_ms': [row.ns // 10**6 for row in rows]}), path)
     return len(rows)
 
-# %% ../nbs/72_chaos.ipynb #f5b4d044
-SERVICES = {'exchange': '', 'trades': 'trades:run_trades', 'candles': 'candles:run_candles', 'indicators': 'indicators:run_indicators',
+# %% ../nbs/72_chaos.ipynb #506adce7
+SERVICES = {'exchange': '', 'trades': 'chaos:trades_with_past', 'candles': 'candles:run_candles', 'indicators': 'indicators:run_indicators',
             'feature-store': 'embedded_store:run_feature_store', 'predictions': 'predictions:run_predictions'}  # fmt: skip
 WAITED_FOR = frozenset(SERVICES) - {'exchange'}
 USUAL = {'drop': 0.02, 'duplicate': 0.02, 'reorder': 0.02, 'delay': 0.01, 'late': 0.002, 'shuffle': 0.02, 'truncate': 0.001, 'cut': 0.0002, 'close': 0.0002,
          'stall': 0.0001, 'status': 0.0005, 'refuse': 0.2, 'rest429': 0.05, 'restlimit': 0.05, 'rest520': 0.05, 'resttimeout': 0.02}  # fmt: skip
+
+CONNECTION = ('cut', 'close', 'stall', 'status', 'refuse', 'rest429', 'restlimit', 'rest520', 'resttimeout')
 
 
 class Schedule(NamedTuple):
@@ -82,7 +84,8 @@ def schedule(
     chance = random.Random(f'chaos {seed}')
     victims = [*SERVICES, *chance.choices(list(SERVICES), k=chance.randint(0, 3))] + ['broker'] * (own_broker and seed % 2 == 1)
     kills = sorted((round(chance.uniform(0.04, 0.96), 3), victim) for victim in victims)
-    rates = ','.join(f'{kind}={rate * chance.uniform(0.2, 2):.6f}' for kind, rate in USUAL.items())
+    calm = chance.choice((1.0, 0.2, 0.04))  # where frames are seldom lost, candles close in between, and a late trade revises them
+    rates = ','.join(f'{kind}={rate * chance.uniform(0.2, 2) * (1 if kind in CONNECTION else calm):.6f}' for kind, rate in USUAL.items())
     return Schedule(seed, f'{rates};seed={seed}', tuple(kills))
 
 # %% ../nbs/72_chaos.ipynb #7d30ce89
@@ -120,8 +123,16 @@ def preload() -> None:
     "Import what the services need, without starting a thread of theirs."
     for name in ('quixstreams', 'confluent_kafka.admin', 'websockets.asyncio.server', 'websockets.asyncio.client', 'httpx', 'duckdb', 'pyarrow.parquet',
                  'pandas', 'talib.stream', 'crypto_rt._core', *(f"crypto_rt.{service.partition(':')[0]}" for service in SERVICES.values() if service),
-                 'crypto_rt.exchange', 'crypto_rt.registry', 'crypto_rt.digests'):  # fmt: skip
+                 'crypto_rt.trades', 'crypto_rt.gaps', 'crypto_rt.exchange', 'crypto_rt.registry', 'crypto_rt.digests'):  # fmt: skip
         importlib.import_module(name)
+
+
+def trades_with_past(settings: Settings) -> None:
+    "Run the trades service as the command line does: it knows what is stored."
+    from crypto_rt.gaps import stored_past
+    from crypto_rt.trades import run_trades
+
+    run_trades(settings, stored_past)
 
 
 def service_function(
@@ -279,7 +290,8 @@ def outcome(run: Run) -> dict[str, Any]:
         for kind, frame in found.items():
             frame.to_parquet(run.folder / f'{kind}.parquet')
         digests = {kind: canonical_digest(frame) for kind, frame in found.items()}
-        (run.folder / 'outcome.json').write_text(json.dumps({'digests': digests, 'rows': {kind: len(frame) for kind, frame in found.items()}}))
+        rows = {kind: len(frame) for kind, frame in found.items()} | {'revised': revised(settings)}
+        (run.folder / 'outcome.json').write_text(json.dumps({'digests': digests, 'rows': rows}))
         admin = AdminClient({'bootstrap.servers': settings.kafka.broker})
         for future in admin.delete_topics([bus.topic_name(settings, topic) for topic in TOPICS], operation_timeout=5).values():
             future.exception()
@@ -288,6 +300,16 @@ def outcome(run: Run) -> dict[str, Any]:
     if os.waitpid(pid, 0)[1]:
         raise RuntimeError(f'what the run has stored could not be read; see {run.folder}/logs/outcome.log')
     return json.loads((run.folder / 'outcome.json').read_text())
+
+# %% ../nbs/72_chaos.ipynb #e26171fa
+def revised(settings: Settings) -> int:
+    "Return how many candles were corrected after they had been final."
+    from crypto_rt.feature_store import open_feature_store, open_group
+
+    store = open_feature_store(settings)
+    count = int((open_group(store, 'candles').read().revision > 0).sum())
+    store.close()
+    return count
 
 # %% ../nbs/72_chaos.ipynb #a3457b2e
 def play(
@@ -383,6 +405,6 @@ def report(quiet: dict[str, Any], runs: dict[int, dict[str, Any]], root: Path, m
     if not different and quiet['digests']:
         shutil.rmtree(root)
     return {'ok': not different and bool(runs), 'seeds': len(runs), 'identical': len(runs) - len(different), 'different': different,
-            'trades': quiet['rows'].get('trades', 0), 'symbols': len(SYMBOLS), 'rows': quiet['rows'], 'kills': dict(kills), 'faults': dict(faults),
+            'trades': quiet['rows'].get('trades', 0), 'symbols': len(SYMBOLS), 'rows': quiet['rows'], 'revised': sum(run['rows'].get('revised', 0) for run in runs.values()), 'kills': dict(kills), 'faults': dict(faults),
             'falls': dict(sum((Counter(run['falls']) for run in runs.values()), Counter[str]())), 'quiet_seconds': quiet['seconds'],
             'seconds_median': times[len(times) // 2] if times else 0.0, 'kept': str(root) if different else ''}  # fmt: skip
