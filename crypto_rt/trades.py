@@ -36,7 +36,8 @@ __all__ = ['log', 'MOST', 'LATE_MS', 'EARLIER_MS', 'SOURCES', 'Continuity', 'add
            'reconnected', 'publish', 'marks', 'tell_dropped', 'in_epoch', 'is_former', 'goes_back', 'new_epoch',
            'settle', 'missing_of', 'change', 'open_gap', 'give_up', 'time_out', 'wanted', 'filled', 'give_up_holes',
            'finish', 'pending', 'resume', 'Past', 'first_books', 'adopt', 'earlier', 'warm_start', 'skew_of',
-           'note_skew', 'Recorder', 'Fetcher', 'drive', 'Clock', 'refuse', 'Sender', 'serve_trades', 'run_trades']
+           'note_skew', 'Recorder', 'Fetcher', 'drive', 'catch_up', 'Clock', 'refuse', 'Sender', 'serve_trades',
+           'run_trades']
 
 # %% ../nbs/13_trades.ipynb #2fe6e2cc
 class Continuity:
@@ -252,7 +253,8 @@ def latest(feed: Feed, here_ms: int) -> int:
     "Return the event time after which a trade is not believed."
     if feed.source == 'simulated':
         return max(here_ms, feed.clock_ms) + 86_400_000
-    return here_ms + (feed.skew or 0) * (feed.source == 'live') + round(feed.exchange.max_future_seconds * 1000)
+    now_there = here_ms + (feed.skew or 0) * (feed.source == 'live')
+    return (max(now_there, feed.clock_ms) if feed.told else now_there) + round(feed.exchange.max_future_seconds * 1000)
 
 
 def too_new(feed: Feed, symbol: str, trade: Trade, raw: bytes, here_ms: int) -> Out:
@@ -514,7 +516,7 @@ def filled(
         book.ready = book.granted_ms is not None
         book.continuity.begin()
         late = any(kept.record.state == 'timed_out' for kept in book.gaps.values())
-        book.retry_ms = here_ms + (LATE_MS if late and not book.continuity.above else 1000)
+        book.retry_ms = here_ms + (1000 if book.continuity.above else LATE_MS if late else 0)
         out += give_up_holes(feed, symbol, here_ms)
     return out
 
@@ -781,6 +783,22 @@ async def drive(
                 return
 
 
+async def catch_up(
+    feed: Feed,
+    rest: Rest,
+    send: Callable[[list[Out]], None],
+    seconds: float = 3.0,  # at most
+) -> None:
+    "Fetch what is missing before the service ends, so that it does not wait for the next start."
+    fetcher, until_ms = Fetcher(rest), now_ms() + seconds * 1000
+    for book in feed.books.values():
+        book.retry_ms = 0
+    while (here := now_ms()) < until_ms and any(book.continuity.above for book in feed.books.values()):
+        fetcher.start([want for want in wanted(feed, here) if feed.books[want.symbol].continuity.above])
+        await asyncio.sleep(0.05)
+        send(fetcher.collect(feed, now_ms()))
+
+
 class Clock:
     "Asks REST for its time once a minute, in the background."
 
@@ -855,6 +873,7 @@ async def serve_trades(
             for topic in ('trades', 'gaps'):
                 bus.send_end(sender.producer, topic, run_id)
         finally:
+            await catch_up(feed, rest, sender)
             sender(tell_dropped(feed, now_ms(), 0))
             sender.say('counts')
             sender.producer.flush()
