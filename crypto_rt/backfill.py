@@ -418,7 +418,7 @@ def begin(folds: Folds, reached: Reached, first: Trade | None) -> None:
 # %% ../nbs/42_backfill.ipynb #57d0fd9d
 def pages_until(rest: Any, symbol: str, from_ms: int, until_ms: int) -> Iterator[tuple[list[Trade], bool]]:
     "Yield pages of the trades of a span, and whether it is the last."
-    cursor, ended = str(from_ms * 1_000_000 - 1), False
+    cursor, ended = str(max(0, from_ms * 1_000_000 - 1)), False
     while not ended:
         page, last = rest.trades(symbol, cursor)
         inside = [t for t in page if from_ms <= t.event_ms < until_ms]
@@ -438,6 +438,7 @@ def passed(folds: Folds, writer: Writer, symbol: str, trades: list[Trade], end_m
 
 # %% ../nbs/42_backfill.ipynb #38263cb3
 EVERY_PAGES = 20  # what a kill costs at most, beside the longest window
+FIRST_MS = 1_356_998_400_000  # 2013: before the exchange's first trade
 
 
 def bring(settings: Settings, rest: Any, writer: Writer, reached: Reached, until_ms: int, bar: Any = None) -> None:
@@ -454,7 +455,7 @@ def bring(settings: Settings, rest: Any, writer: Writer, reached: Reached, until
                 made.append(candle)
         clock = until_ms if ended else trades[-1].event_ms - grace
         if bar is not None:
-            bar.update(max(0, (clock - reached.since_ms) // 1000 - bar.n))
+            bar.update(max(0, (clock - max(reached.since_ms, FIRST_MS)) // 1000 - bar.n))
         if ended or number % EVERY_PAGES == 0:
             made = save(settings, writer, reached, made, max(reached.done_ms, window_start(clock, math.lcm(*reached.intervals))))
 
@@ -492,10 +493,7 @@ def backfill_trades(
     store.close()
     return added
 
-# %% ../nbs/42_backfill.ipynb #9c5c1a12
-FIRST_MS = 1_356_998_400_000  # 2013: before any exchange had these
-
-
+# %% ../nbs/42_backfill.ipynb #1801b342
 @contextmanager
 def counted(symbol: str, reached: Reached, until_ms: int, progress: bool) -> Iterator[Any]:
     "Show a bar over the seconds of the span, or nothing."

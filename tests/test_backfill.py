@@ -327,6 +327,9 @@ def test_a_hole_of_the_exchange_is_partial_and_no_trade_at_all_is_nothing(settin
     assert {(c.start_ms - NOON) // 60_000 for c in past if c.is_partial} <= {41, 42} and sum(c.is_partial for c in past) == 2
     done = backfill.backfill_trades(settings, Market([], NOON + 9 * HOUR), ['ETH/USD'], NOON, None, progress=False)
     assert done == {'ETH/USD': {'trades': 0, 'candles': 0, 'indicators': 0}}
+    market = Market(trades_between(0, 100, 5_000), NOON + 9 * HOUR)
+    assert backfill.backfill_trades(settings, market, ['XRP/USD'], 0, NOON + 400_000, [60], progress=False)['XRP/USD'] == {'trades': 80, 'candles': 6, 'indicators': 6}
+    assert market.asked[0] == '0', 'from the first trade on'
 
 
 CHILD = """
