@@ -32,8 +32,8 @@ log = logging.getLogger('crypto_rt.runner')
 # %% auto #0
 __all__ = ['log', 'GIVE_UP', 'PAUSES', 'ERROR', 'Spec', 'compose_file', 'specs', 'claim', 'describe', 'identity_of', 'is_ready',
            'free_ports', 'fork_service', 'Child', 'Runner', 'ready_to_start', 'start', 'watch', 'fall', 'show',
-           'wait_for_output', 'stop', 'Plan', 'resolve', 'exchange_answers', 'environment', 'local_addresses', 'up',
-           'find_broker', 'open_browser', 'watch_events', 'names']
+           'wait_for_output', 'end_trades', 'stop', 'Plan', 'resolve', 'exchange_answers', 'environment',
+           'local_addresses', 'up', 'find_broker', 'open_browser', 'watch_events', 'names']
 
 # %% ../nbs/80_runner.ipynb #db1f990b
 class Spec(NamedTuple):
@@ -328,6 +328,17 @@ def wait_for_output(runner: Runner, seconds: float) -> None:
             selector.register(child.output, selectors.EVENT_READ)
         selector.select(seconds) if runner.children else time.sleep(seconds)
 
+# %% ../nbs/80_runner.ipynb #7be2404b
+def end_trades(runner: Runner) -> None:
+    "End the trades service before the others, so that what it sends last still flows through them."
+    _signal(runner, 'trades', signal.SIGTERM)
+    limit = time.monotonic() + 4
+    while 'trades' in runner.children and time.monotonic() < limit:
+        runner.step()
+    limit = time.monotonic() + 0.5
+    while time.monotonic() < limit:
+        runner.step()
+
 # %% ../nbs/80_runner.ipynb #77654fa4
 def stop(
     runner: Runner,
@@ -336,6 +347,8 @@ def stop(
     "End all services, in order, leaving no process."
     runner.stopping, runner.due, deadline = True, {}, time.monotonic() + seconds
     last = {'kafka', 'exchange'}
+    if 'trades' in runner.children:
+        end_trades(runner)
     for wave in ([n for n in runner.children if n not in last], [n for n in runner.children if n in last]):
         for name in wave:
             _signal(runner, name, signal.SIGTERM)
