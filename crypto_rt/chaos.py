@@ -263,16 +263,12 @@ def watch_ends() -> None:
 
 
 def finish(run: Run) -> None:
-    "End all processes of a run."
-    for number, seconds in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
-        for pid in run.pids.values():
-            os.kill(pid, number)
-        until = time.monotonic() + seconds
-        while run.pids and time.monotonic() < until:
-            for name, pid in list(run.pids.items()):
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    del run.pids[name]
-            time.sleep(0.01)
+    "End all processes of a run: what has been acknowledged needs no farewell."
+    for pid in run.pids.values():
+        os.kill(pid, signal.SIGKILL)
+    for pid in run.pids.values():
+        os.waitpid(pid, 0)
+    run.pids.clear()
 
 # %% ../nbs/72_chaos.ipynb #b5886402
 def outcome(run: Run) -> dict[str, Any]:
@@ -318,7 +314,7 @@ def play(
     folder: Path,  # of the run
     address: str,  # the broker's
     broker: OwnBroker | None = None,  # it may be killed
-    speed: float = 4000.0,
+    speed: float = 5000.0,
     seconds: float = 90.0,  # most that it may take
 ) -> dict[str, Any]:  # digests, rows, kills, faults, falls, seconds
     "Run the chain once and return what came of it."
@@ -337,11 +333,13 @@ def play(
         while not run.ended >= WAITED_FOR and time.monotonic() - began < seconds:
             run.step()
             time.sleep(0.02)
+        played = time.monotonic() - began
     finally:
         finish(run)
     faults = json.loads((folder / 'exchange.json').read_text())['faults']
     missing = sorted(WAITED_FOR - run.ended)
     found = {'missing_ends': missing, 'digests': {}, 'rows': {}} if missing else outcome(run)
+    log.info('%s: ended after %.1f s, read after %.1f s', folder.name, played, time.monotonic() - began)
     return {**found, 'kills': dict(run.kills), 'faults': faults, 'falls': dict(run.falls), 'seconds': round(time.monotonic() - began, 1)}
 
 
