@@ -30,6 +30,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps import dashboard as pages
@@ -626,6 +627,8 @@ def create_app(
     app.add_middleware(Timed, seconds=seconds)
     if keys:
         app.add_middleware(Keys, keys=keys)
+    else:  # without keys a page of another site must not reach us by a name of its own (DNS rebinding)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost', '[::1]', '::1', 'testserver'])
     return app
 
 

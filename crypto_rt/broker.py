@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import hashlib
 import logging
 import signal
 import socket
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterable
 from importlib.resources import files
@@ -21,7 +23,7 @@ log = logging.getLogger('crypto_rt.broker')
 
 # %% auto #0
 __all__ = ['log', 'JAVA', 'Jar', 'ops_dir', 'jar_list', 'check_jar', 'fetch_jar', 'fetch_jars', 'free_ports', 'properties',
-           'java_command', 'prepare', 'Broker', 'start_broker']
+           'java_command', 'prepare', 'die_with_parent', 'Broker', 'start_broker']
 
 # %% ../nbs/04_broker.ipynb #58df54ed
 class Jar(NamedTuple):
@@ -159,7 +161,13 @@ def prepare(
             raise OSError(f'Kafka could not format {folder}: {(done.stdout + done.stderr).strip()[-500:]}')
     return java_command('kafka.Kafka', str(page)), f'127.0.0.1:{port}'
 
-# %% ../nbs/04_broker.ipynb #5e539bfd
+# %% ../nbs/04_broker.ipynb #726e7c78
+def die_with_parent() -> None:
+    "Have the kernel end this process when its parent dies; for `preexec_fn`, on Linux."
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 class Broker(NamedTuple):
     "A Kafka that this process started."
     process: Any
@@ -182,4 +190,4 @@ def start_broker(
     "Start a node and return at once; `bus.wait_for_broker` tells when it serves."
     command, address = prepare(folder, port)
     log.info('Kafka starts at %s', address)
-    return Broker(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT), address)
+    return Broker(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, preexec_fn=die_with_parent), address)

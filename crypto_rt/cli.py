@@ -16,9 +16,10 @@ from typing import Any
 from .settings import Settings, load_settings
 
 # %% auto #0
-__all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'symbols_of_file', 'run_trades',
-           'run_exchange', 'run_kafka', 'run_events', 'run_backfill', 'run_export', 'run_verify', 'run_train',
-           'run_promote', 'run_rollback', 'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
+__all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated',
+           'symbols_of_file', 'run_trades', 'run_exchange', 'run_kafka', 'run_events', 'run_backfill', 'run_export',
+           'run_verify', 'run_train', 'run_promote', 'run_rollback', 'run_models', 'run_status', 'run_bench',
+           'run_doctor', 'parser', 'main']
 
 # %% ../nbs/82_cli.ipynb #490b1b10
 COMMON = {
@@ -79,11 +80,13 @@ def run_up(args: argparse.Namespace) -> int:
     check_speed(args.speed)
     settings = settings_of(args)
     settings, source, note, arguments = runner.resolve(settings, args.source, args.file, args.speed)
+    if args.file:
+        settings = symbols_of_file(settings, args)
+    elif source == 'simulate':
+        check_simulated(settings)
     if args.until_idle and source != 'replay':
         raise ValueError(f'--until-idle ends a replay, but the source is {source}; give --source replay --file F, or --for SECONDS')
     identity = runner.identity_of(source, args.file, settings.exchange.simulation_seed)
-    if args.file:
-        settings = symbols_of_file(settings, args)
     plan = runner.Plan(settings, source, note, arguments, args.until_idle, args.seconds, browser=not args.no_browser)
     return runner.up(plan, identity, main)
 
@@ -96,6 +99,16 @@ def check_speed(speed: str) -> None:
     except ValueError:
         pass
     raise ValueError(f'--speed must be a positive number or max, was {speed!r}')
+
+
+def check_simulated(settings: Settings) -> None:
+    "Raise `ValueError` that names the nearest when a symbol is none of the simulated market."
+    from crypto_rt.exchange import SIMULATED
+    from crypto_rt.kraken import unknown_symbol
+
+    for symbol in settings.data.symbols:
+        if symbol not in SIMULATED:
+            raise unknown_symbol(symbol, SIMULATED, 'the simulated market')
 
 
 def symbols_of_file(settings: Settings, args: argparse.Namespace) -> Settings:
@@ -234,6 +247,8 @@ def _verify_candles(settings: Settings, args: argparse.Namespace) -> dict[str, A
 def _verify_chaos(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
     from crypto_rt.chaos import verify_chaos
 
+    if args.seeds < 1:
+        raise ValueError(f'--seeds must be 1 or more, was {args.seeds}')
     return verify_chaos(args.seeds, args.broker, args.instances, args.brokers, sys.stderr.isatty(), args.file, args.first)
 
 

@@ -256,9 +256,11 @@ def _parquet_candles(path: Path, symbol: str) -> Iterator[CandleRow]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        names = [n for n in (*CANDLE_COLUMNS, 'vwap', 'trade_count') if n in file.schema_arrow.names]
+        names = [n for n in (*CANDLE_COLUMNS, 'vwap', 'trade_count', 'is_partial') if n in file.schema_arrow.names]
         for batch in file.iter_batches(10_000, columns=names):
             for row in batch.to_pylist():
+                if row.get('is_partial'):  # our own export says so; not seen whole is a hole, never a candle
+                    continue
                 prices = (_text(row['open']), _text(row['high']), _text(row['low']), _text(row['close']))
                 vwap = row.get('vwap')
                 yield row['symbol'], row['start_ms'], prices, _text(row['volume']), None if vwap is None else _text(vwap), int(row.get('trade_count') or 0)

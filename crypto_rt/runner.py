@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import json
@@ -25,6 +24,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .broker import die_with_parent
 from .settings import Settings
 
 log = logging.getLogger('crypto_rt.runner')
@@ -92,8 +92,11 @@ def claim(
 ) -> Any:  # the open lock file; close it to let go
     "Take the data directory for this process; `ValueError` when another has it, or when it holds other data."
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / 'lock').open('a+')
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / 'lock').open('a+')
+    except OSError as error:
+        raise ValueError(f'data directory {folder} cannot be used: {error.strerror}; name a folder that can be written to with --data-dir') from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -171,8 +174,7 @@ def free_ports(
 # %% ../nbs/80_runner.ipynb #26a1dbd1
 def _alone() -> None:
     os.setsid()
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    die_with_parent()
 
 
 def fork_service(
@@ -473,10 +475,14 @@ def up(
     runner = Runner(chosen, environment(settings, plan.source, plan.until_idle, run_id), fills, Path(settings.data.directory) / 'logs', main)
     sys.stdout.write(f'crypto-rt: {plan.note}; data in {settings.data.directory}\n')
     stops: list[int] = []
-    before = {n: signal.signal(n, lambda number, frame: stops.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.signal(n, _interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         return _run(plan, runner, fills, stops)
+    except KeyboardInterrupt:
+        return 130
     finally:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # one Ctrl-C is enough
         stop(runner)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -494,12 +500,18 @@ def find_broker(
             raise ConnectionError(f'no Kafka broker answered at {addresses} within {seconds:g} s; check [kafka] broker, or leave it empty for our own')
         time.sleep(0.1)
 
-# %% ../nbs/80_runner.ipynb #c275bcc5
+# %% ../nbs/80_runner.ipynb #13bfabad
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def _run(plan: Plan, runner: Runner, fills: Mapping[str, str], stops: list[int]) -> int:
     began, told, idle_since = time.monotonic(), False, None
     runner.step()
     import quixstreams  # noqa: F401
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: stops.append(number))
     waits_for = {spec.name for spec in runner.plan if spec.ends}
     while not stops and not runner.failure:
         runner.step()
@@ -509,7 +521,9 @@ def _run(plan: Plan, runner: Runner, fills: Mapping[str, str], stops: list[int])
             told = True
             open_browser(plan, fills['api'])
         if plan.seconds is not None and time.monotonic() - began >= plan.seconds:
-            return 0
+            if not runner.due:
+                return 0
+            runner.failure = f"{', '.join(sorted(runner.due))} did not run at the end; the log is in {runner.log_dir}"
         if plan.until_idle and waits_for <= runner.ended:
             return 0
         if plan.until_idle and 'trades' in runner.ended:

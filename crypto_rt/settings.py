@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 import msgspec
 
 # %% auto #0
-__all__ = ['SECRETS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Predictions', 'Api', 'Settings',
-           'check', 'settings_file', 'load_settings', 'to_env']
+__all__ = ['SECRETS', 'OTHERS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Predictions', 'Api',
+           'Settings', 'check', 'settings_file', 'load_settings', 'to_env']
 
 # %% ../nbs/01_settings.ipynb #e67c3a86
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +105,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 # %% ../nbs/01_settings.ipynb #0f07c1c7
 SECRETS = ('CRYPTO_RT_API_KEYS',)
+OTHERS = ('SETTINGS', 'SOURCE', 'RUN_ID', 'UNTIL_IDLE', 'TEST_', 'TRADES_FILE', 'CANDLES_FILE', 'METRICS_KEY')  # read elsewhere
 
 # %% ../nbs/01_settings.ipynb #0041b146
 SECTIONS = {field.name: field.type for field in msgspec.structs.fields(Settings)}
@@ -125,7 +127,8 @@ def _typed(section: str, key: str, value: Any, where: str) -> Any:
     try:
         return msgspec.convert(value, types[key], strict=False)
     except msgspec.ValidationError:
-        raise ValueError(f'{where}: [{section}] {key} must be {types[key]}, was {value!r}') from None
+        kind = {int: 'a whole number', float: 'a number', str: 'text'}.get(types[key], 'words with commas')
+        raise ValueError(f'{where}: [{section}] {key} must be {kind}, was {value!r}') from None
 
 # %% ../nbs/01_settings.ipynb #ad38399e
 LIMITS = {
@@ -145,6 +148,10 @@ def check(
         if not low <= value <= high:
             raise ValueError(f'[{section}] {key} must be from {low} to {high}, was {value}')
     data = settings.data
+    if not data.symbols:
+        raise ValueError('[data] symbols must name at least one, such as BTC/USD, was nothing')
+    if any(not re.fullmatch(r'\S+:\d{1,5}', address.strip()) for address in settings.kafka.broker.split(',') if settings.kafka.broker):
+        raise ValueError(f'[kafka] broker must be host:port, was {settings.kafka.broker!r}')
     if data.horizon_seconds % data.interval_seconds:
         raise ValueError(f'[data] horizon_seconds must be a multiple of interval_seconds ({data.interval_seconds}), was {data.horizon_seconds}')
     if not data.backfill_intervals or any(seconds < 1 or seconds % data.backfill_intervals[0] for seconds in data.backfill_intervals):
@@ -174,8 +181,8 @@ def load_settings(
             values.setdefault(section, {})[key] = _typed(section, key, text, path.name)
     for name, text in (os.environ if env is None else env).items():
         section, _, key = name.removeprefix('CRYPTO_RT_').lower().partition('_')
-        if name.startswith('CRYPTO_RT_') and section in SECTIONS and name not in SECRETS:
-            values[section][key] = _typed(section, key, text, name)
+        if name.startswith('CRYPTO_RT_') and name not in SECRETS and not name.removeprefix('CRYPTO_RT_').startswith(OTHERS):
+            values.setdefault(section, {})[key] = _typed(section, key, text, name)
     for section, items in overrides.items():
         for key, value in items.items():
             if value is not None:
