@@ -334,7 +334,7 @@ class Batch(Sequence[Received]):
         for message, value in zip(self.messages, self.values, strict=True):
             yield Received((message.key() or b'').decode(), value, topic, partition, message.offset())
 
-
+# %% ../nbs/03_bus.ipynb #446d83af
 def columns(
     messages: Sequence[Received],
 ) -> tuple[list[bytes], list[int]]:  # their values and their offsets
