@@ -136,7 +136,7 @@ class Kept:
     since_ms: int  # when it opened or last became smaller, by our clock
     cursor_ms: int  # all trades up to this event time were there before it
 
-
+# %% ../nbs/13_trades.ipynb #3b5d725a
 @dataclass
 class Book:
     "One symbol's state."
@@ -223,7 +223,7 @@ def sort_trades(feed: Feed, frame: Frame, trades: dict[str, list[Trade]], here_m
         if book.granted_ms is not None and (frame.snapshot or feed.source == 'replay'):
             book.ready = True
 
-
+# %% ../nbs/13_trades.ipynb #42d5e629
 def note(feed: Feed, frame: Frame, here_ms: int, out: list[Out]) -> None:
     "Take a frame that holds no trades."
     feed.counts[f'frames_{frame.kind}'] += 1
@@ -328,7 +328,7 @@ def publish(feed: Feed, symbol: str, trades: list[Trade], here_ms: int, source: 
         book.dropped = 0
     return out + (settle(feed, symbol, here_ms) if fresh else [])
 
-
+# %% ../nbs/13_trades.ipynb #72603e7b
 def marks(feed: Feed) -> list[Out]:
     "Return a mark for each symbol that is whole and whose last one is a second of exchange time old."
     out = []
@@ -340,7 +340,7 @@ def marks(feed: Feed) -> list[Out]:
     feed.counts['marks'] += len(out)
     return out
 
-
+# %% ../nbs/13_trades.ipynb #20441e12
 def tell_dropped(feed: Feed, here_ms: int, every_ms: int = 1000) -> list[Out]:
     "Return what was dropped and told by no message yet, at most once a second."
     if here_ms - feed.told_ms < every_ms:
@@ -418,7 +418,7 @@ def missing_of(record: Gap, missing: Iterable[Any]) -> int:
     "Return how many ids of a gap are still missing."
     return sum(max(0, min(record.last_missing, last) - max(record.first_missing, first) + 1) for first, last in missing)
 
-
+# %% ../nbs/13_trades.ipynb #2510d019
 def change(feed: Feed, kept: Kept, at_ms: int, **fields: Any) -> None:
     "Give a record its next revision."
     at_ms = max(at_ms, kept.record.updated_ms)
@@ -429,7 +429,7 @@ def change(feed: Feed, kept: Kept, at_ms: int, **fields: Any) -> None:
         record = kept.record
         log.info('%s: trades %d to %d: %s', record.symbol, record.first_missing, record.last_missing, record.state)
 
-
+# %% ../nbs/13_trades.ipynb #482e77a8
 def open_gap(feed: Feed, symbol: str, first: int, last: int, here_ms: int) -> Kept:
     "Put a hole on record; one that an earlier life has known goes on from its revision."
     book, at_ms, before = feed.books[symbol], feed.clock_ms or here_ms, feed.known.pop((symbol, first), None)
@@ -492,7 +492,7 @@ def wanted(
             found.append(Want(symbol, str((book.asked_ms - 1) * 1_000_000) if book.asked_ms else '0'))
     return found
 
-
+# %% ../nbs/13_trades.ipynb #5f860bc4
 def filled(
     feed: Feed,
     symbol: str,
@@ -599,7 +599,7 @@ class Past(NamedTuple):
     trades: dict[str, tuple[int, int]] = {}  # the trade_id up to which a symbol has no hole, and its event time
     gaps: tuple[Gap, ...] = ()  # latest revisions
 
-
+# %% ../nbs/13_trades.ipynb #726a830d
 def first_books(
     symbols: Iterable[str],
     resumed: dict[str, Book],  # from the topic
@@ -659,7 +659,7 @@ def earlier(
     told = (decode('gaps', m.value) for m in bus.tail(settings, 'gaps', 2000))
     return resume(m.value for m in messages), [record for record in told if isinstance(record, Gap)]
 
-
+# %% ../nbs/13_trades.ipynb #92905b68
 def warm_start(
     settings: Settings,
     rest: Rest,
@@ -782,7 +782,7 @@ async def drive(
             if finished and until_end:
                 return
 
-
+# %% ../nbs/13_trades.ipynb #10cc34af
 async def catch_up(
     feed: Feed,
     rest: Rest,
@@ -798,7 +798,7 @@ async def catch_up(
         await asyncio.sleep(0.05)
         send(fetcher.collect(feed, now_ms()))
 
-
+# %% ../nbs/13_trades.ipynb #7282e4b6
 class Clock:
     "Asks REST for its time once a minute, in the background."
 
@@ -819,7 +819,7 @@ class Clock:
         asked = now_ms()
         return skew_of(self.rest.time_ms(), asked, now_ms())
 
-
+# %% ../nbs/13_trades.ipynb #11fdcbdb
 def refuse(feed: Feed, rest: Rest) -> None:
     "Raise for a symbol that was never granted; only warn for one that is refused on a later connection."
     for frame in feed.refused:
@@ -852,7 +852,7 @@ class Sender:
         self.feed.counts['gaps_open'] = sum(kept.record.state == 'open' for book in self.feed.books.values() for kept in book.gaps.values())
         self.producer.send('service_events', 'trades', encode(ServiceEvent('trades', kind, self.said_ms, self.run_id, dict(self.feed.counts))))
 
-
+# %% ../nbs/13_trades.ipynb #7445edb7
 async def serve_trades(
     settings: Settings,
     past: Past,
