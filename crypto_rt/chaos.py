@@ -30,7 +30,8 @@ log = logging.getLogger('crypto_rt.chaos')
 # %% auto #0
 __all__ = ['log', 'SYMBOLS', 'NOON_MS', 'SERVICES', 'WAITED_FOR', 'USUAL', 'CONNECTION', 'write_market', 'Schedule', 'schedule',
            'fork', 'preload', 'trades_with_past', 'service_function', 'OwnBroker', 'answers', 'Run', 'reap', 'strike',
-           'watch_ends', 'finish', 'outcome', 'revised', 'play', 'free_port', 'verify_chaos', 'wait_until_up', 'report']
+           'watch_ends', 'finish', 'outcome', 'revised', 'play', 'environment', 'free_port', 'verify_chaos',
+           'wait_until_up', 'report']
 
 # %% ../nbs/72_chaos.ipynb #c35ad067
 SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD')
@@ -47,10 +48,10 @@ def write_market(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from crypto_rt.exchange import Simulation, per_day
+    from crypto_rt.exchange import Row, Simulation, per_day
 
     symbols = tuple(symbols)
-    span_ms, market, rows = int(86_400_000 * trades / sum(map(per_day, symbols))), Simulation(seed), []
+    span_ms, market, rows = int(86_400_000 * trades / sum(map(per_day, symbols))), Simulation(seed), list[Row]()
     while len(rows) < trades:
         rows = [row for s in symbols for row in market.rows(s, NOON_MS * 10**6 - 1, (NOON_MS + span_ms) * 10**6, 1 << 30)]
         span_ms += 600_000
@@ -75,7 +76,7 @@ class Schedule(NamedTuple):
     faults: str  # for the exchange
     kills: tuple[tuple[float, str], ...]  # progress, victim; in order
 
-
+# %% ../nbs/72_chaos.ipynb #ffd254fc
 def schedule(
     seed: int,
     own_broker: bool = True,  # it may be killed
@@ -169,7 +170,7 @@ class OwnBroker:
         self.process.kill()
         self.process.wait()
 
-
+# %% ../nbs/72_chaos.ipynb #bfa579de
 def answers(
     address: str,  # host:port
 ) -> bool:
@@ -225,7 +226,7 @@ def reap(run: Run) -> None:
                 run.falls[name] += code != -signal.SIGKILL
                 run.due[name] = time.monotonic() + (0.05 if code == -signal.SIGKILL else 0.3)
 
-
+# %% ../nbs/72_chaos.ipynb #cd1922f9
 def strike(run: Run) -> None:
     "Kill who is next, if it is time and it is in the middle of its work."
     if not run.left or run.progress() < run.left[0][0] or time.monotonic() - run.last_kill < 0.3:
@@ -322,12 +323,7 @@ def play(
 
     times = pq.read_table(file, columns=['event_ms', 'symbol']).to_pydict()
     port, began = free_port(), time.monotonic()
-    settings = load_settings('/dev/null', {}, data={'directory': str(folder), 'symbols': ','.join(sorted(set(times['symbol'])))},
-                             kafka={'broker': address, 'topic_prefix': f'{folder.name}-', 'session_timeout_ms': 1000},
-                             exchange=dict(websocket_url=f'ws://127.0.0.1:{port}/v2', rest_url=f'http://127.0.0.1:{port}/0', dead_man_seconds=1.0,
-                                           reconnect_first_seconds=0.05, reconnect_max_seconds=0.3, rest_timeout_seconds=0.5))  # fmt: skip
-    env = {k: v for k, v in os.environ.items() if not k.startswith('CRYPTO_RT_')} | to_env(settings)
-    env |= {'CRYPTO_RT_SOURCE': 'replay', 'CRYPTO_RT_RUN_ID': folder.name, 'CRYPTO_RT_UNTIL_IDLE': '1'}
+    env = environment(folder, address, port, sorted(set(times['symbol'])))
     run = Run(plan, env, dict(file=str(file), speed=speed, port=port, faults=plan.faults), folder, broker, (times['event_ms'][0], times['event_ms'][-1]))
     try:
         while not run.ended >= WAITED_FOR and time.monotonic() - began < seconds:
@@ -341,6 +337,16 @@ def play(
     found = {'missing_ends': missing, 'digests': {}, 'rows': {}} if missing else outcome(run)
     log.info('%s: ended after %.1f s, read after %.1f s', folder.name, played, time.monotonic() - began)
     return {**found, 'kills': dict(run.kills), 'faults': faults, 'falls': dict(run.falls), 'seconds': round(time.monotonic() - began, 1)}
+
+# %% ../nbs/72_chaos.ipynb #37fc7c30
+def environment(folder: Path, address: str, port: int, symbols: Iterable[str]) -> dict[str, str]:
+    "Return the settings of a run, for its processes: as always, but with little patience."
+    settings = load_settings('/dev/null', {}, data={'directory': str(folder), 'symbols': ','.join(symbols)},
+                             kafka={'broker': address, 'topic_prefix': f'{folder.name}-', 'session_timeout_ms': 1000},
+                             exchange=dict(websocket_url=f'ws://127.0.0.1:{port}/v2', rest_url=f'http://127.0.0.1:{port}/0', dead_man_seconds=1.0,
+                                           reconnect_first_seconds=0.05, reconnect_max_seconds=0.3, rest_timeout_seconds=0.5))  # fmt: skip
+    env = {k: v for k, v in os.environ.items() if not k.startswith('CRYPTO_RT_')} | to_env(settings)
+    return env | {'CRYPTO_RT_SOURCE': 'replay', 'CRYPTO_RT_RUN_ID': folder.name, 'CRYPTO_RT_UNTIL_IDLE': '1'}
 
 
 def free_port() -> int:

@@ -70,7 +70,7 @@ def _usual_price(symbol: str) -> float:
     base, quote = symbol.split('/')
     return BASES[base] / SIMULATED_QUOTES[quote]
 
-
+# %% ../nbs/14_exchange.ipynb #15b28546
 def _chance(seed: int, symbol: str, counter: int) -> np.random.Generator:
     key = int.from_bytes(hashlib.sha256(f'{seed} {symbol}'.encode()).digest()[:16], 'little')
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, counter]))
@@ -100,7 +100,7 @@ def minute_counts(
     awake = (share > 0).astype(np.int64)
     return share, awake + rng.multinomial(count - awake.sum(), share)
 
-
+# %% ../nbs/14_exchange.ipynb #d18666f8
 @lru_cache(256)
 def midnights(
     seed: int,
@@ -149,7 +149,7 @@ class Day(NamedTuple):
     buy: np.ndarray
     market: np.ndarray
 
-
+# %% ../nbs/14_exchange.ipynb #b13f5f65
 @lru_cache(64)
 def simulated_day(
     seed: int,
@@ -193,7 +193,7 @@ def decimal_text(
     whole, part = divmod(int(number), 10**places)
     return f'{whole}.{part:0{places}}' if places else str(whole)
 
-
+# %% ../nbs/14_exchange.ipynb #350668ac
 class Simulation:
     "The seeded market."
 
@@ -261,7 +261,7 @@ def ohlc_rows(
             rows.append([start // 1000, *texts, vwap, decimal_text(volume, places[1]), count])
     return rows
 
-
+# %% ../nbs/14_exchange.ipynb #49db71ec
 def _joined(a: list[int], b: list[int]) -> list[int]:
     return [a[0], max(a[1], b[1]), min(a[2], b[2]), b[3], a[4] + b[4], a[5] + b[5], a[6] + b[6]]
 
@@ -319,7 +319,7 @@ class Piece(NamedTuple):
     raw: str | bytes  # empty: to be made of the items
     items: list[tuple[Any, ...]]  # the trades in it, as `read_frame` gives them
 
-
+# %% ../nbs/14_exchange.ipynb #a4569bd3
 def pieces(recording: Recording) -> Iterator[Piece]:
     "Yield a recording's frames in order."
     if recording.kind != 'trades_frames':
@@ -519,7 +519,7 @@ def distorted(
         raw = raw[: len(raw) * 2 // 3]
     return [raw, *out] + [raw] * faults.hit('duplicate')
 
-
+# %% ../nbs/14_exchange.ipynb #b7e5ef75
 def released(faults: Faults, at_ms: int) -> list[str | bytes]:
     "Return the frames that were held back until now."
     due = []
@@ -574,7 +574,8 @@ class Exchange:
 
     def leave(self, client: Any) -> None:
         "Forget a client."
-        self.clients.pop(client, None), self.quotes.pop(client, None), self.stalled.discard(client)
+        self.clients.pop(client, None), self.quotes.pop(client, None)
+        self.stalled.discard(client)
 
     async def beat(self, every: float = 1.0) -> None:
         "Send a heartbeat with the clock, unless one has just been sent, and note where the replay is."
@@ -600,7 +601,7 @@ async def send_trades(exchange: Exchange, rows: list[Row], raw: str | bytes = ''
             exchange.quoted[row.symbol] = row.ns // 10**6
             await exchange.send(ticker_text([row]), [client for client, wanted in list(exchange.quotes.items()) if row.symbol in wanted])
 
-
+# %% ../nbs/14_exchange.ipynb #7a7cf143
 async def trouble(exchange: Exchange, client: Any, raw: str | bytes) -> None:
     "Let happen to a connection what the faults say."
     faults, chance = exchange.faults, exchange.faults.chances['close']
@@ -688,7 +689,7 @@ def _status_of(client: Any, system: str = 'online') -> dict[str, Any]:
     return {'version': '2.0.10', 'system': system, 'api_version': 'v2', 'connection_id': id(client) & (2**63 - 1) | 2**63,
             'upcoming_maintenance': [], 'emergency': []}  # fmt: skip
 
-
+# %% ../nbs/14_exchange.ipynb #ab872038
 async def answer(exchange: Exchange, client: Any, method: str, request: dict[str, Any]) -> None:
     "Answer one request."
     at = rfc3339(exchange.clock_ms() * 10**6)
@@ -783,7 +784,7 @@ async def replay(exchange: Exchange) -> None:
         await exchange.beat(0.2)
         await asyncio.sleep(0.2)
 
-
+# %% ../nbs/14_exchange.ipynb #3b0cb53e
 async def turn(exchange: Exchange, piece: Piece, began: tuple[float, int]) -> None:
     "Wait until it is a piece's turn: its moment, or at full speed somebody who listens."
     if exchange.speed != float('inf'):
@@ -843,7 +844,7 @@ async def http_answer(exchange: Exchange, connection: Any, path: str) -> Any:
     kind = 'application/json' if code == 200 else 'text/html'
     return Response(code, str(code), Headers({'Content-Type': kind, 'Content-Length': str(len(body)), 'Connection': 'close'}), body)
 
-
+# %% ../nbs/14_exchange.ipynb #e889fde8
 async def rest_trouble(exchange: Exchange) -> tuple[int, bytes]:
     "Return the status and the body of a REST call that goes wrong; 200 and nothing for one that does not."
     faults = exchange.faults
@@ -870,7 +871,7 @@ def speed_of(
         raise ValueError('a simulated market has no end, so --speed max says nothing; give a factor, such as 60')
     return speed
 
-
+# %% ../nbs/14_exchange.ipynb #943575c7
 def market_clock(
     settings: Settings,
     speed: float,
@@ -905,7 +906,7 @@ def open_exchange(
     factor = speed_of(speed, endless=True)
     return Exchange(Simulation(seed), factor, market_clock(settings, factor), wrong, folder)
 
-
+# %% ../nbs/14_exchange.ipynb #9ac04612
 def run_exchange(
     settings: Settings,
     file: Path | str | None = None,  # replay this trades file
