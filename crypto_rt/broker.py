@@ -23,7 +23,7 @@ log = logging.getLogger('crypto_rt.broker')
 
 # %% auto #0
 __all__ = ['log', 'JAVA', 'Jar', 'ops_dir', 'jar_list', 'check_jar', 'fetch_jar', 'fetch_jars', 'free_ports', 'properties',
-           'java_command', 'prepare', 'die_with_parent', 'Broker', 'start_broker']
+           'java_command', 'die_with_parent', 'prepare', 'Broker', 'start_broker']
 
 # %% ../nbs/04_broker.ipynb #58df54ed
 class Jar(NamedTuple):
@@ -142,7 +142,13 @@ def java_command(
     classpath = ':'.join(str(path) for path in fetch_jars())
     return [str(java), *JAVA, f'-Dlog4j2.configurationFile={ops_dir() / "log4j2.xml"}', '-cp', classpath, main, *arguments]
 
-# %% ../nbs/04_broker.ipynb #d20de8bd
+# %% ../nbs/04_broker.ipynb #726e7c78
+def die_with_parent() -> None:
+    "Have the kernel end this process when its parent dies; for `preexec_fn`, on Linux."
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 def prepare(
     folder: Path | str,  # the node's own folder, made if missing
     port: int = 0,  # 0: a free one
@@ -156,18 +162,12 @@ def prepare(
     if not (folder / 'logs' / 'meta.properties').is_file():
         identity = base64.urlsafe_b64encode(b'crt' + uuid.uuid4().bytes[3:]).decode()[:22]
         done = subprocess.run(java_command('kafka.tools.StorageTool', 'format', '--ignore-formatted', '-t', identity, '-c', str(page)),
-                              capture_output=True, text=True, check=False)  # fmt: skip
+                              capture_output=True, text=True, check=False, preexec_fn=die_with_parent)  # fmt: skip
         if done.returncode:
             raise OSError(f'Kafka could not format {folder}: {(done.stdout + done.stderr).strip()[-500:]}')
     return java_command('kafka.Kafka', str(page)), f'127.0.0.1:{port}'
 
-# %% ../nbs/04_broker.ipynb #726e7c78
-def die_with_parent() -> None:
-    "Have the kernel end this process when its parent dies; for `preexec_fn`, on Linux."
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
+# %% ../nbs/04_broker.ipynb #5e539bfd
 class Broker(NamedTuple):
     "A Kafka that this process started."
     process: Any

@@ -471,20 +471,19 @@ def last_candles(
             mine[candle.start_ms] = candle
     return {symbol: [candle for _, candle in sorted(mine.items())][-last:] for symbol, mine in best.items()}
 
-# %% ../nbs/20_candles.ipynb #3f3350c5
-def run_candles(settings: Settings) -> None:
+# %% ../nbs/20_candles.ipynb #05b08aa0
+def run_candles(
+    settings: Settings,
+    stored: Callable[[Settings, int], list[Candle]] | None = None,  # the latest candles of each symbol in the store: so many at most
+) -> None:
     "Fold the topic `trades` into candles until the service is told to stop."
     from crypto_rt.bus import ensure_topics
-    from crypto_rt.feature_store import candle_history, open_feature_store, store_dir
 
     def history() -> History:
         "Read what is out already, when a partition comes."
-        stored: list[Candle] = []
-        if store_dir(settings).exists():
-            store = open_feature_store(settings)
-            stored = [candle for symbol in symbols for candle in candle_history(store, symbol, interval, last=KEPT + 1)]
+        known = stored(settings, KEPT + 1) if stored else []
         told = [decode('candles', message.value) for message in tail(settings, 'candles', 2 * (KEPT + 1) * max(1, len(symbols)))]
-        found = last_candles([*stored, *told], interval)
+        found = last_candles([*known, *told], interval)
         log.info('seeded: %s', {symbol: candles[-1].end_ms for symbol, candles in found.items()})
         return found
 

@@ -17,9 +17,9 @@ from .settings import Settings, load_settings
 
 # %% auto #0
 __all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated',
-           'symbols_of_file', 'run_trades', 'run_exchange', 'run_kafka', 'run_events', 'run_backfill', 'run_export',
-           'run_verify', 'run_train', 'run_promote', 'run_rollback', 'run_models', 'run_status', 'run_bench',
-           'run_doctor', 'parser', 'main']
+           'symbols_of_file', 'run_trades', 'run_candles', 'stored_candles', 'run_exchange', 'run_kafka', 'run_events',
+           'run_backfill', 'run_export', 'run_verify', 'run_train', 'run_promote', 'run_rollback', 'run_models',
+           'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
 
 # %% ../nbs/82_cli.ipynb #490b1b10
 COMMON = {
@@ -134,7 +134,6 @@ def _service(name: str, help: str, module: str, function: str) -> None:
 
 
 for _row in (
-    ('candles', 'fold trades into candles', 'crypto_rt.candles', 'run_candles'),
     ('indicators', 'candles to technical indicators', 'crypto_rt.indicators', 'run_indicators'),
     ('feature-store', 'store candles, indicators and predictions', 'crypto_rt.embedded_store', 'run_feature_store'),
     ('predictions', 'predict on every final candle', 'crypto_rt.predictions', 'run_predictions'),
@@ -150,6 +149,23 @@ def run_trades(args: argparse.Namespace) -> None:
     from crypto_rt import gaps, trades
 
     trades.run_trades(settings_of(args), gaps.stored_past, args.record)
+
+
+@command('candles', 'fold trades into candles', '--symbols', '--interval', '--broker')
+def run_candles(args: argparse.Namespace) -> None:
+    from crypto_rt import candles
+
+    candles.run_candles(settings_of(args), stored_candles)
+
+
+def stored_candles(settings: Settings, last: int) -> list[Any]:
+    "Return the newest `last` candles of each symbol in the store, none where there is no store yet."
+    from crypto_rt.feature_store import candle_history, open_feature_store, store_dir
+
+    if not store_dir(settings).exists():
+        return []
+    store = open_feature_store(settings)
+    return [c for symbol in settings.data.symbols for c in candle_history(store, symbol, settings.data.interval_seconds, last=last)]
 
 
 @command('exchange', "a local server that speaks Kraken's WebSocket v2 and REST", '--symbols', '--port',
@@ -337,8 +353,9 @@ def run_bench(args: argparse.Namespace) -> int:
     if unknown := set(wanted) - set(there):
         raise ValueError(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(there)}, all")
     figures = {name: importlib.import_module(f'benches.bench_{name}').bench() for name in wanted}
-    print(json.dumps({'ok': True, **figures}, indent=None if args.json else 2))
-    return 0
+    good = all(figure.get('ok', True) for figure in figures.values())
+    print(json.dumps({'ok': good, **figures}, indent=None if args.json else 2))
+    return 0 if good else 1
 
 # %% ../nbs/82_cli.ipynb #d4be06f8
 @command('doctor', 'look at the machine and say what is missing', '--broker', '--port')
