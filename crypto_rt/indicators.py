@@ -551,7 +551,7 @@ class IndicatorStep:
         self.begun: dict[int, int] = {}  # offset, by partition
         self.next: dict[int, int] = {}
 
-    def take(self, messages: list[Received]) -> Iterator[Out]:
+    def take(self, messages: Sequence[Received]) -> Iterator[Out]:
         for m in messages:
             if self.next.get(m.partition) != m.offset:
                 self.states[m.partition], self.begun[m.partition] = {}, m.offset

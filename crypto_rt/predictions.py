@@ -11,7 +11,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -229,7 +229,7 @@ class PredictionStep:
         self.next: dict[int, int] = {}
         self.counts = {'predictions': 0, 'abstained': 0, 'dead_letters': 0}
 
-    def take(self, messages: list[Received]) -> Iterator[Out]:
+    def take(self, messages: Sequence[Received]) -> Iterator[Out]:
         for m in messages:
             if self.next.get(m.partition) != m.offset:  # the partition was elsewhere meanwhile
                 self.closes.clear(m.partition)
