@@ -896,7 +896,7 @@ class StoreWriter:
         self.sealing: subprocess.Popen[bytes] | None = None
         self.logs: dict[str, str] = {}
 
-    def take(self, messages: list[Received]) -> list[Out]:
+    def take(self, messages: Sequence[Received]) -> list[Out]:
         "Store one micro-batch; return the dead letters of what did not fit."
         if messages[0].topic in ('trades', 'gaps'):
             letters = store_accounted(self, messages)
@@ -924,7 +924,7 @@ class Account(NamedTuple):
     letters: list[Out]
 
 
-def account_of(messages: list[Received], done: int) -> Account:
+def account_of(messages: Sequence[Received], done: int) -> Account:
     "Read a batch; what lies at or before the offset `done` is accounted for already."
     found = Account([], [], [], [])
     for message in messages:
@@ -945,10 +945,11 @@ def account_of(messages: list[Received], done: int) -> Account:
             found.dropped.append((item.symbol, item.duplicates, item.dead_letters))
     return found
 
-# %% ../nbs/41_embedded_store.ipynb #d4ba21b1
-def store_accounted(writer: StoreWriter, messages: list[Received]) -> list[Out]:
+# %% ../nbs/41_embedded_store.ipynb #56109b3e
+def store_accounted(writer: StoreWriter, messages: Sequence[Received]) -> list[Out]:
     "Store and count one micro-batch of trades or gaps, each offset once."
-    trades, gaps = (writer.groups[name] for name in ('trades', 'gaps'))
+    trades: Any = writer.groups['trades']
+    gaps: Any = writer.groups['gaps']
     log, place, last = writer.logs.get(messages[0].topic, messages[0].topic), messages[0].partition, messages[-1].offset
     with writer.store.database.transaction() as db:
         reached = db.execute('SELECT reached FROM _accounted WHERE log = ? AND place = ?', (log, place)).fetchone()
@@ -995,7 +996,7 @@ def seal_before(
 # %% ../nbs/41_embedded_store.ipynb #e1f38018
 def fitting(
     group: GroupDef,
-    messages: list[Received],  # of the group's topic
+    messages: Sequence[Received],  # of the group's topic
 ) -> tuple[list[list[Any]], list[Out]]:  # checked columns of what fits, dead letters of the rest
     "Return what a batch has to store."
     good, letters = [], []

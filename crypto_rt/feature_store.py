@@ -109,8 +109,8 @@ GROUPS = {group.name: group for group in (
              (*_INDICATOR_FIELDS, *(FeatureDef(name, 'double') for name in FEATURE_NAMES)), description=f'features {FEATURE_SET} of final candles'),
     GroupDef('predictions', 1, ('symbol', 'interval_seconds', 'horizon_seconds', 'model_version'), schema_of(Prediction),
              available='made_at_ms', description='what was predicted, as it was published'),
-    GroupDef('trades', 1, ('symbol', 'trade_id'), (FeatureDef('symbol', 'string', False), *schema_of(Trade), *(FeatureDef(name, kind, False)
-             for name, kind in (('ingest_ms', 'bigint'), ('source', 'string'), ('available_ms', 'bigint')))), 'event_ms', description='every fill', once=True),
+    GroupDef('trades', 1, ('symbol', 'trade_id'), (FeatureDef('symbol', 'string', False), *schema_of(Trade), FeatureDef('ingest_ms', 'bigint', False),
+             FeatureDef('source', 'string', False), FeatureDef('available_ms', 'bigint', False)), 'event_ms', description='every fill', once=True),
     GroupDef('gaps', 1, ('symbol', 'epoch', 'first_missing'), schema_of(Gap), 'opened_ms', available='updated_ms', description='holes in the trade ids'),
 )}  # fmt: skip
 

@@ -41,7 +41,8 @@ def stored_ids(
     import duckdb
     import pyarrow as pa
 
-    table = open_group(store, 'trades').table
+    trades: Any = open_group(store, 'trades')
+    table = trades.table
     with store.database.transaction('DEFERRED') as db:
         counts = dict(db.execute('SELECT name, sum(value) FROM _counts WHERE tab = ? GROUP BY name', (table,)).fetchall())
         hot = db.execute(f'SELECT symbol, trade_id FROM "{table}_hot"').fetchall()
@@ -50,7 +51,7 @@ def stored_ids(
         duck.register('hot', pa.table({'symbol': pa.array([s for s, _ in hot], pa.string()), 'trade_id': pa.array([n for _, n in hot], pa.int64())}))
         sealed = ' UNION ALL SELECT symbol, trade_id FROM read_parquet(?)' if paths else ''
         duck.execute(f'CREATE TEMP TABLE ids AS SELECT symbol, trade_id, count(*) AS times FROM (SELECT * FROM hot{sealed}) GROUP BY ALL', [paths] if paths else [])
-        stored, rows = duck.execute('SELECT count(*), coalesce(sum(times), 0) FROM ids').fetchone()
+        stored, rows = duck.execute('SELECT count(*), coalesce(sum(times), 0) FROM ids').fetchall()[0]
         order = f'OVER (PARTITION BY symbol, trade_id >> {EPOCH_BITS} ORDER BY trade_id)'
         holes = duck.execute(f'SELECT symbol, trade_id + 1, after - 1 FROM (SELECT *, lead(trade_id) {order} AS after FROM ids) WHERE after > trade_id + 1').fetchall()
     return counts, stored, int(rows) - stored, holes
@@ -108,7 +109,8 @@ def stored_past(
     try:
         symbols, interval = settings.data.symbols, settings.data.interval_seconds
         candles = {symbol: next(iter(candle_history(store, symbol, interval, last=1)), None) for symbol in symbols}
-        table, gaps = open_group(store, 'trades').table, latest_gaps(store)
+        trades: Any = open_group(store, 'trades')
+        table, gaps = trades.table, latest_gaps(store)
         own = {symbol: [(r.first_missing, r.last_missing) for r in gaps if r.symbol == symbol and r.state == 'exchange_hole'] for symbol in symbols}
         with store.database.transaction('DEFERRED') as db:
             last = {symbol: reached(db, table, symbol, own[symbol]) for symbol in symbols}

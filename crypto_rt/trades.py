@@ -512,9 +512,11 @@ def filled(
         for kept in book.gaps.values():
             kept.since_ms = max(kept.since_ms, here_ms)
     if last:
-        book.fetch_first = False
+        unproven = book.continuity.through is None and book.continuity.above and book.shown < book.continuity.above[0][0]
+        book.fetch_first = book.fetch_first and bool(unproven)  # asked before the first trade that came: is there one before it?
         book.ready = book.granted_ms is not None
-        book.continuity.begin()
+        if not book.fetch_first:
+            book.continuity.begin()
         late = any(kept.record.state == 'timed_out' for kept in book.gaps.values())
         book.retry_ms = here_ms + (1000 if book.continuity.above else LATE_MS if late else 0)
         out += give_up_holes(feed, symbol, here_ms)
@@ -803,7 +805,8 @@ class Clock:
     "Asks REST for its time once a minute, in the background."
 
     def __init__(self, rest: Rest):
-        self.rest, self.next_ms, self.task = rest, 0, None
+        self.rest, self.next_ms = rest, 0
+        self.task: asyncio.Task[int] | None = None
 
     def look(self, feed: Feed, here_ms: int) -> None:
         "Take an answer that has come; ask when it is time."
@@ -813,7 +816,7 @@ class Clock:
             self.task = None
         elif not self.task and here_ms >= self.next_ms:
             self.next_ms = here_ms + 60_000
-            self.task: Any = asyncio.create_task(asyncio.to_thread(self._ask))
+            self.task = asyncio.create_task(asyncio.to_thread(self._ask))
 
     def _ask(self) -> int:
         asked = now_ms()
