@@ -310,6 +310,7 @@ def publish(feed: Feed, symbol: str, trades: list[Trade], here_ms: int, source: 
     trades, begun = in_epoch(feed, symbol, trades), book.since_ms is None or book.continuity.through is not None
     ours = trades if begun else [t for t in trades if t.event_ms >= (book.since_ms or 0)]
     fresh = [t for t in ours if (book.former if is_former(book, t) else book.continuity).take([t])] if book.former else book.continuity.take(ours)
+    book.fetch_first |= bool(fresh) and source != 'rest' and book.since_ms is not None and book.continuity.through is None  # was it the first?
     if not book.fetch_first:
         book.continuity.begin()
     feed.counts['published'] += len(fresh)

@@ -185,3 +185,26 @@ def test_chaos_says_what_it_cannot_do_yet():
 
     with pytest.raises(ValueError, match='one instance'):
         verify_chaos(1, instances=2)
+
+
+def test_the_first_trade_is_not_lost_when_rest_was_asked_too_early():
+    from crypto_rt.kraken import Frame
+    from crypto_rt.messages import Trade
+    from crypto_rt.trades import filled, wanted
+
+    def trades(*ids):
+        return [Trade(i, '1', '1', 'buy', 'limit', 1_762_776_000_000 + 1000 * i) for i in ids]
+
+    def frame(*ids):
+        return Frame('trade', trades=[('BTC/USD', t.trade_id, t.price, t.quantity, t.side, t.order_type, t.event_ms) for t in trades(*ids)])
+
+    for early in ([frame(2)], []):  # the second trade comes before REST's empty answer, or after it
+        feed = Feed({'BTC/USD': Book(since_ms=0, fetch_first=True)}, 'replay')
+        feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade')], 1_762_776_000_000)
+        assert [want.since for want in wanted(feed, 1_762_776_000_100)] == ['0']
+        feed.take(early, 1_762_776_000_200)
+        filled(feed, 'BTC/USD', [], True, 1_762_776_000_300)
+        feed.take([frame(2), frame(3)], 1_762_776_000_400)
+        assert [want.since for want in wanted(feed, 1_762_776_002_000)] == ['0']
+        filled(feed, 'BTC/USD', trades(1, 2, 3), True, 1_762_776_002_100)
+        assert feed.books['BTC/USD'].continuity.through == 3 and feed.counts['published'] == 3 and feed.books['BTC/USD'].whole()
