@@ -29,9 +29,9 @@ log = logging.getLogger('crypto_rt.chaos')
 
 # %% auto #0
 __all__ = ['log', 'SYMBOLS', 'NOON_MS', 'SERVICES', 'WAITED_FOR', 'USUAL', 'CONNECTION', 'write_market', 'Schedule', 'schedule',
-           'fork', 'preload', 'trades_with_past', 'service_function', 'OwnBroker', 'answers', 'Run', 'reap', 'strike',
-           'watch_ends', 'finish', 'outcome', 'revised', 'play', 'environment', 'free_port', 'verify_chaos',
-           'wait_until_up', 'report']
+           'fork', 'end_with_parent', 'preload', 'trades_with_past', 'service_function', 'OwnBroker', 'answers', 'Run',
+           'reap', 'strike', 'watch_ends', 'finish', 'outcome', 'revised', 'play', 'environment', 'free_port',
+           'verify_chaos', 'wait_until_up', 'report']
 
 # %% ../nbs/72_chaos.ipynb #c35ad067
 SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD')
@@ -96,15 +96,14 @@ def fork(
     env: Mapping[str, str],
     folder: Path,  # its output goes to NAME.log there
 ) -> int:  # process id
-    "Run a function in a forked copy of this process, which ends when this one does."
+    "Run a function in a forked copy of this process."
     sys.stdout.flush(), sys.stderr.flush()
     if pid := os.fork():
         return pid
     code = 1
     try:
         os.setsid()
-        if sys.platform == 'linux':
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        end_with_parent()
         output = os.open(folder / f'{name}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1), os.dup2(output, 2)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -120,6 +119,12 @@ def fork(
         os._exit(code)
 
 # %% ../nbs/72_chaos.ipynb #99747fff
+def end_with_parent() -> None:
+    "Have the kernel kill this process when the one that started it is gone."
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def preload() -> None:
     "Import what the services need, without starting a thread of theirs."
     for name in ('quixstreams', 'confluent_kafka.admin', 'websockets.asyncio.server', 'websockets.asyncio.client', 'httpx', 'duckdb', 'pyarrow.parquet',
@@ -158,7 +163,7 @@ class OwnBroker:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True)
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=end_with_parent)
 
     def kill(self) -> None:
         "Kill it and start it again."
