@@ -385,6 +385,7 @@ class Service:
         self.stored: dict[tuple[str, int], int] = {}
         self.ended: dict[str, dict[tuple[str, int], int]] = {}  # offset of each end marker, by run
         self.passed: set[str] = set()  # runs whose end has been passed on
+        self.awaits = 0  # end markers of a run, once asked for
         self.taken = 0
         self.app = application(settings, name)
         topics = {topic: _quix_topic(self.app, settings, topic) for topic in dict.fromkeys(inputs + outputs)}
@@ -452,7 +453,8 @@ def pass_end(service: Service, run_id: str, topic: str, partition: int, offset: 
     "Note one end marker; when all are there, finish, pass the marker on and tell the runner."
     seen = service.ended.setdefault(run_id, {})
     seen.setdefault((topic, partition), offset)
-    if len(seen) < sum(partitions(service.app._consumer, service.settings, name) for name in service.inputs):
+    service.awaits = service.awaits or sum(partitions(service.app._consumer, service.settings, name) for name in service.inputs)
+    if len(seen) < service.awaits:
         return
     produce = service.app._producer.produce
     for out in getattr(service.step, 'finish', tuple)():
