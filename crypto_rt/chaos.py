@@ -264,7 +264,7 @@ def watch_ends() -> None:
     for batch in bus.follow(settings, ['service_events'], threading.Event(), tail=1000):
         for event in (decode('service_events', message.value) for message in batch):
             if event.kind == 'end' and event.run_id == os.environ['CRYPTO_RT_RUN_ID']:
-                sys.stdout.write(json.dumps({'end': event.service}) + '\n')
+                sys.stdout.write(json.dumps({'end': event.service, 'at_ms': event.at_ms}) + '\n')
                 sys.stdout.flush()
 
 
