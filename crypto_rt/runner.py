@@ -208,19 +208,21 @@ class Child:
     def __init__(self, spec: Spec, command: list[str], env: Mapping[str, str], main: Callable | None):
         self.spec, self.started, self.ready, self.rest, self.error = spec, time.monotonic(), False, b'', ''
         self.output, end = os.pipe()
+        self.popen: subprocess.Popen | None = None
         if main:
             self.pid = fork_service(main, command[1:], env, end)
         else:
-            self.pid = subprocess.Popen(command, env=dict(env), stdout=end, stderr=end, stdin=subprocess.DEVNULL, preexec_fn=_alone).pid
+            self.popen = subprocess.Popen(command, env=dict(env), stdout=end, stderr=end, stdin=subprocess.DEVNULL, preexec_fn=_alone)
+            self.pid = self.popen.pid
         os.close(end)
         os.set_blocking(self.output, False)
 
     def poll(self) -> int | None:
         "Return the exit code once it has ended."
-        with contextlib.suppress(ChildProcessError):
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            return os.waitstatus_to_exitcode(status) if pid else None
-        return 0
+        if self.popen:
+            return self.popen.poll()
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
 
     def lines(self) -> list[str]:
         "Return the lines that it has printed since the last call."
