@@ -139,7 +139,7 @@ def log_ids(
     except (KafkaException, AttributeError):
         return {topic: name for name, topic in names.items()}
 
-
+# %% ../nbs/03_bus.ipynb #dc2232f1
 def wait_for_leaders(
     settings: Settings,
     admin: Any,  # a Kafka client

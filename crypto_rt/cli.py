@@ -150,7 +150,7 @@ def run_trades(args: argparse.Namespace) -> None:
 
     trades.run_trades(settings_of(args), gaps.stored_past, args.record)
 
-
+# %% ../nbs/82_cli.ipynb #efcb478c
 @command('candles', 'fold trades into candles', '--symbols', '--interval', '--broker')
 def run_candles(args: argparse.Namespace) -> None:
     from crypto_rt import candles
@@ -167,7 +167,7 @@ def stored_candles(settings: Settings, last: int) -> list[Any]:
     store = open_feature_store(settings)
     return [c for symbol in settings.data.symbols for c in candle_history(store, symbol, settings.data.interval_seconds, last=last)]
 
-
+# %% ../nbs/82_cli.ipynb #8c844d44
 @command('exchange', "a local server that speaks Kraken's WebSocket v2 and REST", '--symbols', '--port',
          file=dict(help='replay this trades file'), simulate=dict(action='store_true', help='a seeded simulation'),
          seed=dict(type=int, default=7), speed=dict(default='1', help='a factor, or max'),
@@ -183,7 +183,7 @@ def run_exchange(args: argparse.Namespace) -> None:
     exchange.run_exchange(settings, file=args.file, simulate=args.simulate, seed=args.seed, speed=args.speed, port=args.port or 0, host=args.host,
                           faults=args.faults or '')  # fmt: skip
 
-
+# %% ../nbs/82_cli.ipynb #4cd4452c
 @command('kafka', "start our own Kafka, or only fetch its jars", '--port', fetch=dict(action='store_true', help='fetch and check the jars, then end'))
 def run_kafka(args: argparse.Namespace) -> None:
     from crypto_rt import broker
@@ -196,7 +196,7 @@ def run_kafka(args: argparse.Namespace) -> None:
     logging.getLogger('crypto_rt.broker').info('Kafka at %s', address)
     os.execv(line[0], line)
 
-
+# %% ../nbs/82_cli.ipynb #1251309f
 @command('events', 'print the end markers that services have passed on', '--broker')
 def run_events(args: argparse.Namespace) -> None:
     from crypto_rt import runner
@@ -229,7 +229,7 @@ def run_backfill(args: argparse.Namespace) -> None:
         done = backfill.backfill_file(settings, file, symbols=symbols, interval_seconds=args.interval_seconds, absent=args.absent, progress=progress)
         print(json.dumps({'file': os.path.basename(file), **done}))
 
-
+# %% ../nbs/82_cli.ipynb #e4104b46
 @command('export', 'write what is stored to a Parquet file', '--interval',
          _what=dict(choices=('trades', 'candles', 'indicators', 'features', 'predictions', 'outcomes')),
          symbol=dict(required=True), since=dict(help='ISO 8601 or milliseconds'), until=dict(help='ISO 8601 or milliseconds'),
@@ -303,21 +303,21 @@ def _one_model(args: argparse.Namespace) -> tuple[Settings, str, int, int]:
     settings = settings_of(args)
     return settings, normalise_symbol(args.symbol), settings.data.interval_seconds, settings.data.horizon_seconds
 
-
+# %% ../nbs/82_cli.ipynb #fc36e764
 @command('promote', 'make a registered model the champion', '--interval', '--horizon', **_ONE_MODEL)
 def run_promote(args: argparse.Namespace) -> None:
     from crypto_rt import registry
 
     print(json.dumps(registry.promote(*_one_model(args), version=args.version, why=args.why), default=str))
 
-
+# %% ../nbs/82_cli.ipynb #22921967
 @command('rollback', 'go back to the champion before', '--interval', '--horizon', symbol=dict(required=True), why=dict(default='by hand'))
 def run_rollback(args: argparse.Namespace) -> None:
     from crypto_rt import registry
 
     print(json.dumps(registry.rollback(*_one_model(args), why=args.why), default=str))
 
-
+# %% ../nbs/82_cli.ipynb #ecbf9bb0
 @command('models', 'list the registered models')
 def run_models(args: argparse.Namespace) -> None:
     from crypto_rt import registry
@@ -340,7 +340,7 @@ def run_status(args: argparse.Namespace) -> None:
     except OSError as error:
         raise ConnectionError(f'no system answers at 127.0.0.1:{port} ({error}); start it with `crypto-rt up`, or name its --port or --data-dir') from None
 
-
+# %% ../nbs/82_cli.ipynb #33f813dd
 @command('bench', 'measure; prints one JSON object', _names=dict(nargs='*', help='candles, indicators, store …; none: all'), json=dict(action='store_true'))
 def run_bench(args: argparse.Namespace) -> int:
     import importlib
