@@ -16,9 +16,9 @@ from msgspec import Meta, Struct
 from .times import now_ms
 
 # %% auto #0
-__all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'TOPICS', 'encode', 'Trade', 'Trades', 'Mark', 'End',
-           'Candle', 'FormingCandle', 'TechnicalIndicators', 'Prediction', 'DeadLetter', 'ServiceEvent', 'Topic',
-           'decode', 'dead_letter', 'schema', 'write_contracts']
+__all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'EPOCH_BITS', 'TOPICS', 'encode', 'Trade', 'Trades',
+           'Mark', 'End', 'Gap', 'Dropped', 'Candle', 'FormingCandle', 'TechnicalIndicators', 'Prediction',
+           'DeadLetter', 'ServiceEvent', 'Topic', 'decode', 'dead_letter', 'schema', 'write_contracts']
 
 # %% ../nbs/02_messages.ipynb #1d2f8311
 Amount = Annotated[str, Meta(pattern=r'^[0-9]{1,20}(\.[0-9]{1,12})?$', description='exact decimal text, not negative')]
@@ -39,25 +39,53 @@ class Trade(Struct, frozen=True, forbid_unknown_fields=True):
     event_ms: Instant
 
 
-class Trades(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='trades'):
-    "Trades of one symbol that arrived together, in the order of arrival."
+class Trades(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='trades'):
+    "Trades of one symbol that arrived together, in the order of arrival; `duplicates` were dropped since its last message."
     symbol: Symbol
     trades: Annotated[list[Trade], Meta(min_length=1)]
     ingest_ms: Instant
     source: Source
+    duplicates: Count = 0
 
-# %% ../nbs/02_messages.ipynb #57338ca9
-class Mark(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='mark'):
+# %% ../nbs/02_messages.ipynb #81b5c0e0
+class Mark(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='mark'):
     "A symbol's clock: exchange time reached, and the trade_id up to which there is no hole (-1: no trade yet)."
     symbol: Symbol
     exchange_ms: Instant
     contiguous_through: Annotated[int, Meta(ge=-1)]
     connected: bool
+    source: Source
+    bid: Amount | None = None
+    ask: Amount | None = None
 
 
 class End(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='end'):
     "The end of a replay, sent to every partition and passed on by every service."
     run_id: str
+
+# %% ../nbs/02_messages.ipynb #c45a6ba0
+EPOCH_BITS = 48
+
+
+class Gap(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='gap'):
+    "A hole in a symbol's ids; identity is (symbol, first_missing, epoch), the latest revision wins."
+    symbol: Symbol
+    first_missing: Count
+    last_missing: Count
+    opened_ms: Instant
+    updated_ms: Instant
+    state: Literal['open', 'filled', 'exchange_hole', 'timed_out']
+    found: Count
+    revision: Count
+    epoch: Count
+
+
+class Dropped(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='dropped'):
+    "Trades that were received and not published since the last such message, beside `Trades.duplicates`."
+    symbol: Symbol
+    duplicates: Count
+    dead_letters: Count
+    at_ms: Instant
 
 # %% ../nbs/02_messages.ipynb #51a6f894
 class Candle(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='candle'):
@@ -171,6 +199,7 @@ class Topic(Struct, frozen=True):
 
 TOPICS = {topic.name: topic for topic in (
     Topic('trades', Trades | Mark | End, 72),
+    Topic('gaps', Gap | Dropped | End, 24 * 14),
     Topic('candles', Candle | End, 24 * 14),
     Topic('candles_forming', FormingCandle | End, 1),
     Topic('technical_indicators', TechnicalIndicators | End, 24 * 14),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 import msgspec
 
 # %% auto #0
-__all__ = ['SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Predictions', 'Api', 'Settings', 'check',
-           'settings_file', 'load_settings', 'to_env']
+__all__ = ['SECRETS', 'OTHERS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Predictions', 'Api',
+           'Settings', 'check', 'settings_file', 'load_settings', 'to_env']
 
 # %% ../nbs/01_settings.ipynb #e67c3a86
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +29,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     horizon_seconds: int = 300
     grace_ms: int = 2000
     log_level: str = 'INFO'
+    reconcile_minutes: float = 5.0
+    backfill_intervals: tuple[int, ...] = (60, 300, 900, 3600)
 
 
 class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,12 +42,17 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reconnect_max_seconds: float = 60.0
     rest_pause_seconds: float = 1.0
     rest_timeout_seconds: float = 10.0
+    gap_timeout_seconds: float = 120.0
+    max_future_seconds: float = 60.0
+    max_skew_ms: int = 5000
+    quotes: bool = True
     simulation_seed: int = 7
 
 # %% ../nbs/01_settings.ipynb #1b3569f0
 class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "The bus. With no broker named, the runner starts one on loopback."
     broker: str = ''
+    topic_prefix: str = ''
     partitions: int = 2
     replication_factor: int = 1
     batch: int = 1000
@@ -64,6 +72,9 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trees: int = 300
     embargo_candles: int = 10
     seed: int = 7
+    fee_bp: float = 40.0
+    runs_directory: str = 'runs'
+    registry_directory: str = ''
 
 # %% ../nbs/01_settings.ipynb #17d80f40
 class Predictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,6 +103,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     predictions: Predictions = Predictions()
     api: Api = Api()
 
+# %% ../nbs/01_settings.ipynb #0f07c1c7
+SECRETS = ('CRYPTO_RT_API_KEYS',)
+OTHERS = ('SETTINGS', 'SOURCE', 'RUN_ID', 'UNTIL_IDLE', 'TEST_', 'TRADES_FILE', 'CANDLES_FILE', 'METRICS_KEY')  # read elsewhere
+
 # %% ../nbs/01_settings.ipynb #0041b146
 SECTIONS = {field.name: field.type for field in msgspec.structs.fields(Settings)}
 
@@ -107,16 +122,17 @@ def _typed(section: str, key: str, value: Any, where: str) -> Any:
     types = {f.name: f.type for f in msgspec.structs.fields(SECTIONS[section])}
     if key not in types:
         raise ValueError(f'{where}: [{section}] has no {key!r}{_nearest(key, types)}')
-    if types[key] == tuple[str, ...] and isinstance(value, str):
+    if types[key] in (tuple[str, ...], tuple[int, ...]) and isinstance(value, str):
         value = tuple(part.strip() for part in value.split(',') if part.strip())
     try:
         return msgspec.convert(value, types[key], strict=False)
     except msgspec.ValidationError:
-        raise ValueError(f'{where}: [{section}] {key} must be {types[key]}, was {value!r}') from None
+        kind = {int: 'a whole number', float: 'a number', str: 'text'}.get(types[key], 'words with commas')
+        raise ValueError(f'{where}: [{section}] {key} must be {kind}, was {value!r}') from None
 
 # %% ../nbs/01_settings.ipynb #ad38399e
 LIMITS = {
-    ('data', 'interval_seconds'): (1, 86400), ('data', 'horizon_seconds'): (1, 7 * 86400), ('data', 'grace_ms'): (0, 600_000),
+    ('data', 'interval_seconds'): (1, 86400), ('data', 'horizon_seconds'): (1, 7 * 86400), ('data', 'grace_ms'): (0, 600_000), ('data', 'reconcile_minutes'): (0, 1440),
     ('exchange', 'dead_man_seconds'): (0.1, 600), ('kafka', 'partitions'): (1, 1000), ('kafka', 'batch'): (1, 100_000),
     ('predictions', 'level'): (0.5, 0.999), ('predictions', 'calibration_candles'): (20, 100_000),
     ('training', 'folds'): (2, 100), ('training', 'trees'): (1, 10_000), ('api', 'port'): (0, 65535), ('api', 'client_queue'): (1, 100_000),
@@ -132,8 +148,14 @@ def check(
         if not low <= value <= high:
             raise ValueError(f'[{section}] {key} must be from {low} to {high}, was {value}')
     data = settings.data
+    if not data.symbols:
+        raise ValueError('[data] symbols must name at least one, such as BTC/USD, was nothing')
+    if any(not re.fullmatch(r'\S+:\d{1,5}', address.strip()) for address in settings.kafka.broker.split(',') if settings.kafka.broker):
+        raise ValueError(f'[kafka] broker must be host:port, was {settings.kafka.broker!r}')
     if data.horizon_seconds % data.interval_seconds:
         raise ValueError(f'[data] horizon_seconds must be a multiple of interval_seconds ({data.interval_seconds}), was {data.horizon_seconds}')
+    if not data.backfill_intervals or any(seconds < 1 or seconds % data.backfill_intervals[0] for seconds in data.backfill_intervals):
+        raise ValueError(f'[data] backfill_intervals must be multiples of the first, were {data.backfill_intervals}')
     if settings.store.backend not in ('embedded', 'hopsworks'):
         raise ValueError(f"[store] backend must be embedded or hopsworks, was {settings.store.backend!r}")
     return settings
@@ -159,8 +181,8 @@ def load_settings(
             values.setdefault(section, {})[key] = _typed(section, key, text, path.name)
     for name, text in (os.environ if env is None else env).items():
         section, _, key = name.removeprefix('CRYPTO_RT_').lower().partition('_')
-        if name.startswith('CRYPTO_RT_') and section in SECTIONS:
-            values[section][key] = _typed(section, key, text, name)
+        if name.startswith('CRYPTO_RT_') and name not in SECRETS and not name.removeprefix('CRYPTO_RT_').startswith(OTHERS):
+            values.setdefault(section, {})[key] = _typed(section, key, text, name)
     for section, items in overrides.items():
         for key, value in items.items():
             if value is not None:
@@ -185,6 +207,6 @@ def to_env(
 ) -> dict[str, str]:  # CRYPTO_RT_<SECTION>_<KEY> to text, every key
     "Return `settings` as environment variables; `load_settings(env=to_env(s)) == s`."
     def text(value: Any) -> str:
-        return ','.join(value) if isinstance(value, tuple) else str(value)
+        return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
     return {f'CRYPTO_RT_{section}_{key}'.upper(): text(value)
             for section in SECTIONS for key, value in msgspec.structs.asdict(getattr(settings, section)).items()}

@@ -1,0 +1,160 @@
+"""The embedded store: inserts, online vectors, the point-in-time training set, size on disk."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from crypto_rt.embedded_store import EmbeddedStore
+from crypto_rt.feature_store import FEATURE_NAMES, FEATURE_SET, FeatureDef, candle_history, conform, open_group, training_view
+from crypto_rt.indicators import indicators_of
+from crypto_rt.messages import Candle, TechnicalIndicators
+
+START, MINUTE = 1_722_470_400_000, 60_000
+ROWS_OF_A_MONTH = 20 * 30 * 1440
+SIGNAL = [FeatureDef('symbol', 'string', False), *(FeatureDef(n, 'bigint', False) for n in ('start_ms', 'revision', 'available_ms')), FeatureDef('score', 'double')]
+
+
+def candle_frame(symbol: str, n: int, seed: int) -> pd.DataFrame:
+    "Return `n` one-minute candles of a seeded random walk, as the store keeps them."
+    rng, start = np.random.default_rng(seed), START + MINUTE * np.arange(n)
+    close = np.round(50_000 * np.exp(np.cumsum(rng.standard_t(4, n) * 4e-4)), 1)
+    opened = np.r_[close[0], close[:-1]]
+    high, low = np.round(np.maximum(opened, close) * 1.0003, 1), np.round(np.minimum(opened, close) * 0.9997, 1)
+    volume, count = np.round(np.exp(rng.normal(0, 1, n)), 8), rng.poisson(30, n) + 1
+    text = {name: pd.Series(values).map(repr) for name, values in dict(
+        open=opened, high=high, low=low, close=close, volume=volume,
+        quote_volume=np.round(close * volume, 6), vwap=np.round(close * 1.00001, 8), buy_volume=np.round(volume * rng.uniform(0, 1, n), 8)).items()}  # fmt: skip
+    whole = dict(symbol=symbol, interval_seconds=60, revision=0, is_empty=False, is_partial=False, source='trades', bid=None, ask=None)
+    last = np.cumsum(count)
+    return pd.DataFrame({'start_ms': start, 'end_ms': start + MINUTE, 'available_ms': start + MINUTE + 2000, 'trade_count': count,
+                         'first_trade_id': last - count, 'last_trade_id': last - 1, **text}).assign(**whole)  # fmt: skip
+
+
+def indicator_frame(symbol: str, n: int, seed: int) -> pd.DataFrame:
+    "Return `n` rows of features with full mantissas: the worst case for compression."
+    rng, start = np.random.default_rng(seed), START + MINUTE * np.arange(n)
+    features = dict(zip(FEATURE_NAMES, rng.normal(size=(len(FEATURE_NAMES), n)), strict=True))
+    return pd.DataFrame(dict(symbol=symbol, interval_seconds=60, start_ms=start, revision=0, end_ms=start + MINUTE, close=features[FEATURE_NAMES[0]], warm_up=0,
+                             feature_set=FEATURE_SET, is_partial=False, available_ms=start + MINUTE + 2000, **features))  # fmt: skip
+
+
+def spread(
+    calls: Iterable[Callable[[], Any]],
+) -> dict[str, float]:  # milliseconds
+    "Return the median and the 99th percentile of the calls' times."
+    times = []
+    for call in calls:
+        began = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - began) * 1000)
+    return {'p50_ms': round(statistics.median(times), 4), 'p99_ms': round(float(np.quantile(times, 0.99)), 4)}
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    "Return the seconds that a call took, and its result."
+    began = time.perf_counter()
+    result = call()
+    return time.perf_counter() - began, result
+
+
+def messages(first: int, n: int) -> tuple[list[Candle], list[TechnicalIndicators]]:
+    "Return messages of ten symbols, as the topics carry them."
+    candles, features = [], []
+    for k, s in itertools.product(range(first, first + n // 10), range(10)):
+        start, symbol = START + k * MINUTE, f'S{s}/USD'
+        candles.append(Candle(symbol, 60, start, 0, start + MINUTE, '100.1', '100.9', '99.7', '100.2', '3.25', '325.1', '100.05', 12, '1.5', k, k + 11,
+                              None, None, False, False, 'trades', start + MINUTE + 2000))  # fmt: skip
+        values: dict[str, float | None] = {name: k / 7 + i for i, name in enumerate(FEATURE_NAMES)}
+        features.append(TechnicalIndicators(symbol, 60, start, 0, start + MINUTE, 100.2, values, 0, FEATURE_SET, False, start + MINUTE + 2000))
+    return candles, features
+
+
+def bench_writes(folder: Path) -> dict[str, Any]:
+    "Return what the service's way costs: batches of 1,000 messages, and the ten candles of a minute."
+    store, rates = EmbeddedStore(folder), {}
+    for name, rows in zip(('candles', 'technical_indicators'), messages(0, 50_000), strict=True):
+        group = open_group(store, name)
+        parts = [rows[at : at + 1000] for at in range(0, len(rows), 1000)]
+        seconds, _ = timed(lambda group=group, parts=parts: [group.insert(part) for part in parts])
+        columns = conform(group.definition, rows[:20_000])
+        alone, _ = timed(lambda group=group, columns=columns: group.insert_columns(columns))
+        rates[name] = {'insert_rows_per_s': round(len(rows) / seconds), 'without_checks_rows_per_s': round(20_000 / alone), 'columns': len(group.definition.names)}
+    group = open_group(store, 'candles')
+    minutes = [messages(10_000 + k, 10)[0] for k in range(300)]
+    small = spread([lambda rows=rows: group.insert(rows) for rows in minutes])
+    view = training_view(store)
+    view.init_serving()
+    online = spread([lambda k=k: view.get_feature_vector({'symbol': f'S{k % 10}/USD', 'interval_seconds': 60}) for k in range(20_000)])
+    history = spread([lambda: group.history(dict(symbol='S3/USD', interval_seconds=60), last=1000)] * 30)
+    sealed, rows = timed(lambda: group.materialize(START + 3 * 86_400_000))
+    store.close()
+    return {**rates, 'insert_10_rows': small, 'online_vector_of_2_groups': online, 'history_1000_candles': history, 'seal_rows_per_s': round(rows / sealed)}
+
+
+def bench_training_set(
+    folder: Path,
+    rows: int,  # in the left group
+) -> dict[str, Any]:
+    "Return the point-in-time join of three groups against pandas `merge_asof`, and the size on disk."
+    store, each = EmbeddedStore(folder), rows // 20
+    groups = candles, indicators = open_group(store, 'candles'), open_group(store, 'technical_indicators')
+    signal = store.get_or_create_feature_group('signals', 1, primary_key=['symbol'], schema=SIGNAL)
+    sealing = 0.0
+    for s in range(20):
+        frames = candle_frame(f'S{s:02}/USD', each, s), indicator_frame(f'S{s:02}/USD', each, s)
+        for group, frame in zip(groups, frames, strict=True):
+            sealing += timed(lambda group=group, frame=frame: group.insert_sealed(frame))[0]
+        start = START + 20 * MINUTE * np.arange(each // 20)
+        signal.insert(pd.DataFrame(dict(symbol=f'S{s:02}/USD', start_ms=start, revision=0, available_ms=start + 7 * MINUTE, score=np.sin(start / 1e7))))
+    query = indicators.select(['close', 'warm_up', *FEATURE_NAMES]).join(candles.select(['volume', 'trade_count']), prefix='candle_')
+    view = store.get_or_create_feature_view('bench', 1, query=query.join(signal.select(['score']), ['symbol'], 'signal_'))
+    end = START + each * MINUTE
+    seconds, frame = timed(lambda: view.get_batch_data(START, end))
+    tables = [group.read(START, end) for group in (indicators, candles, signal)]
+    alone, joined = timed(lambda: merge_asof(*tables))
+    same = bool((joined.signal_score.fillna(9).to_numpy() == frame.signal_score.fillna(9).to_numpy()).all())
+    store.close()
+    return {'rows': len(frame), 'columns': frame.shape[1], 'seconds': round(seconds, 2), 'merge_asof_seconds_once_in_memory': round(alone, 2), 'equal': same,
+            'seal_rows_per_s': round(2 * rows / sealing)}  # fmt: skip
+
+
+def bench_size(folder: Path, n: int = 5000) -> int:
+    "Return the megabytes of 20 symbols' candles and features of 30 days, from `n` rows with real features."
+    store = EmbeddedStore(folder)
+    candles = open_group(store, 'candles')
+    candles.insert_sealed(candle_frame('S00/USD', n, 1))
+    open_group(store, 'technical_indicators').insert_sealed(indicators_of(candle_history(store, 'S00/USD', 60, last=n)))
+    store.close()
+    return round(sum(f.stat().st_size for f in folder.rglob('*.parquet')) / n * ROWS_OF_A_MONTH / 1e6)
+
+
+def merge_asof(left: pd.DataFrame, candles: pd.DataFrame, signal: pd.DataFrame) -> pd.DataFrame:
+    "Return the same join by pandas, from tables that are in memory already."
+    left = left.sort_values('available_ms')
+    keys = ['symbol', 'available_ms']
+    for right, by, prefix in ((candles[[*keys, 'volume', 'trade_count']], ['symbol'], 'candle_'), (signal[[*keys, 'score']], ['symbol'], 'signal_')):
+        right = right.rename(columns={name: prefix + name for name in right if name not in keys}).sort_values('available_ms')
+        left = pd.merge_asof(left, right, on='available_ms', by=by)
+    return left.sort_values(['symbol', 'start_ms'])
+
+
+def bench(rows: int = 1_000_000) -> dict[str, Any]:
+    "Return the store's figures."
+    with tempfile.TemporaryDirectory() as folder:
+        return {'writes': bench_writes(Path(folder) / 'a'), 'training_set': bench_training_set(Path(folder) / 'b', rows),
+                'month_of_20_symbols_mb': bench_size(Path(folder) / 'c')}  # fmt: skip
+
+
+if __name__ == '__main__':
+    print(json.dumps(bench(*map(int, sys.argv[1:])), indent=1))

@@ -1,0 +1,110 @@
+"""What all tests share: the real things that some of them need, and how stored notebook outputs are checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+REQUIRED = set(filter(None, os.environ.get('CRYPTO_RT_TEST_REQUIRE', '').split(',')))
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
+
+os.environ.setdefault('GX_ANALYTICS_ENABLED', 'false')
+os.environ.setdefault('MLFLOW_DISABLE_TELEMETRY', 'true')
+os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
+
+
+def missing(
+    thing: str,  # its word in CRYPTO_RT_TEST_REQUIRE: shared, browser, kafka, promtool
+    why: str,  # what was looked for, and where
+) -> None:
+    "Skip the test, or fail it where `thing` is required: CI must not pass for what it did not run."
+    if thing in REQUIRED:
+        pytest.fail(f'CRYPTO_RT_TEST_REQUIRE names {thing!r}, but {why}', pytrace=False)
+    pytest.skip(why)
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    "The folder of reference material beside the repository, with `data/`."
+    folder = ROOT.parent / 'shared'
+    if not (folder / 'data').is_dir():
+        missing('shared', 'there is no ../shared/data beside this repository')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def chromium() -> str:
+    "The path of a Chromium, for playwright's `executable_path`."
+    found = os.environ.get('CRYPTO_RT_TEST_CHROMIUM') or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        missing('browser', f'none of {", ".join(BROWSERS)} is on the PATH')
+    return str(found)
+
+
+@pytest.fixture(scope='session')
+def promtool() -> str:
+    "The path of Prometheus's own checker; on Debian and Ubuntu it comes with the package prometheus."
+    found = shutil.which('promtool')
+    if not found:
+        missing('promtool', 'promtool is not on the PATH')
+    return str(found)
+
+
+@pytest.fixture(scope='session')
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    "host:port of a real Kafka with nothing in it; `CRYPTO_RT_TEST_BROKER` names one to use instead of starting one."
+    from crypto_rt.broker import start_broker
+    from crypto_rt.bus import wait_for_broker
+    from crypto_rt.settings import load_settings
+
+    if named := os.environ.get('CRYPTO_RT_TEST_BROKER'):
+        yield named
+        return
+    try:
+        broker = start_broker(tmp_path_factory.mktemp('kafka'))
+    except (OSError, ImportError) as error:
+        missing('kafka', f'Kafka could not be started: {error}')
+    try:
+        wait_for_broker(load_settings(kafka={'broker': broker.address}), 60)
+        yield broker.address
+    finally:
+        broker.stop()
+
+
+# --- stored outputs of notebooks (nbval)
+
+
+def has_outputs(
+    notebook: Path,
+) -> bool:  # whether a code cell shows something
+    "Tell whether a notebook has outputs that can be compared."
+    return any(cell.get('outputs') for cell in json.loads(notebook.read_text(encoding='utf-8'))['cells'])
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    "Leave out notebooks that show nothing: nbdev-test runs them already."
+    return True if collection_path.suffix == '.ipynb' and not has_outputs(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let nbval read nbdev's notebooks.
+
+    nbdev-clean removes the execution counts without which nbval refuses an output; `eval: false` is no word of nbval's; and nbval runs
+    cells outside IPython's history, where a semicolon at the end does not silence a value, so `None` follows it.
+    """
+    for item in items:
+        if (cell := getattr(item, 'cell', None)) is None:
+            continue
+        if re.search(r'^#\|\s*eval:\s*false', cell.source, re.M):
+            item.add_marker(pytest.mark.skip(reason='eval: false'))
+        if cell.outputs:
+            cell.execution_count = cell.execution_count or 1
+        if cell.source.rstrip().endswith(';'):
+            cell.source += '\nNone'

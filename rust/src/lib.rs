@@ -1,0 +1,12 @@
+//! Exchange frames to trades to candles. State and arithmetic, no I/O; the Python definition is in `nbs/20_candles.ipynb`.
+
+pub mod decimal;
+pub mod fold;
+pub mod frame;
+pub mod ids;
+pub mod json;
+pub mod message;
+pub mod window;
+
+#[cfg(feature = "python")]
+mod python;

@@ -1,0 +1,142 @@
+//! What Python sees; `crypto_rt/_core.pyi` documents it.
+
+use std::str::from_utf8;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+
+use crate::decimal::{parse_amount, push_amount};
+use crate::fold::{Fold, Seed};
+use crate::frame;
+use crate::json::Invalid;
+use crate::message::Side;
+
+impl From<Invalid> for PyErr {
+    fn from(error: Invalid) -> Self {
+        PyValueError::new_err(error.0)
+    }
+}
+
+fn normal(value: u128) -> String {
+    let mut text = Vec::with_capacity(24);
+    push_amount(&mut text, value);
+    String::from_utf8(text).expect("digits are ASCII")
+}
+
+fn amount(name: &str, text: &str) -> PyResult<u128> {
+    parse_amount(text.as_bytes()).ok_or_else(|| PyValueError::new_err(format!("expected {name} as decimal text, was {text:?}")))
+}
+
+type Row<'a> = (&'a str, i64, String, String, &'static str, &'static str, i64);
+
+#[pyfunction]
+fn decode_trade_frame<'py>(py: Python<'py>, raw: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let trades = frame::decode_trade_frame(raw)?;
+    let rows: Vec<Row> = trades
+        .iter()
+        .map(|t| {
+            let side = if t.side == Side::Buy { "buy" } else { "sell" };
+            (from_utf8(&t.symbol).unwrap_or_default(), t.trade_id, normal(t.price), normal(t.quantity), side, t.order_type, t.event_ms)
+        })
+        .collect();
+    rows.into_pyobject(py)
+}
+
+#[pyclass(module = "crypto_rt._core")]
+struct CandleFold {
+    fold: Fold,
+    interval_seconds: i64,
+}
+
+#[pymethods]
+impl CandleFold {
+    #[new]
+    #[pyo3(signature = (interval_seconds, grace_ms = 2000, keep_closed = 120))]
+    fn new(interval_seconds: i64, grace_ms: i64, keep_closed: i64) -> PyResult<Self> {
+        for (name, value, low, high) in
+            [("interval_seconds", interval_seconds, 1, 604_800), ("grace_ms", grace_ms, 0, 86_400_000), ("keep_closed", keep_closed, 0, 1_000_000)]
+        {
+            if !(low..=high).contains(&value) {
+                return Err(PyValueError::new_err(format!("{name} must be from {low} to {high}, was {value}")));
+            }
+        }
+        Ok(CandleFold { fold: Fold::new(interval_seconds, grace_ms, keep_closed), interval_seconds })
+    }
+
+    #[pyo3(signature = (raw, place = 0))]
+    fn feed<'py>(&mut self, py: Python<'py>, raw: &[u8], place: i64) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        Ok(self.fold.feed(raw, place)?.iter().map(|candle| PyBytes::new(py, candle)).collect())
+    }
+
+    fn feed_many<'py>(&mut self, py: Python<'py>, raws: &Bound<'py, PyList>, places: Vec<i64>) -> PyResult<Vec<(usize, Bound<'py, PyAny>)>> {
+        if raws.len() != places.len() {
+            return Err(PyValueError::new_err(format!("expected a place for each of {} messages, was {}", raws.len(), places.len())));
+        }
+        let mut out = Vec::new();
+        for (index, (raw, place)) in raws.iter().zip(places).enumerate() {
+            match self.fold.feed(raw.cast::<PyBytes>()?.as_bytes(), place) {
+                Ok(candles) => out.extend(candles.iter().map(|candle| (index, PyBytes::new(py, candle).into_any()))),
+                Err(Invalid(reason)) => out.push((index, PyString::new(py, &reason).into_any())),
+            }
+        }
+        Ok(out)
+    }
+
+    #[pyo3(signature = (raw, place = 0))]
+    fn feed_frame(&mut self, raw: &[u8], place: i64) -> PyResult<usize> {
+        Ok(self.fold.feed_frame(raw, place)?)
+    }
+
+    fn forming<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.fold.forming().iter().map(|candle| PyBytes::new(py, candle)).collect()
+    }
+
+    fn seed(&mut self, symbol: &str, candle: &Bound<'_, PyAny>) -> PyResult<()> {
+        let close: String = candle.getattr("close")?.extract()?;
+        let (interval, start_ms): (i64, i64) = (candle.getattr("interval_seconds")?.extract()?, candle.getattr("start_ms")?.extract()?);
+        if interval != self.interval_seconds || start_ms % (interval * 1000) != 0 {
+            return Err(PyValueError::new_err(format!("expected a candle of {} s, was one of {interval} s that starts at {start_ms}", self.interval_seconds)));
+        }
+        let quote = |name: &str| -> PyResult<Option<u128>> {
+            let text: Option<String> = candle.getattr(name)?.extract()?;
+            text.map(|text| amount(name, &text)).transpose()
+        };
+        let seed = Seed {
+            start_ms,
+            revision: candle.getattr("revision")?.extract()?,
+            close: amount("close", &close)?,
+            last_id: candle.getattr("last_trade_id")?.extract()?,
+            count: candle.getattr("trade_count")?.extract()?,
+            is_partial: candle.getattr("is_partial")?.extract()?,
+            from_trades: candle.getattr("source")?.extract::<String>()? == "trades",
+            bid: quote("bid")?,
+            ask: quote("ask")?,
+        };
+        self.fold.seed(symbol.as_bytes(), seed);
+        Ok(())
+    }
+
+    fn rejected(&mut self) -> Vec<(i64, i64, String)> {
+        self.fold.rejected().into_iter().map(|r| (r.place, r.trade_id, r.reason)).collect()
+    }
+
+    fn oldest_place(&mut self) -> Option<i64> {
+        self.fold.oldest_place()
+    }
+
+    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (c, counts) = (&self.fold.counts, PyDict::new(py));
+        let names = ["trades", "duplicates", "covered", "too_late", "marks", "candles", "empty", "revisions"];
+        for (name, value) in names.into_iter().zip([c.trades, c.duplicates, c.covered, c.too_late, c.marks, c.candles, c.empty, c.revisions]) {
+            counts.set_item(name, value)?;
+        }
+        Ok(counts)
+    }
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(decode_trade_frame, module)?)?;
+    module.add_class::<CandleFold>()
+}

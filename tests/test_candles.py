@@ -1,0 +1,377 @@
+"""Candles: the same from any delivery, in Python and in Rust, and equal to the exchange's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crypto_rt._core import CandleFold as RustFold
+from crypto_rt.bus import Received
+from crypto_rt.candles import CandleFold, Candles, last_candles
+from crypto_rt.messages import Candle, Mark, Trade, Trades, decode, encode
+from crypto_rt.settings import Settings
+from crypto_rt.times import seconds_text_ms, window_start
+
+START = 1_762_795_380_000
+KEEP = 4
+FOLDS = (CandleFold, RustFold)
+
+
+def trades_message(trades: list[Trade], source: str = 'replay', symbol: str = 'BTC/USD') -> bytes:
+    return encode(Trades(symbol, trades, START, source))
+
+
+def mark(ms: int, through: int, connected: bool = True, source: str = 'replay', symbol: str = 'BTC/USD', quotes: tuple[str | None, str | None] = (None, None)) -> bytes:
+    return encode(Mark(symbol, ms, through, connected, source, *quotes))
+
+
+@st.composite
+def markets(draw: st.DrawFn, largest: int = 10**9) -> list[Trade]:
+    "Up to 60 trades over some minutes; event times mostly rise with the ids, amounts have all sorts of digits."
+    amounts = st.tuples(st.integers(0, largest) | st.integers(1, 200_000), st.integers(0, 10**12 - 1) | st.integers(0, 99))
+    steps = draw(st.lists(st.tuples(st.integers(-30_000, 200_000), amounts, amounts, st.booleans()), min_size=1, max_size=60))
+    trades, at = [], START + 300_000
+    for i, (step, price, quantity, buy) in enumerate(steps):
+        at += step
+        text = [f'{whole}.{fraction:012}' for whole, fraction in (price, quantity)]
+        trades.append(Trade(100 + i, text[0], text[1], 'buy' if buy else 'sell', 'market', max(at, START)))
+    return trades
+
+
+@st.composite
+def deliveries(draw: st.DrawFn, largest: int = 10**9) -> tuple[list[Trade], list[bytes]]:
+    "A market, and messages that deliver it: shuffled, cut, repeated, with ids missing, and with any marks among them."
+    trades = draw(markets(largest))
+    lost = set(draw(st.lists(st.sampled_from(trades), max_size=3)))
+    kept = [t for t in trades if t not in lost]
+    order = draw(st.permutations(kept)) if draw(st.booleans()) else kept
+    order = [*order, *draw(st.lists(st.sampled_from(trades), max_size=8))]
+    messages = []
+    while order:
+        size = draw(st.integers(1, 12))
+        messages.append(trades_message(order[:size], draw(st.sampled_from(['live', 'replay']))))
+        order = order[size:]
+        if draw(st.booleans()):
+            when = START + draw(st.integers(0, 2_000_000))
+            through = draw(st.sampled_from([t.trade_id for t in trades]) | st.just(-1))
+            quote = st.none() | st.integers(0, 200).map(lambda n: f'{n}.50')
+            messages.append(mark(when, through, draw(st.booleans()), draw(st.sampled_from(['live', 'replay'])), quotes=(draw(quote), draw(quote))))
+    return trades, messages
+
+
+@settings(max_examples=200, deadline=None)
+@given(deliveries(10**20 - 1))
+def test_python_and_rust_return_the_same_bytes(delivery: tuple[list[Trade], list[bytes]]) -> None:
+    _, messages = delivery
+    python, rust = (make(60, 2000, KEEP) for make in FOLDS)
+    for place, message in enumerate(messages):
+        assert python.feed(message, place) == rust.feed(message, place)
+        assert python.oldest_place() == rust.oldest_place()
+        if place % 3 == 0:
+            assert python.forming() == rust.forming()
+    assert python.rejected() == rust.rejected()
+    assert python.counts() == rust.counts()
+
+
+@settings(max_examples=50, deadline=None)
+@given(deliveries(), st.lists(st.integers(0, 40), max_size=3))
+def test_many_messages_in_one_call_are_the_same(delivery: tuple[list[Trade], list[bytes]], bad: list[int]) -> None:
+    _, messages = delivery
+    for at in bad:
+        messages.insert(at, b'{"type":"trades"}')
+    places = list(range(100, 100 + len(messages)))
+    python, rust, single = CandleFold(60, 2000, KEEP), RustFold(60, 2000, KEEP), RustFold(60, 2000, KEEP)
+    many = rust.feed_many(messages, places)
+    assert [(i, type(told)) for i, told in many] == [(i, type(told)) for i, told in python.feed_many(messages, places)]
+    one_by_one = [(i, told) for i, raw in enumerate(messages) if raw != b'{"type":"trades"}' for told in single.feed(raw, places[i])]
+    assert [(i, told) for i, told in many if isinstance(told, bytes)] == one_by_one
+    assert rust.oldest_place() == python.oldest_place() == single.oldest_place()
+
+
+@settings(max_examples=80, deadline=None)
+@given(deliveries(), st.integers(0, 40), st.integers(0, 40))
+def test_a_restart_is_the_same_in_python_and_rust(delivery: tuple[list[Trade], list[bytes]], killed: int, back: int) -> None:
+    _, messages = delivery
+    first = RustFold(60, 2000, KEEP)
+    told = [decode('candles', raw) for message in messages[:killed] for raw in first.feed(message)]
+    python, rust = (make(60, 2000, KEEP) for make in FOLDS)
+    for candle in last_candles(told, 60, KEEP + 1).get('BTC/USD', []):
+        python.seed('BTC/USD', candle)
+        rust.seed('BTC/USD', candle)
+    for place, message in enumerate(messages[max(0, killed - back) :]):
+        assert python.feed(message, place) == rust.feed(message, place)
+        assert python.oldest_place() == rust.oldest_place()
+    assert python.counts() == rust.counts()
+
+
+def final_state(told: list[Candle]) -> dict[int, tuple]:
+    "Of each window the latest revision, without what says when and how often it was told."
+    best: dict[int, Candle] = {}
+    for candle in told:
+        if candle.revision >= best.get(candle.start_ms, candle).revision:
+            best[candle.start_ms] = candle
+    skip = ('revision', 'available_ms')
+    return {start: tuple(getattr(c, f) for f in c.__struct_fields__ if f not in skip) for start, c in sorted(best.items())}
+
+
+@settings(max_examples=80, deadline=None)
+@given(markets(), st.integers(0, 2**32), st.integers(1, 12))
+def test_the_final_candles_do_not_depend_on_the_delivery(trades: list[Trade], seed: int, size: int) -> None:
+    rng = random.Random(seed)
+    end = max(t.event_ms for t in trades) + 120_000
+    states = []
+    for way in ('in order', 'shuffled', 'with marks'):
+        order = trades if way == 'in order' else [*rng.sample(trades, len(trades)), *rng.choices(trades, k=5)]
+        fold, told = RustFold(60, 2000, 1_000_000), []
+        for i in range(0, len(order), size):
+            told += fold.feed(trades_message(order[i : i + size]))
+            if way == 'with marks':
+                told += fold.feed(mark(START + rng.randrange(end - START), trades[0].trade_id - 1 + len(fold.counts()), rng.random() < 0.5))
+        told += fold.feed(mark(end, trades[-1].trade_id))
+        states.append(final_state([decode('candles', raw) for raw in told if b'"close":"' in raw]))
+    assert states[0] == states[1] == states[2]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_any_bytes_are_refused_politely(raw: bytes) -> None:
+    for make in FOLDS:
+        with pytest.raises(ValueError):
+            make(60).feed(raw)
+
+
+MESSAGE = trades_message([Trade(1, '105433.6', '0.1', 'buy', 'market', START), Trade(2, '1', '2', 'sell', '', START)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(MESSAGE) - 1), st.integers(0, 255)), max_size=3), st.integers(0, len(MESSAGE)))
+def test_a_damaged_message_is_taken_by_both_or_by_none(changes: list[tuple[int, int]], cut: int) -> None:
+    raw = bytearray(MESSAGE)
+    for at, byte in changes:
+        raw[at] = byte
+    raw = bytes(raw[:cut] if len(changes) == 3 else raw)
+    outcomes = []
+    for make in FOLDS:
+        fold = make(60)
+        try:
+            fold.feed(raw)
+            outcomes.append(fold.forming())
+        except ValueError:
+            outcomes.append(None)
+            assert fold.counts()['trades'] == 0
+    assert outcomes[0] == outcomes[1]
+
+
+# --- a service that is killed
+
+
+def run_step(step: Candles, messages: list[Received], until: int | None = None) -> list[bytes]:
+    return [out.value for i in range(0, len(messages[:until]), 7) for out in step.take(messages[i : min(i + 7, until or len(messages))]) if out.topic == 'candles']
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_a_killed_service_tells_the_same_candles(seed: int) -> None:
+    rng = random.Random(seed)
+    at, rows = START, []
+    for i in range(1, 600):
+        at += int(rng.expovariate(1 / 9_000)) if rng.random() > 0.01 else 400_000
+        rows.append(Trade(i, f'{rng.uniform(99, 101):.2f}', f'{rng.expovariate(9):.8f}', rng.choice(['buy', 'sell']), 'limit', at))
+    late = set(rng.sample(range(50, 599), 12))
+    values, held = [], []
+    for i, trade in enumerate(rows):
+        if i in late:
+            held.append(trade)
+            continue
+        values.append(trades_message([trade], 'live'))
+        if held and rng.random() < 0.05:
+            values.append(trades_message([held.pop()], 'live'))
+        if rng.random() < 0.5 and not any(t.event_ms < trade.event_ms - 1_000_000 for t in held):
+            values.append(mark(trade.event_ms, trade.trade_id if not held else held[0].trade_id - 1, source='live', quotes=(trade.price, None)))
+    values += [trades_message([trade], 'live') for trade in held] + [mark(at + 200_000, 599, source='live')]
+    messages = [Received('BTC/USD', value, 'trades', 0, i) for i, value in enumerate(values)]
+    whole = run_step(Candles(Settings(), clock=lambda: 0.0), messages)
+
+    told, start = [], 0
+    for kill in sorted(rng.sample(range(10, len(messages)), 3)) + [None]:
+        history = last_candles([decode('candles', raw) for raw in told], 60)
+        step = Candles(Settings(), history, clock=lambda: 0.0)
+        told += run_step(step, messages[start:], None if kill is None else kill - start if kill > start else 1)
+        place = step.open_from('trades', 0)
+        start = place if place is not None else start
+    assert sorted(set(told)) == sorted(set(whole))
+    assert len(told) == len(set(told))
+
+
+def test_the_service_killed_on_kafka_tells_each_candle_once(kafka_broker: str, tmp_path: Path) -> None:
+    from crypto_rt.bus import ensure_topics, open_producer, tail
+    from crypto_rt.settings import load_settings, to_env
+
+    where = load_settings(kafka={'broker': kafka_broker, 'topic_prefix': 'candles-test.'}, data={'directory': str(tmp_path)})
+    ensure_topics(where)
+    producer = open_producer(where)
+    command = [sys.executable, '-c', 'from crypto_rt.candles import run_candles; from crypto_rt.settings import load_settings; run_candles(load_settings())']
+
+    def told() -> list[Candle]:
+        return [decode('candles', message.value) for message in tail(where, 'candles', 1000)]
+
+    trade_id = 0
+    for life in range(1, 4):
+        with subprocess.Popen(command, env=os.environ | to_env(where)) as service:
+            for minute in range(10 * (life - 1), 10 * life):
+                for second in range(0, 60, 7):
+                    trade_id += 1
+                    ms = START + minute * 60_000 + second * 1000
+                    producer.send('trades', 'BTC/USD', trades_message([Trade(trade_id, '100.5', '0.1', 'buy', 'limit', ms)], 'live'))
+                    producer.send('trades', 'BTC/USD', mark(ms, trade_id, source='live'))
+            producer.flush()
+            deadline = time.monotonic() + 60
+            while len(told()) < 10 * life - 1 and time.monotonic() < deadline:
+                time.sleep(0.3)
+            service.kill()
+    candles = told()
+    assert [(c.start_ms - START) // 60_000 for c in candles] == list(range(29))
+    assert [c.is_partial for c in candles] == [True] + [False] * 28
+    assert {(c.trade_count, c.volume, c.revision) for c in candles} == {(9, '0.9', 0)}
+
+
+def test_partitions_that_move_between_instances_are_told_the_same(kafka_broker: str, tmp_path: Path) -> None:
+    from crypto_rt.bus import ensure_topics, open_producer, tail
+    from crypto_rt.settings import load_settings, to_env
+
+    kafka = {'broker': kafka_broker, 'topic_prefix': 'moves-test.', 'session_timeout_ms': 1500}
+    where = load_settings(kafka=kafka, data={'directory': str(tmp_path)})
+    ensure_topics(where)
+    producer, symbols = open_producer(where), ('BTC/USD', 'ETH/USD', 'SOL/USD', 'XRP/USD', 'ADA/USD')
+    command = [sys.executable, '-c', 'from crypto_rt.candles import run_candles; from crypto_rt.settings import load_settings; run_candles(load_settings())']
+
+    def told() -> list[Candle]:
+        return [decode('candles', message.value) for message in tail(where, 'candles', 2000)]
+
+    def send(first: int, last: int) -> None:
+        for second in range(first * 60, last * 60, 10):
+            for symbol in symbols:
+                ms = START + second * 1000
+                trade = Trade(second // 10 + 1, f'{100 + second % 70}', '0.1', 'buy', 'limit', ms)
+                producer.send('trades', symbol, trades_message([trade], 'live', symbol))
+                producer.send('trades', symbol, mark(ms, trade.trade_id, source='live', symbol=symbol))
+        producer.flush()
+        deadline = time.monotonic() + 40
+        while len({(c.symbol, c.start_ms) for c in told()}) < len(symbols) * (last - 1) and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+    def started(lives: int) -> bool:
+        return sum(decode('service_events', m.value).kind == 'started' for m in tail(where, 'service_events', 50)) >= lives
+
+    with subprocess.Popen(command, env=os.environ | to_env(where)) as one:
+        send(0, 5)
+        with subprocess.Popen(command, env=os.environ | to_env(where)) as two:
+            deadline = time.monotonic() + 40
+            while not started(2) and time.monotonic() < deadline:
+                time.sleep(0.2)
+            time.sleep(2)  # until the partitions are shared out
+            send(5, 10)
+            two.kill()
+        send(10, 15)
+        one.kill()
+    found: dict[tuple[str, int, int], Candle] = {}
+    for candle in told():
+        assert found.setdefault((candle.symbol, candle.start_ms, candle.revision), candle) == candle
+    assert len(found) == len(symbols) * 14
+    assert [c for c in found.values() if c.is_partial != (c.start_ms == START)] == []
+
+
+def test_the_quotes_of_a_silent_market_survive_a_kill() -> None:
+    hours = [mark(START + 30_000 + 60_000 * i, 1, quotes=(f'{100 + i}', '500')) for i in range(300)]  # more silent minutes than are kept
+    values = [trades_message([Trade(1, '100', '1', 'buy', '', START)]), *hours]
+    messages = [Received('BTC/USD', value, 'trades', 0, i) for i, value in enumerate(values)]
+    whole = run_step(Candles(Settings(), clock=lambda: 0.0), messages)
+    assert [int(decode('candles', raw).bid or 0) for raw in whole] == list(range(100, 399))
+    for kill in (5, 150, 290):
+        step = Candles(Settings(), clock=lambda: 0.0)
+        told = run_step(step, messages[:kill])
+        again = Candles(Settings(), last_candles([decode('candles', raw) for raw in told], 60), clock=lambda: 0.0)
+        assert told + run_step(again, messages[step.open_from('trades', 0) :]) == whole
+
+
+def test_a_late_trade_becomes_a_letter() -> None:
+    step = Candles(Settings(), clock=lambda: 0.0)
+    rows = [Trade(1, '1', '1', 'buy', '', START), Trade(2, '1', '1', 'buy', '', START + 10_000_000)]
+    values = [trades_message(rows), mark(START + 10_100_000, 2), trades_message([Trade(3, '1', '1', 'buy', '', START)]), b'x']
+    outs = list(step.take([Received('BTC/USD', value, 'trades', 0, i) for i, value in enumerate(values)]))
+    letters = [decode('dead_letters', out.value) for out in outs if out.topic == 'dead_letters']
+    assert sorted(letter.id for letter in letters) == ['trades/0/2/3', 'trades/0/3']
+    assert any('too late' in letter.reason for letter in letters)
+    assert step.counts['too_late'] == 1
+
+
+def test_a_wrong_clock_writes_no_year_of_candles() -> None:
+    for make in FOLDS:
+        fold = make(60)
+        fold.feed(trades_message([Trade(1, '1', '1', 'buy', '', START)]))
+        assert len(fold.feed(mark(9_999_999_999_999, 1))) == 1
+
+
+# --- against the exchange's own candles
+
+AMOUNTS = ('open', 'high', 'low', 'close', 'vwap', 'volume')
+
+
+def fold_all(symbol: str, trades: list[Trade], cut: bool = False) -> dict[int, Candle]:
+    fold, told = RustFold(60), []
+    for i in range(0, len(trades), 50):
+        told += fold.feed(trades_message(trades[i : i + 50], symbol=symbol))
+        told += fold.feed(mark(trades[min(i + 49, len(trades) - 1)].event_ms, trades[min(i + 49, len(trades) - 1)].trade_id, symbol=symbol))
+    last = trades[-1]
+    if not cut:
+        told += fold.feed(mark(window_start(last.event_ms, 60) + 62_000, last.trade_id, symbol=symbol))
+    return {candle.start_ms: candle for candle in (decode('candles', raw) for raw in told)}
+
+
+def test_minutes_equal_kraken_s_own(shared: Path) -> None:
+    folder = shared / 'data/kraken-rest'
+    reply = json.loads((folder / 'nautilus_http_trades.json').read_text(), parse_float=str)['result']
+    rows = next(rows for key, rows in reply.items() if key != 'last')
+    trades = [Trade(r[6], r[0], r[1], 'buy' if r[3] == 'b' else 'sell', 'limit' if r[4] == 'l' else 'market', seconds_text_ms(r[2])) for r in rows]
+    ohlc = json.loads((folder / 'nautilus_http_ohlc.json').read_text())['result']
+    kraken = {r[0] * 1000: r for r in next(rows for key, rows in ohlc.items() if key != 'last')}
+    ours = fold_all('BTC/USDT', trades)
+
+    def equal(candle: Candle) -> bool:
+        row = kraken[candle.start_ms]
+        numbers = [f'{float(getattr(candle, name)):.8f}' for name in AMOUNTS]
+        theirs = [f'{float(row[i]):.8f}' for i in range(1, 5)]
+        return numbers[:4] == theirs and numbers[5] == f'{float(row[6]):.8f}' and candle.trade_count == row[7]
+
+    traded = [c for c in ours.values() if not c.is_empty and c.start_ms in kraken]
+    different = [c for c in traded if not equal(c)]
+    assert (len(traded), len(different)) == (274, 1)
+    assert different[0].start_ms == window_start(trades[0].event_ms, 60) and different[0].is_partial  # the first minute was cut
+    assert not any(c.is_partial for c in traded if c is not different[0])
+    empty = [c for c in ours.values() if c.is_empty]
+    assert empty and all(equal(c) for c in empty)  # Kraken writes silent minutes as flat candles too
+    assert len(ours) == (max(ours) - min(ours)) // 60_000 + 1
+
+
+def test_minutes_equal_another_party_s_candles(shared: Path) -> None:
+    import pyarrow.parquet as pq
+
+    folder = shared / 'data/canonical'
+    table = pq.read_table(folder / 'trades/BTC-USDT_20240808T2354.parquet', columns=['trade_id', 'price', 'quantity', 'side', 'event_ms'])
+    trades = [Trade(r['trade_id'], r['price'], r['quantity'], r['side'], '', r['event_ms']) for r in table.to_pylist()]
+    ours = fold_all('BTC/USDT', trades, cut=True)
+    candles = pq.read_table(folder / 'candles/BTC-USDT_1m_2024-07-26.parquet')
+    theirs = {r['start_ms']: r for r in candles.to_pylist() if r['start_ms'] in ours}
+    whole = [c for c in ours.values() if not c.is_partial]
+    assert len(whole) == 10
+    for candle in whole:
+        for name in ('open', 'high', 'low', 'close', 'volume'):
+            assert f'{float(getattr(candle, name)):.8f}' == f'{theirs[candle.start_ms][name]:.8f}', (candle.start_ms, name)

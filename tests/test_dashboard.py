@@ -1,0 +1,209 @@
+"""The dashboard: what it is made of, and what a browser sees of it."""
+
+import re
+import threading
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+from test_api import START, Feed, Store, candle, forming, prediction, until
+
+from apps import dashboard
+from apps.api import create_app, listening_socket
+from apps.stream import Hub, hear
+from crypto_rt.messages import encode
+from crypto_rt.settings import load_settings
+
+PAST = [candle(i, close=f'{105_400 + 40 * ((i * 7) % 11)}') for i in range(-120, 0)]
+
+
+def test_the_chart_library_is_the_one_that_was_checked(monkeypatch):
+    assert b'TradingView Lightweight Charts' in dashboard.chart_library()[:100]
+    monkeypatch.setattr(dashboard, 'CHART_SHA256', '0' * 64)
+    dashboard.chart_library.cache_clear()
+    with pytest.raises(RuntimeError, match='expected SHA-256 0000'):
+        dashboard.chart_library()
+    dashboard.chart_library.cache_clear()
+
+
+def test_nothing_third_party_and_no_outside_address_is_in_our_files():
+    for file in dashboard.STATIC.iterdir():
+        text = file.read_text()
+        assert len(text) < 60_000 and not re.search(r'https?://(?!www\.w3\.org)', text), file
+
+
+def test_tables_show_text_as_text():
+    hub = Hub(load_settings('/dev/null', {}), 'live')
+    assert 'No prediction yet' in dashboard.predictions_table(hub) and 'No final candle' in dashboard.candles_table(hub)
+    odd = prediction(0)
+    hub.take([hear('predictions', encode(odd).replace(b'baseline-1', b'<b>1</b>')), hear('candles', encode(candle(0, is_partial=True, revision=2)))])
+    shown = dashboard.predictions_table(hub)
+    assert '&lt;b&gt;1&lt;/b&gt;' in shown and '105,433.60' in shown and '+0.0' in shown
+    assert 'partial, revision 2' in dashboard.candles_table(hub)
+
+
+def test_the_live_page_is_there_at_once_and_gradio_follows(tmp_path):
+    feed = Feed()
+    settings = load_settings('/dev/null', {}, data={'directory': str(tmp_path)})
+    with TestClient(create_app(settings, feed, dashboard=True), base_url='http://127.0.0.1') as client:
+        began = time.monotonic()
+        page = client.get('/')
+        assert page.status_code == 200 and 'data-plain' in page.text and 'crt-chart' in page.text and time.monotonic() - began < 1
+        assert client.get('/v1/health').status_code == 200
+        until(lambda: client.app.state.hub.extra['dashboard'] == 'ready', 90)
+        page = client.get('/')
+        assert 'data-plain' not in page.text and 'gradio' in page.text and client.get('/config').status_code == 200
+        assert client.get('/v1/health').status_code == 200 and client.get('/v1/nothing').status_code == 404
+        assert client.get('/favicon.ico').headers['content-type'].startswith('image/')
+        feed.waiting.put(None)
+
+
+class Server:
+    "The real server, on a port of its own, with messages from this test."
+
+    def __init__(self, folder, port=0, gradio=True, past=PAST):
+        import uvicorn
+
+        self.feed = Feed()
+        settings = load_settings('/dev/null', {}, data={'directory': str(folder)})
+        self.app = create_app(settings, self.feed, Store(*past), dashboard=gradio, heartbeat_seconds=1)
+        self.hub, self.socket = self.app.state.hub, listening_socket('127.0.0.1', port)
+        self.port = self.socket.getsockname()[1]
+        self.address = f'http://127.0.0.1:{self.port}/'
+        config = uvicorn.Config(self.app, ws='websockets-sansio', log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, kwargs={'sockets': [self.socket]}, daemon=True)
+        self.thread.start()
+        until(lambda: self.server.started, 20)
+
+    def stop(self):
+        self.feed.waiting.put(None)
+        self.server.should_exit = True
+        began = time.monotonic()
+        self.thread.join(10)
+        self.socket.close()
+        return time.monotonic() - began
+
+
+@pytest.fixture(scope='module')
+def browser(chromium):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage'])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server(tmp_path):
+    servers = []
+
+    def start(**options):
+        servers.append(Server(tmp_path, **options))
+        return servers[-1]
+
+    yield start
+    for one in servers:
+        if one.thread.is_alive():
+            one.stop()
+
+
+def opened(browser, server, **options):
+    page = browser.new_context(**{'viewport': {'width': 1280, 'height': 800}, 'color_scheme': 'light', **options}).new_page()
+    page.asked = []
+    page.on('request', lambda request: page.asked.append(request.url))
+    page.on('websocket', lambda socket: page.asked.append(socket.url.replace('ws:', 'http:')))
+    page.goto(server.address)
+    page.wait_for_function('window.__cryptoRt && window.__cryptoRt.ready && window.__cryptoRt.bars > 0', timeout=30_000)
+    return page
+
+
+def state(page, name):
+    return page.evaluate(f'window.__cryptoRt.{name}')
+
+
+def test_the_chart_moves_and_nothing_is_asked_of_anyone_else(browser, server):
+    here = server()
+    page = opened(browser, here)
+    until_ready = time.monotonic() + 60
+    while page.evaluate('document.body.dataset.plain') and time.monotonic() < until_ready:
+        page.wait_for_timeout(300)
+    page.wait_for_selector('.crt-tables', timeout=30_000)
+    page.wait_for_function('window.__cryptoRt.ready')
+    assert state(page, 'bars') == len(PAST) and state(page, 'symbol') == 'BTC/USD'
+    page.wait_for_timeout(500)
+    before = page.locator('#crt-chart').screenshot()
+    here.feed.send(forming(0, close='106200'))
+    page.wait_for_function('window.__cryptoRt.lastBar.close === "106200"')
+    page.wait_for_timeout(300)
+    after = page.locator('#crt-chart').screenshot()
+    assert before != after, 'a forming candle moves the chart'
+    here.feed.send(candle(0, close='106100'), prediction(0), forming(1, close='106000'))
+    page.wait_for_function('window.__cryptoRt.prediction !== null && window.__cryptoRt.lastBar.close === "106000"')
+    page.wait_for_timeout(300)
+    assert page.locator('#crt-chart').screenshot() != after
+    assert state(page, 'bars') == len(PAST) + 2
+    assert page.locator('#crt-expected').inner_text() == '105,433.6' and page.locator('#crt-status').inner_text().startswith('baseline')
+    assert page.locator('#crt-source').inner_text() == 'Live' and page.locator('#crt-model').inner_text() == 'Baseline model'
+    outside = [url for url in page.asked if not url.startswith((here.address, 'data:', 'blob:'))]
+    assert not outside and any('/v1/stream' in url for url in page.asked)
+
+
+def test_the_page_tells_late_partial_empty_and_missing_candles(browser, server):
+    marked = [c for c in PAST if c.start_ms != START - 5 * 60_000]
+    page_of = server(gradio=False, past=marked)
+    page_of.feed.send(candle(-1, close='105500', revision=1), candle(0, is_partial=True), candle(1, is_empty=True, trade_count=0, volume='0'))
+    page = opened(browser, page_of)
+    page.wait_for_function('window.__cryptoRt.bars === 121')
+    page.wait_for_timeout(300)
+    told = dict(zip(page.locator('#crt-counts dt').all_inner_texts(), page.locator('#crt-counts dd').all_inner_texts(), strict=True))
+    assert (told['Missing candles'], told['Partial'], told['Empty'], told['Revised']) == ('1', '1', '1', '1')
+
+
+def test_an_abstention_is_no_forecast(browser, server):
+    here = server(gradio=False)
+    page = opened(browser, here)
+    here.feed.send(candle(0), prediction(0, status='abstain'))
+    page.wait_for_function('window.__cryptoRt.prediction !== null')
+    assert page.locator('#crt-expected').inner_text() == 'No forecast' and page.locator('#crt-notes').inner_text() == 'stale input'
+    assert page.locator('#crt-range').is_hidden()
+
+
+def test_another_symbol_is_one_click_away_and_the_theme_too(browser, server):
+    eth = [candle(i, 'ETH/USD', close='3500.25') for i in range(-30, 0)]
+    page = opened(browser, server(gradio=False, past=[*PAST, *eth]), color_scheme='dark')
+    assert page.evaluate('document.documentElement.dataset.crtTheme') == 'dark'
+    page.click('#crt-theme')
+    assert page.evaluate('document.documentElement.dataset.crtTheme') == 'light'
+    page.click('text=ETH/USD')
+    page.wait_for_function('window.__cryptoRt.symbol === "ETH/USD" && window.__cryptoRt.ready')
+    assert state(page, 'bars') == 30 and page.locator('#crt-last').inner_text() == '3,500.25'
+
+
+def test_a_phone_needs_no_sideways_scrolling(browser, server):
+    page = opened(browser, server(gradio=False), viewport={'width': 360, 'height': 740})
+    assert page.evaluate('document.documentElement.scrollWidth') <= 360
+
+
+def test_after_a_restart_the_page_comes_back_by_itself(browser, server):
+    first = server(gradio=False)
+    page = opened(browser, first)
+    assert first.stop() < 3, 'open websockets do not delay the end'
+    page.wait_for_function('window.__cryptoRt.connection === "reconnecting"')
+    second = server(gradio=False, port=first.port, past=[*PAST, candle(0)])
+    assert second.port == first.port
+    page.wait_for_function(f'window.__cryptoRt.connection === "connected" && window.__cryptoRt.bars === {len(PAST) + 1}', timeout=20_000)
+    second.feed.send(candle(1))
+    page.wait_for_function(f'window.__cryptoRt.bars === {len(PAST) + 2}')
+    assert state(page, 'gaps') == 1, 'another epoch: what the page had cannot simply go on'
+
+
+def test_a_dropped_connection_resumes_without_loss(browser, server):
+    here = server(gradio=False)
+    page = opened(browser, here)
+    page.evaluate('window.__cryptoRt.drop()')
+    page.wait_for_function('window.__cryptoRt.connection === "reconnecting"')
+    here.feed.send(candle(0), candle(1))
+    page.wait_for_function(f'window.__cryptoRt.connection === "connected" && window.__cryptoRt.bars === {len(PAST) + 2}', timeout=20_000)
+    assert state(page, 'gaps') == 0 and state(page, 'reconnects') == 1

@@ -1,0 +1,392 @@
+"""The store against a brute-force oracle, under SIGKILL, with several processes, and with what is broken."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crypto_rt import embedded_store
+from crypto_rt.bus import Received
+from crypto_rt.embedded_store import EmbeddedStore, StoreWriter
+from crypto_rt.feature_store import (
+    GROUPS,
+    PROVENANCE,
+    FeatureDef,
+    candle_history,
+    canonical_digest,
+    conform,
+    known_at,
+    open_feature_store,
+    open_group,
+    struct_of,
+    to_frame,
+    training_view,
+)  # fmt: skip
+from crypto_rt.indicators import FEATURE_NAMES, FEATURE_SET
+from crypto_rt.messages import Candle, Prediction, TechnicalIndicators, decode, encode
+from crypto_rt.settings import load_settings
+
+NOON = 1_762_776_000_000
+DAY = 86_400_000
+KEY = dict(symbol='BTC/USD', interval_seconds=60)
+
+
+def candle(n, price='100', revision=0, symbol='BTC/USD', delay=62_000, **other):
+    start = NOON + n * 60_000
+    values = dict(symbol=symbol, interval_seconds=60, start_ms=start, revision=revision, end_ms=start + 60_000, open=price, high=price, low=price,
+                  close=price, volume='1.5', quote_volume='150', vwap=price, trade_count=3, buy_volume='1', first_trade_id=n, last_trade_id=n + 2,
+                  bid=None, ask='100.5', is_empty=False, is_partial=False, source='trades', available_ms=start + delay)  # fmt: skip
+    return Candle(**values | other)
+
+
+def indicators(n, value=0.5, revision=0, symbol='BTC/USD', delay=62_000):
+    start, values = NOON + n * 60_000, dict.fromkeys(FEATURE_NAMES, value) | {FEATURE_NAMES[0]: None}
+    return TechnicalIndicators(symbol, 60, start, revision, start + 60_000, 100.0, values, 0, FEATURE_SET, False, start + delay)
+
+
+def prediction(n):
+    start = NOON + n * 60_000
+    return Prediction('BTC/USD', 60, 300, start, 0, '3', start + 62_100, start + 360_000, 100.0, None, -0.1, 0.1, 0.9, None, 'abstain', ['stale', 'gap'],
+                      'ab', 'cd', [], start + 180_000, {'features': 12})  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = EmbeddedStore(tmp_path / 'store')
+    yield store
+    store.close()
+
+
+# --- what goes in comes out
+
+
+@pytest.mark.parametrize('sealed', [False, True])
+def test_every_message_comes_back_equal(store, sealed):
+    for name, rows in (('candles', [candle(n) for n in range(5)]), ('technical_indicators', [indicators(n) for n in range(5)]),
+                       ('predictions', [prediction(n) for n in range(5)])):  # fmt: skip
+        group = open_group(store, name)
+        group.insert(rows)
+        before = group.read()
+        assert (group.materialize() if sealed else 0) in (0, 5)
+        assert group.history(KEY) == rows
+        pd.testing.assert_frame_equal(group.read(), before)
+        pd.testing.assert_frame_equal(to_frame(name, rows), before)
+        assert canonical_digest(group.read()) == canonical_digest(to_frame(name, rows))
+
+
+def test_inserting_twice_is_inserting_once(store):
+    group = open_group(store, 'candles')
+    rows = [candle(n) for n in range(100)]
+    group.insert(rows)
+    digest = canonical_digest(group.read())
+    group.insert(rows[40:])
+    group.materialize(NOON + 50 * 60_000)
+    group.insert(rows)
+    group.insert_sealed(rows)
+    assert canonical_digest(group.read()) == digest and group.history(KEY) == rows
+
+
+def test_history_takes_the_latest_revision_and_the_newest_rows(store):
+    group = open_group(store, 'candles')
+    group.insert_sealed([candle(n) for n in range(3000)])
+    group.insert([candle(n, '101', revision=1) for n in (5, 2990)] + [candle(n) for n in range(3000, 3010)])
+    past = candle_history(store, **KEY, last=100)
+    assert [(c.start_ms - NOON) // 60_000 for c in past] == list(range(2910, 3010))
+    assert {(c.start_ms - NOON) // 60_000: c.close for c in past if c.revision} == {2990: '101'}
+    assert len(candle_history(store, **KEY, before_ms=NOON + 6 * 60_000)) == 6
+    assert candle_history(store, **KEY, before_ms=NOON + 6 * 60_000)[-1].close == '101'
+    assert candle_history(store, 'ETH/USD', 60) == []
+
+
+def test_digest_without_provenance_sees_values_only():
+    a, b = to_frame('candles', [candle(1)]), to_frame('candles', [candle(1, revision=2, source='exchange')])
+    assert canonical_digest(a) != canonical_digest(b) and canonical_digest(a, PROVENANCE) == canonical_digest(b, PROVENANCE)
+    assert canonical_digest(a, PROVENANCE) != canonical_digest(to_frame('candles', [candle(1, '100.1')]), PROVENANCE)
+
+
+# --- point in time, against brute force
+
+SCHEMA = [FeatureDef('symbol', 'string', False), *(FeatureDef(n, 'bigint', False) for n in ('start_ms', 'revision', 'available_ms')), FeatureDef('value', 'double')]
+events = st.lists(st.tuples(st.sampled_from(['A/B', 'C/D']), st.integers(0, 8), st.integers(0, 2), st.integers(0, 12),
+                            st.one_of(st.none(), st.integers(0, 99).map(float))), max_size=25)  # fmt: skip
+
+
+def rows_of(some):
+    unique = {(s, start, revision): (known, value) for s, start, revision, known, value in some}
+    return [dict(symbol=s, start_ms=NOON + start * DAY // 3, revision=r, available_ms=NOON + known * DAY // 3, value=v)
+            for (s, start, r), (known, v) in unique.items()]  # fmt: skip
+
+
+def oracle(left, right, as_of, start, end):
+    "For each left row, scan all right rows."
+    out = []
+    for symbol, at in sorted({(row['symbol'], row['start_ms']) for row in left}):
+        row = known_at([r for r in left if (r['symbol'], r['start_ms']) == (symbol, at)], as_of)
+        if row and start <= at < end:
+            found = known_at([r for r in right if r['symbol'] == symbol], min(row['available_ms'], as_of)) or dict(start_ms=None, value=None)
+            out.append((symbol, at, row['revision'], row['available_ms'], row['value'], found['start_ms'], found['value']))
+    return out
+
+
+def plain(frame):
+    return [tuple(None if pd.isna(v) else v for v in row) for row in frame.astype(object).itertuples(index=False)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(left=events, right=events, as_of=st.integers(0, 14), window=st.tuples(st.integers(0, 4), st.integers(4, 9)), cut=st.integers(0, 25), seal=st.integers(-1, 9))
+def test_point_in_time_join_equals_brute_force(tmp_path_factory, left, right, as_of, window, cut, seal):
+    left, right = rows_of(left), rows_of(right)
+    store = EmbeddedStore(tmp_path_factory.mktemp('store'))
+    groups = [store.get_or_create_feature_group(name, 1, primary_key=['symbol'], schema=SCHEMA) for name in ('l', 'r')]
+    view = store.get_or_create_feature_view('v', 1, query=groups[0].select(['value']).join(groups[1].select(['value']), ['symbol'], 'r_'))
+    for group, rows in zip(groups, (left, right), strict=True):
+        for part in (rows[:cut], rows[cut:], rows[: cut // 2]):
+            if part:
+                group.insert(part)
+            if seal >= 0:
+                group.materialize(NOON + seal * DAY // 3)
+    start, end, known = NOON + window[0] * DAY // 3, NOON + window[1] * DAY // 3, NOON + as_of * DAY // 3
+    assert plain(view.get_batch_data(start, end, as_of=known)) == oracle(left, right, known, start, end)
+    assert plain(view.get_batch_data(start, end)) == oracle(left, right, NOON + 99 * DAY, start, end)
+    vector = view.get_feature_vector({'symbol': 'A/B'})
+    newest = [known_at([r for r in rows if r['symbol'] == 'A/B'], NOON + 99 * DAY) for rows in (left, right)]
+    assert vector.values == tuple(row and row['value'] for row in newest)
+    store.close()
+
+
+def mutate(monkeypatch, name, old, new):
+    real = getattr(embedded_store, name)
+
+    def changed(*arguments, **options):
+        sql = real(*arguments, **options)
+        assert old in sql
+        return sql.replace(old, new)
+
+    monkeypatch.setattr(embedded_store, name, changed)
+
+
+@pytest.mark.parametrize('name, old, new', [
+    ('batch_sql', '>= r0', '> r0'), ('newest_sql', '_rank = max(_rank)', '_rank = _rank OR 0 = max(_rank)'),
+    ('latest_sql', 'DESC', 'ASC'), ('batch_sql', 'ASOF LEFT', 'ASOF'),
+])  # fmt: skip
+def test_a_wrong_join_is_seen(store, monkeypatch, name, old, new):
+    groups = [store.get_or_create_feature_group(n, 1, primary_key=['symbol'], schema=SCHEMA) for n in ('l', 'r')]
+    left = rows_of([('A/B', n, r, n + r, float(n + r)) for n in range(4) for r in range(2)] + [('C/D', 1, 0, 1, 1.0)])
+    right = rows_of([('A/B', n, 0, n, float(n)) for n in range(4)] + [('A/B', 0, 1, 3, 50.0), ('A/B', 0, 2, 4, 60.0)])
+    for group, rows in zip(groups, (left, right), strict=True):
+        group.insert(rows)
+    view = store.get_or_create_feature_view('v', 1, query=groups[0].select(['value']).join(groups[1].select(['value']), ['symbol'], 'r_'))
+    expected = oracle(left, right, NOON + 99 * DAY, NOON, NOON + 9 * DAY)
+    assert plain(view.get_batch_data(NOON, NOON + 9 * DAY)) == expected
+    mutate(monkeypatch, name, old, new)
+    assert plain(view.get_batch_data(NOON, NOON + 9 * DAY)) != expected
+
+
+def test_the_training_view_holds_features_and_what_was_known_of_the_candle(store):
+    view = training_view(store)
+    open_group(store, 'technical_indicators').insert([indicators(n, n / 7) for n in range(50)])
+    open_group(store, 'candles').insert([candle(n) for n in range(50)] + [candle(7, revision=1, delay=9_000_000, volume='9')])
+    frame = view.get_batch_data(NOON, NOON + 50 * 60_000, equal=KEY)
+    assert len(frame) == 50 and set(FEATURE_NAMES) <= set(frame) and (frame.candle_start_ms == frame.start_ms).all()
+    assert frame.candle_volume.tolist() == ['1.5'] * 50, 'a revision that came later is not known'
+    features, labels = view.training_data(NOON, NOON + 50 * 60_000, equal=KEY)
+    assert features.dtypes.eq('float64').all() and labels.shape == (50, 0) and features.index.names == ['symbol', 'interval_seconds', 'start_ms']
+    vector = view.get_feature_vector(KEY)
+    assert dict(zip(vector.names, vector.values, strict=True))[FEATURE_NAMES[-1]] == 49 / 7 and vector.event_ms['candle_'] == NOON + 49 * 60_000
+    assert view.get_feature_vector(KEY | {'symbol': 'ETH/USD'}).event_ms == {'': None, 'candle_': None}
+    last = frame.iloc[-1]
+    assert all(np.array_equal(value, last[name], equal_nan=False) or pd.isna(last[name]) for name, value in zip(vector.names, vector.values, strict=True))
+
+
+def test_bitcoins_features_stand_beside_ethers(store):
+    candles = open_group(store, 'candles')
+    candles.insert([candle(n, str(100 + n)) for n in range(5)] + [candle(n, '7', symbol='ETH/USD') for n in range(5)])
+    query = candles.select(['close']).filter(symbol='ETH/USD').join(candles.select(['close']).filter(symbol='BTC/USD'), ['interval_seconds'], 'bitcoin_')
+    view = store.get_or_create_feature_view('pair', 1, query=query)
+    assert view.get_batch_data(NOON, NOON + DAY)[['close', 'bitcoin_close']].values.tolist() == [['7', str(100 + n)] for n in range(5)]
+    assert view.get_feature_vector(KEY | {'symbol': 'ETH/USD'}).values == ('7', '104')
+
+
+# --- killed, shared, broken
+
+WRITER = """
+import sys
+from crypto_rt.feature_store import open_group
+from crypto_rt.embedded_store import EmbeddedStore
+from tests.test_feature_store import candle
+store, first = EmbeddedStore(sys.argv[1]), int(sys.argv[2])
+group = open_group(store, 'candles')
+for n in range(first, 10**9, 20):
+    group.insert([candle(60 * k, str(k)) for k in range(n, n + 20)])
+    print(n + 20, flush=True)
+    if n % 100 == 0: group.materialize((1_762_776_000_000 + 60 * n * 60_000) // 86_400_000 * 86_400_000)
+"""
+
+
+def test_kill_9_while_inserting_and_sealing_loses_nothing_acknowledged(tmp_path):
+    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
+    acknowledged = 0
+    for wait in (0.05, 0.11, 0.19, 0.32):
+        writer = subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path), str(acknowledged)], env=env, stdout=subprocess.PIPE, text=True)
+        acknowledged = int(writer.stdout.readline())
+        time.sleep(wait)
+        writer.send_signal(signal.SIGKILL)
+        acknowledged = max([acknowledged, *(int(line) for line in writer.stdout.read().splitlines() if line)])
+        writer.wait()
+        writer.stdout.close()
+        store = EmbeddedStore(tmp_path)
+        found = open_group(store, 'candles').read()
+        numbers = ((found.start_ms - NOON) // 3_600_000).tolist()
+        assert numbers[:acknowledged] == list(range(acknowledged)), 'an acknowledged row is lost, or one is there twice'
+        assert len(numbers) % 20 == 0 and found.close.astype(int).tolist() == numbers, 'a batch is half stored'
+        assert store.database.here().execute('PRAGMA integrity_check').fetchone() == ('ok',)
+        store.close()
+
+
+def test_other_processes_read_and_write_at_once(tmp_path):
+    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
+    writers = [subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path), str(first)], env=env, stdout=subprocess.PIPE, text=True) for first in (0, 10**6)]
+    done = [int(writer.stdout.readline()) for writer in writers]
+    store, seen = EmbeddedStore(tmp_path), 0
+    group = open_group(store, 'candles')
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        rows = group.history(KEY, last=1 << 40)
+        starts = [row.start_ms for row in rows]
+        assert len(rows) % 20 == 0 and len(rows) >= seen and len(set(starts)) == len(starts)
+        seen = len(rows)
+    for writer in writers:
+        assert writer.poll() is None, 'a writer has failed'
+        writer.terminate()
+        writer.communicate()
+    assert seen > 40 and done == [20, 10**6 + 20]
+    store.close()
+
+
+def test_the_service_takes_a_batch_twice_and_sets_aside_what_does_not_fit(tmp_path):
+    chosen = load_settings('/dev/null', env={}, data=dict(directory=str(tmp_path)))
+    store = open_feature_store(chosen)
+    step = StoreWriter(store, chosen, seal_every_seconds=0)
+    future = msgspec.structs.replace(candle(3), available_ms=NOON)
+    values = dict(indicators(1).values, unknown=1.0)
+    sent = [Received('BTC/USD', raw, 'candles', 0, n) for n, raw in enumerate([encode(candle(0)), b'nonsense', encode(future), encode(candle(4 * 1440))])]
+    letters = [step.take(sent), step.take(sent)]
+    assert [decode('dead_letters', out.value).id for out in letters[0]] == ['candles/0/1', 'candles/0/2']
+    assert [out.value[:60] for out in letters[0]] == [out.value[:60] for out in letters[1]]
+    bad = step.take([Received('BTC/USD', encode(msgspec.structs.replace(indicators(1), values=values)), 'technical_indicators', 1, 5)])
+    assert "unknown ['unknown']" in decode('dead_letters', bad[0].value).reason and step.open_from('candles', 0) is None
+    group = open_group(store, 'candles')
+    assert group.history(KEY) == [candle(0), candle(4 * 1440)]
+    assert step.sealing.wait(30) == 0
+    hot = store.database.here().execute('SELECT count(*) FROM candles_1_hot').fetchone()
+    assert group.history(KEY) == [candle(0), candle(4 * 1440)] and hot == (1,) and step.counts == {'stored': 4, 'dead_letters': 5}
+    store.close()
+
+
+def test_a_full_disk_leaves_the_store_as_it_was(store):
+    group = open_group(store, 'candles')
+    group.insert([candle(0)])
+    store.database.here().execute(f"PRAGMA max_page_count = {store.database.here().execute('PRAGMA page_count').fetchone()[0] + 2}")
+    with pytest.raises(OSError, match=r'no space is left to write .*store\.sqlite'):
+        group.insert([candle(n) for n in range(1, 2000)])
+    assert group.history(KEY) == [candle(0)]
+
+
+def test_a_damaged_file_is_named_and_the_rest_stays_readable(store, tmp_path):
+    group = open_group(store, 'candles')
+    group.insert([candle(0), candle(1440)])
+    group.materialize()
+    first = store.database.here().execute('SELECT path FROM _segments ORDER BY first_ms').fetchone()[0]
+    (store.directory / first).write_bytes(b'PAR1 torn')
+    for read in (group.read, lambda: group.history(KEY)):
+        with pytest.raises(OSError, match=f'segment .*{Path(first).name} cannot be read'):
+            read()
+    assert group.history(KEY, since_ms=NOON + DAY // 2) == [candle(1440)] and len(group.read(NOON + DAY // 2)) == 1
+    (store.directory / first).unlink()
+    with pytest.raises(OSError, match=f'segment .*{Path(first).name} cannot be read'):
+        group.read()
+    store.close()
+    (store.directory / 'store.sqlite').write_bytes(b'x' * 8192)
+    for extra in ('-wal', '-shm'):
+        (store.directory / f'store.sqlite{extra}').unlink(missing_ok=True)
+    with pytest.raises(OSError, match=r'store\.sqlite is damaged'):
+        EmbeddedStore(store.directory)
+
+
+def test_no_permission_and_a_file_in_the_way_are_said_plainly(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(PermissionError, match='choose another --data-dir'):
+        EmbeddedStore(tmp_path / 'file' / 'store')
+    for words in ('attempt to write a readonly database', 'unable to open database file'):
+        error = embedded_store.plain_error(sqlite3.OperationalError(words), tmp_path / 'store.sqlite')
+        assert isinstance(error, PermissionError) and 'check who owns it' in str(error)
+    with pytest.raises(PermissionError, match=r'store\.sqlite cannot be opened'):
+        (tmp_path / 'store.sqlite').mkdir()
+        EmbeddedStore(tmp_path)
+
+
+@pytest.mark.parametrize('name, value, words', [
+    ('start_ms', NOON // 1000, 'seconds'), ('start_ms', NOON * 1000, 'microseconds'), ('available_ms', NOON, 'known before it had ended'),
+    ('close', 100.5, 'must be string'), ('close', None, 'not null'), ('trade_count', 1.0, 'must be bigint'), ('trade_count', True, 'must be bigint'),
+    ('is_empty', 1, 'must be boolean'), ('symbol', None, 'not null'),
+])  # fmt: skip
+def test_rows_that_do_not_fit_are_named_and_none_of_their_batch_is_stored(store, name, value, words):
+    group = open_group(store, 'candles')
+    rows = [msgspec.structs.asdict(candle(n)) for n in range(4)]
+    rows[2][name] = value
+    with pytest.raises(ValueError, match=f'candles: row 2 .*{name} .*{words}'):
+        group.insert(rows)
+    with pytest.raises(ValueError, match='candles: row 2'):
+        group.insert(pd.DataFrame({key: pd.Series([row[key] for row in rows], dtype=object) for key in rows[0]}))
+    assert group.read().empty
+
+
+def test_nan_becomes_null_and_infinity_is_refused(store):
+    group = open_group(store, 'technical_indicators')
+    group.insert([indicators(1, float('nan'))])
+    assert group.history(KEY)[0].values[FEATURE_NAMES[1]] is None
+    with pytest.raises(ValueError, match=f'row 0 .*{FEATURE_NAMES[1]} must be finite, was inf'):
+        group.insert([indicators(2, float('inf'))])
+
+
+def test_another_schema_needs_another_version(store):
+    store.get_or_create_feature_group('g', 1, primary_key=['symbol'], schema=SCHEMA)
+    with pytest.raises(ValueError, match=r'stored with another schema \(value differ\): use version 2'):
+        store.get_or_create_feature_group('g', 1, primary_key=['symbol'], schema=[*SCHEMA[:-1], FeatureDef('value', 'bigint')])
+    with pytest.raises(ValueError, match='stored with another schema'):
+        store.get_or_create_feature_group('g', 1, primary_key=['symbol', 'value'], schema=SCHEMA)
+    store.get_or_create_feature_group('g', 2, primary_key=['symbol'], schema=[*SCHEMA[:-1], FeatureDef('value', 'bigint')])
+    assert store.get_feature_group('g', 3) is None and store.get_feature_view('v', 1) is None
+    with pytest.raises(ValueError, match="lower case letters, digits and _, were 'G'"):
+        store.get_or_create_feature_group('G', 1, primary_key=['symbol'], schema=SCHEMA)
+
+
+def test_conform_keeps_the_last_of_a_key():
+    columns = conform(GROUPS['candles'], [candle(0, '1'), candle(1, '2'), candle(0, '3')])
+    assert [struct_of(GROUPS['candles'], row).close for row in zip(*columns, strict=True)] == ['2', '3']
+
+
+def test_the_writer_needs_no_heavy_library(tmp_path):
+    code = f"""
+import json, sys
+from crypto_rt.feature_store import candle_history, open_group
+from crypto_rt.embedded_store import EmbeddedStore
+from crypto_rt.messages import Candle
+group = open_group(store := EmbeddedStore({str(tmp_path)!r}), 'candles')
+group.insert([Candle('BTC/USD', 60, {NOON}, 0, {NOON + 60000}, *['1'] * 7, 0, '0', 7, 7, None, None, True, False, 'trades', {NOON + 62000})])
+assert len(candle_history(store, 'BTC/USD', 60)) == 1
+print(json.dumps([name for name in ('pandas', 'duckdb', 'pyarrow', 'talib', 'quixstreams') if name in sys.modules]))
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []

@@ -1,0 +1,320 @@
+"""Features: no look-ahead, honest warm-up, restart anywhere, parity with TA-Lib's batch functions."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crypto_rt import indicators as ind
+from crypto_rt.bus import Received
+from crypto_rt.indicators import ANCHOR, FEATURE_NAMES, FEATURES, WARM_UP, Indicators, indicators_of
+from crypto_rt.messages import Candle, decode, encode
+
+START = 1_722_470_400_000
+N = 3000
+
+
+def candle(i: int, o: float, h: float, l: float, c: float, v: float = 1.0, **other: object) -> Candle:  # noqa: E741
+    start = START + i * 60_000
+    fields = dict(symbol='BTC/USD', interval_seconds=60, start_ms=start, revision=0, end_ms=start + 60_000, open=f'{o:.8f}', high=f'{h:.8f}', low=f'{l:.8f}',
+                  close=f'{c:.8f}', volume=f'{v:.8f}', quote_volume='0', vwap=f'{c:.8f}', trade_count=3, buy_volume='0', first_trade_id=-1,
+                  last_trade_id=-1, bid=None, ask=None, is_empty=not v, is_partial=False, source='trades', available_ms=start + 62_000)  # fmt: skip
+    return Candle(**fields | other)
+
+
+def walk(n: int, seed: int, wild: bool = False) -> list[Candle]:
+    """Seeded walk; `wild` has jumps of 5 %, flat and empty stretches, volume over ten orders of magnitude."""
+    rng = np.random.default_rng(seed)
+    returns = rng.standard_t(3, n) * 4e-4
+    spread = rng.exponential(1e-4, (2, n))
+    volume = np.exp(rng.normal(0, 1, n))
+    if wild:
+        returns[rng.integers(0, n, 10)] = 0.05
+        volume = np.exp(rng.normal(0, 4, n))
+        for begin in rng.integers(0, n, 6):
+            dead = slice(begin, begin + rng.integers(5, 90))
+            returns[dead], spread[:, dead], volume[dead] = 0, 0, 0
+    close = 30_000 * np.exp(np.cumsum(returns))
+    opened = np.r_[30_000, close[:-1]]
+    share = rng.uniform(0, 1, n)
+    high, low = np.maximum(opened, close) * (1 + spread[0]), np.minimum(opened, close) * (1 - spread[1])
+    return [candle(i, o, h, lo, c, v, buy_volume=f'{math.floor(v * s * 1e6) / 1e6:.8f}', trade_count=int(k) if v else 0)
+            for i, (o, h, lo, c, v, s, k) in enumerate(zip(opened, high, low, close, volume, share, rng.poisson(30, n) + 1, strict=True))]  # fmt: skip
+
+
+@pytest.fixture(scope='module', params=['calm', 'wild'])
+def series(request):
+    candles = walk(N, 5, wild=request.param == 'wild')
+    return candles, indicators_of(candles)
+
+
+def table(vectors) -> np.ndarray:
+    return np.array([[math.nan if v is None else v for v in m.values.values()] for m in vectors])
+
+
+def worst(a: np.ndarray, b: np.ndarray, std: np.ndarray) -> np.ndarray:
+    "Worst |a-b| / max(|b|, std) of each column; inf where only one is null."
+    assert a.shape == b.shape
+    off = np.isnan(a) != np.isnan(b)
+    error = np.abs(a - b) / np.maximum(np.maximum(np.abs(b), std), 1e-300)
+    return np.where(off.any(0), np.inf, np.nan_to_num(error).max(0))
+
+
+def test_table_is_complete():
+    assert len(FEATURES) >= 27 and len(set(FEATURE_NAMES)) == len(FEATURES)
+    for f in FEATURES:
+        assert f.tolerance in ('bits', '1e-9') and f.warm_up >= 1 and f.low < f.high and f.meaning
+        assert all(ind.HANDLES[h] <= f.warm_up for h in f.handles)
+
+
+def test_values_are_finite_in_range_and_warm_exactly_when_declared(series):
+    _, vectors = series
+    for n, message in enumerate(vectors, 1):
+        assert tuple(message.values) == FEATURE_NAMES
+        assert message.warm_up == max(0, WARM_UP - n)
+        for f in FEATURES:
+            value = message.values[f.name]
+            assert (value is not None) == (n >= f.warm_up), (f.name, n)
+            assert value is None or (math.isfinite(value) and f.low <= value <= f.high), (f.name, value)
+
+
+def test_warm_up_is_honest(series):
+    "From any start, a value that is given agrees with that of the whole history to 1e-9."
+    candles, vectors = series
+    whole = table(vectors)
+    std = np.nanstd(whole, 0)
+    for start in range(150, N - WARM_UP - 200, 411):
+        late = table(indicators_of(candles[start : start + WARM_UP + 150]))
+        full = whole[start : start + WARM_UP + 150]
+        given_late = np.where(np.isnan(late), np.nan, full)
+        bad = {f.name: e for f, e in zip(FEATURES, worst(late, given_late, std), strict=True) if e > 1e-9}
+        assert not bad, (start, bad)
+
+
+@given(cut=st.integers(1, N - 1), length=st.integers(1, 60))
+@settings(max_examples=12, deadline=None)
+def test_restart_anywhere_is_equal_in_every_bit(cut, length):
+    candles, vectors = _wild()
+    again = Indicators('BTC/USD', 60, candles[max(0, cut - 1500) : cut])
+    assert [again.update(c) for c in candles[cut : cut + length]] == vectors[cut : cut + length]
+
+
+@given(cut=st.integers(1, N - 1))
+@settings(max_examples=8, deadline=None)
+def test_the_future_changes_nothing(cut):
+    candles, vectors = _wild()
+    begin = max(0, cut - 1500)
+    poison = [candle(i, 1e9, 1e9, 1e-3, 1e9, 1e9) for i in range(cut, cut + 20)]
+    state = Indicators('BTC/USD', 60, candles[begin : cut - 1])
+    assert state.update(candles[cut - 1]) == vectors[cut - 1]
+    for c in poison:
+        state.update(c)
+    assert indicators_of(candles[:cut])[-1] == vectors[cut - 1]
+
+
+_cache: list = []
+
+
+def _wild():
+    if not _cache:
+        candles = walk(N, 11, wild=True)
+        _cache.extend((candles, indicators_of(candles)))
+    return _cache
+
+
+def batch(candles: list[Candle]) -> dict[str, np.ndarray]:
+    "The features that rest on handles, by TA-Lib's batch functions over the whole history."
+    import talib
+
+    h, lo, c = (np.array([float(getattr(x, n)) for x in candles]) for n in ('high', 'low', 'close'))
+    k, d = talib.STOCH(h, lo, c, 14, 3, 0, 3, 0)
+    return {
+        'ema_gap_20': c / talib.EMA(c, 20) - 1, 'macd_histogram': talib.MACD(c, 12, 26, 9)[2] / c, 'adx_14': talib.ADX(h, lo, c, 14),
+        'directional_14': talib.PLUS_DI(h, lo, c, 14) - talib.MINUS_DI(h, lo, c, 14), 'aroon_25': talib.AROONOSC(h, lo, 25),
+        'slope_20': talib.LINEARREG_SLOPE(c, 20) / c, 'rsi_14': talib.RSI(c, 14), 'stochastic_k': k, 'stochastic_d': d,
+        'williams_14': talib.WILLR(h, lo, c, 14), 'cci_20': talib.CCI(h, lo, c, 20), 'ultimate': talib.ULTOSC(h, lo, c, 7, 14, 28),
+        'natr_14': talib.NATR(h, lo, c, 14),
+    }  # fmt: skip
+
+
+def check_batch(candles: list[Candle]) -> float:
+    "Compare with `batch` after 600 warm candles, outside flat stretches; return the worst relative error of class 1e-9."
+    values, found, seen = table(indicators_of(candles)), batch(candles), 0.0
+    rows, still, run = 0, [], 0
+    for before, x in pairwise([candles[0], *candles]):
+        run = run + 1 if float(x.high) == float(x.low) == float(before.close) else 0
+        still.append(run)
+    for i, f in enumerate(FEATURES):
+        if f.name not in found:
+            assert not f.handles, f.name
+            continue
+        use = np.arange(len(candles)) >= 600
+        if f.flat is not None:
+            use &= np.array(still) < f.warm_up
+        ours, theirs = values[use, i], np.clip(found[f.name][use], f.low, f.high)
+        rows += len(ours)
+        if f.tolerance == 'bits':
+            assert np.array_equal(ours, theirs), f.name
+        else:
+            error = worst(ours[:, None], theirs[:, None], np.array([np.std(theirs)])).max()
+            assert error <= 1e-9, (f.name, error)
+            seen = max(seen, error)
+    assert rows
+    return seen
+
+
+def test_batch_parity(series):
+    check_batch(series[0])
+
+
+def test_windows_agree_with_talib_where_its_running_sums_are_good():
+    import talib
+
+    candles = walk(900, 2)
+    h, lo, c, v = (np.array([float(getattr(x, n)) for x in candles]) for n in ('high', 'low', 'close', 'volume'))
+    frame = dict(zip(FEATURE_NAMES, table(indicators_of(candles)).T, strict=True))
+    upper, middle, lower = talib.BBANDS(c, 20, 2, 2)
+    for name, theirs in {'money_flow_14': talib.MFI(h, lo, c, v, 14), 'chaikin_flow_20': talib.CMF(h, lo, c, v, 20), 'sma_gap_50': c / talib.SMA(c, 50) - 1,
+                         'bollinger_width_20': (upper - lower) / middle, 'bollinger_position_20': (c - middle) / ((upper - lower) / 2)}.items():  # fmt: skip
+        assert np.allclose(frame[name][60:], theirs[60:], rtol=1e-6, atol=1e-9), name
+
+
+def test_anchor_reopens_and_stays_exact():
+    candles, vectors = _wild()
+    anchored = [i for i, c in enumerate(candles) if c.start_ms // 60_000 % ANCHOR == 0 and i >= 1500]
+    assert anchored
+    for i in anchored:
+        again = Indicators('BTC/USD', 60, candles[i - 1500 : i])
+        assert again.update(candles[i]) == vectors[i]
+
+
+def test_dead_market_means_what_the_table_says():
+    values = indicators_of([candle(i, 100, 100, 100, 100, 0, trade_count=0) for i in range(WARM_UP + 2)])[-1].values
+    for f in FEATURES:
+        if f.flat is not None:
+            assert values[f.name] == f.flat, f.name
+
+
+@pytest.mark.parametrize('bad', [dict(low='0'), dict(high='1'), dict(buy_volume='9'), dict(interval_seconds=300), dict(start_ms=START + 7)])
+def test_bad_candle_is_refused_and_changes_nothing(bad):
+    candles = walk(60, 3)
+    state, twin = Indicators('BTC/USD', 60, candles[:50]), Indicators('BTC/USD', 60, candles[:50])
+    with pytest.raises(ValueError, match='expected'):
+        state.update(msgspec.structs.replace(candles[50], **bad))
+    assert [state.update(c) for c in candles[50:]] == [twin.update(c) for c in candles[50:]]
+
+
+def test_hole_resets_empty_does_not_and_repeats_are_ignored():
+    candles = walk(40, 3)
+    state = Indicators('BTC/USD', 60)
+    assert state.update(candles[0]).warm_up == WARM_UP - 1
+    assert state.update(candles[0]) is None
+    c = float(candles[0].close)
+    assert state.update(candle(1, c, c, c, c, 0, trade_count=0)).warm_up == WARM_UP - 2
+    assert state.update(candles[5]).warm_up == WARM_UP - 1
+    assert state.update(candles[3]) is None
+
+
+@pytest.mark.parametrize('back', [0, 1, 100])
+def test_revision_equals_a_history_that_always_had_it(back):
+    candles, _ = _wild()
+    at = 2000
+    state = Indicators('BTC/USD', 60, candles[: at - 5])
+    for c in candles[at - 5 : at + 1]:
+        state.update(c)
+    o = candles[at - back]
+    late = msgspec.structs.replace(o, revision=1, high=f'{float(o.high) * 1.01:.8f}', volume='7700000000', buy_volume='1')
+    clean = [*candles[: at - back], late, *candles[at - back + 1 :]]
+    assert state.update(late) == Indicators('BTC/USD', 60, clean[: at - back]).update(late)
+    assert state.update(candles[at + 1]) == Indicators('BTC/USD', 60, clean[: at + 1]).update(candles[at + 1])
+    assert state.update(late) is None
+
+
+def test_unknown_order_flow_is_null():
+    quiet = [msgspec.structs.replace(c, source='exchange', buy_volume='0', trade_count=0) for c in walk(30, 3)]
+    values = indicators_of(quiet)[-1].values
+    assert [n for n, v in values.items() if v is None and n in ('order_flow_imbalance', 'trade_intensity', 'volume_ratio_20')] == [
+        'order_flow_imbalance', 'trade_intensity']  # fmt: skip
+
+
+def test_step_recovers_with_equal_outputs_and_buries_the_undecodable():
+    candles, vectors = _wild()
+    messages = [Received('BTC/USD', encode(c), 'candles', 0, i) for i, c in enumerate(candles)]
+    step = ind.IndicatorStep(lambda first, *place: [c for c in candles if c.start_ms < first.start_ms][-1500:])
+    first = list(step.take(messages[1700:1720]))
+    assert list(step.take(messages[1710:1720])) == first[10:]  # read again after a rebalance
+    assert list(step.take(messages[1900:1905])) == [ind.bus.Out('technical_indicators', 'BTC/USD', encode(v)) for v in vectors[1900:1905]]
+    (dead,) = step.take([Received('BTC/USD', b'{', 'candles', 0, 1905)])
+    assert dead.topic == 'dead_letters' and decode('dead_letters', dead.value).id == 'indicators/candles/0/1905'
+
+
+def real_candles(file, limit: int = 12_000) -> list[Candle]:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(file).slice(0, limit).to_pylist()
+    return [candle((r['start_ms'] - START) // 60_000, r['open'], r['high'], r['low'], r['close'], r['volume'], source='exchange',
+                   trade_count=int(r.get('trade_count') or 0), symbol=r['symbol']) for r in rows]  # fmt: skip
+
+
+def test_real_candles_restart_anywhere(shared):
+    files = sorted((shared / 'data/canonical/candles').glob('BTC-USD*_1m_*.parquet'))
+    assert files
+    for file in files:
+        candles = real_candles(file)
+        symbol = candles[0].symbol
+        never_stopped, state = indicators_of(candles), Indicators(symbol, 60)
+        for i, c in enumerate(candles):
+            if i % 97 == 0:
+                state = Indicators(symbol, 60, candles[max(0, i - 1500) : i])
+            assert state.update(c) == never_stopped[i], (file.name, i)
+
+
+def test_real_candles_agree_with_batch(shared):
+    "BTC-USDT 1m of 2024 has no hole, so TA-Lib can run over all of it."
+    candles = real_candles(next((shared / 'data/canonical/candles').glob('BTC-USDT_1m_*.parquet')))
+    assert check_batch(candles) <= 1e-9
+
+
+def test_warm_start_from_the_store_and_the_topic(tmp_path):
+    "What the store has, and what only the topic has yet, together make a restart exact."
+    from crypto_rt.feature_store import open_feature_store, open_group
+    from crypto_rt.settings import Data, Settings
+
+    candles, vectors = _wild()
+    config = Settings(data=Data(directory=str(tmp_path)))
+    assert ind.candles_before(config, 'BTC/USD', 60, candles[0].start_ms) == []
+    store = open_feature_store(config)
+    group = open_group(store, 'candles')
+    group.insert(candles[:2400])
+    group.flush()
+    store.close()
+    found = ind.candles_before(config, 'BTC/USD', 60, candles[2500].start_ms, candles[2300:])
+    assert found == candles[1000:2500]
+    again = Indicators('BTC/USD', 60, found)
+    assert [again.update(c) for c in candles[2500:2600]] == vectors[2500:2600]
+
+
+def test_a_revision_tells_all_features_that_it_changes():
+    from msgspec import structs
+
+    from crypto_rt.indicators import IndicatorStep
+
+    candles = walk(300, 5)
+    late = structs.replace(candles[290], revision=1, close=candles[290].high, available_ms=candles[292].available_ms + 7)
+    true = [*candles[:290], late, *candles[291:]]
+    told = {}
+    step = IndicatorStep(lambda first, *place: [])
+    stream = [*candles[:293], late, *candles[293:]]
+    for out in step.take([Received(c.symbol, encode(c), 'candles', 0, i) for i, c in enumerate(stream)]):
+        x = decode(out.topic, out.value)
+        assert x.start_ms not in told or x.revision > told[x.start_ms].revision
+        told[x.start_ms] = x
+    assert [told[c.start_ms].values for c in true] == [x.values for x in indicators_of(true)]
+    assert [told[c.start_ms].revision for c in true[288:]] == [0, 0, 1, 1, 1, *[0] * 7]
+    assert told[candles[292].start_ms].available_ms == late.available_ms
