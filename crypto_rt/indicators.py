@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 log = logging.getLogger('crypto_rt.indicators')
 
 # %% auto #0
-__all__ = ['log', 'KEEP', 'INF', 'HLC', 'RETURNS', 'TREND', 'MOMENTUM', 'VOLATILITY', 'FLOW', 'SHAPE', 'TIME', 'FEATURE_SET',
-           'FEATURES', 'FEATURE_NAMES', 'WARM_UP', 'HANDLES', 'WINDOW', 'ANCHOR', 'REVISABLE', 'Row', 'row_of', 'Rows',
-           'Handle', 'Feature', 'open_handle', 'place', 'handle_values', 'feature_values', 'Indicators', 'message_of',
-           'keep', 'indicators_of', 'corrected', 'messages_behind', 'decoded', 'candles_before', 'merged', 'buried',
-           'IndicatorStep', 'features_of', 'run_indicators']
+__all__ = ['log', 'KEEP', 'INF', 'CLOSE', 'HIGH_LOW', 'HLC', 'OHLC', 'SIDES', 'COUNT', 'RETURNS', 'TREND', 'MOMENTUM',
+           'VOLATILITY', 'FLOW', 'SHAPE', 'TIME', 'WINDOW', 'ANCHOR', 'TABLE', 'FEATURES', 'FEATURE_NAMES',
+           'FEATURE_SET', 'WARM_UP', 'HANDLES', 'REVISABLE', 'Row', 'row_of', 'Rows', 'Handle', 'Feature',
+           'FeatureTable', 'sets_of', 'open_handle', 'place', 'handle_values', 'feature_values', 'Indicators',
+           'message_of', 'keep', 'indicators_of', 'corrected', 'messages_behind', 'decoded', 'candles_before', 'merged',
+           'buried', 'IndicatorStep', 'features_of', 'run_indicators']
 
 # %% ../nbs/21_indicators.ipynb #c8aedd0b
 class Row(NamedTuple):
@@ -115,18 +116,22 @@ class Feature(NamedTuple):
     high: float
     flat: float | None  # the value after `warm_up` candles in which nothing moved; None: as computed
     tolerance: str  # `bits` or `1e-9` (of the larger of the value and the series' standard deviation)
+    inputs: tuple[str, ...]  # fields of the candle that it is made from
     meaning: str
     function: Callable[..., float | None]  # of the rows and the handles' values
     handles: tuple[Handle, ...] = ()
+    since: int = 1  # the set that first had it
+    until: int | None = None  # the set that has it no more
 
 
-INF, HLC = math.inf, ('high', 'low', 'close')
+INF, CLOSE, HIGH_LOW, HLC, OHLC = math.inf, ('close',), ('high', 'low'), ('high', 'low', 'close'), ('open', 'high', 'low', 'close')
+SIDES, COUNT = ('volume', 'buy_volume'), ('trade_count',)
 
 # %% ../nbs/21_indicators.ipynb #c90e6d7a
 def _log_return(lag: int) -> Feature:
     def function(x: Rows) -> float:
         return math.log(x.close[-1] / x.close[-1 - lag])
-    return Feature(f'log_return_{lag}', 'return', lag + 1, -INF, INF, 0.0, 'bits', f'log of close over close {lag} candles ago', function)
+    return Feature(f'log_return_{lag}', 'return', lag + 1, -INF, INF, 0.0, 'bits', CLOSE, f'log of close over close {lag} candles ago', function)
 
 
 RETURNS = tuple(map(_log_return, (1, 2, 5, 15, 30, 60)))
@@ -138,32 +143,32 @@ def _mean_gap(x: Rows, period: int) -> float:
 
 _PLUS, _MINUS = Handle('PLUS_DI', HLC, (14,)), Handle('MINUS_DI', HLC, (14,))
 TREND = (
-    Feature('sma_gap_20', 'trend', 20, -1, INF, 0.0, 'bits', 'close over its mean of 20, less 1', lambda x: _mean_gap(x, 20)),
-    Feature('sma_gap_50', 'trend', 50, -1, INF, 0.0, 'bits', 'close over its mean of 50, less 1', lambda x: _mean_gap(x, 50)),
-    Feature('ema_gap_20', 'trend', 300, -1, INF, 0.0, 'bits', 'close over its exponential mean of 20, less 1',
-            lambda x, ema: x.close[-1] / ema - 1, (Handle('EMA', ('close',), (20,)),)),
-    Feature('macd_histogram', 'trend', 400, -INF, INF, 0.0, 'bits', 'MACD 12/26 less its signal of 9, as a share of the close',
-            lambda x, macd: macd[2] / x.close[-1], (Handle('MACD', ('close',), (12, 26, 9)),)),
-    Feature('adx_14', 'trend', 450, 0, 100, 0.0, 'bits', 'strength of the trend, either way', lambda x, adx: adx, (Handle('ADX', HLC, (14,)),)),
-    Feature('directional_14', 'trend', 400, -100, 100, 0.0, 'bits', '+DI less -DI', lambda x, up, down: up - down, (_PLUS, _MINUS)),
-    Feature('aroon_25', 'trend', 26, -100, 100, 0.0, 'bits', '100: the high of 25 is new; -100: the low is', lambda x, v: v,
-            (Handle('AROONOSC', ('high', 'low'), (25,)),)),
-    Feature('slope_20', 'trend', 20, -INF, INF, 0.0, '1e-9', 'slope of the line through 20 closes, share of the close per candle',
-            lambda x, v: v / x.close[-1], (Handle('LINEARREG_SLOPE', ('close',), (20,)),)),
+    Feature('sma_gap_20', 'trend', 20, -1, INF, 0.0, 'bits', CLOSE, 'close over its mean of 20, less 1', lambda x: _mean_gap(x, 20)),
+    Feature('sma_gap_50', 'trend', 50, -1, INF, 0.0, 'bits', CLOSE, 'close over its mean of 50, less 1', lambda x: _mean_gap(x, 50)),
+    Feature('ema_gap_20', 'trend', 300, -1, INF, 0.0, 'bits', CLOSE, 'close over its exponential mean of 20, less 1',
+            lambda x, ema: x.close[-1] / ema - 1, (Handle('EMA', CLOSE, (20,)),)),
+    Feature('macd_histogram', 'trend', 400, -INF, INF, 0.0, 'bits', CLOSE, 'MACD 12/26 less its signal of 9, as a share of the close',
+            lambda x, macd: macd[2] / x.close[-1], (Handle('MACD', CLOSE, (12, 26, 9)),)),
+    Feature('adx_14', 'trend', 450, 0, 100, 0.0, 'bits', HLC, 'strength of the trend, either way', lambda x, adx: adx, (Handle('ADX', HLC, (14,)),)),
+    Feature('directional_14', 'trend', 400, -100, 100, 0.0, 'bits', HLC, '+DI less -DI', lambda x, up, down: up - down, (_PLUS, _MINUS)),
+    Feature('aroon_25', 'trend', 26, -100, 100, 0.0, 'bits', HIGH_LOW, '100: the high of 25 is new; -100: the low is', lambda x, v: v,
+            (Handle('AROONOSC', HIGH_LOW, (25,)),)),
+    Feature('slope_20', 'trend', 20, -INF, INF, 0.0, '1e-9', CLOSE, 'slope of the line through 20 closes, share of the close per candle',
+            lambda x, v: v / x.close[-1], (Handle('LINEARREG_SLOPE', CLOSE, (20,)),)),
 )  # fmt: skip
 
 # %% ../nbs/21_indicators.ipynb #efd43db5
 _STOCHASTIC = Handle('STOCH', HLC, (14, 3, 0, 3, 0))
 MOMENTUM = (
-    Feature('rsi_14', 'momentum', 400, 0, 100, 50.0, 'bits', "Wilder's share of rises among the moves", lambda x, v: v,
-            (Handle('RSI', ('close',), (14,)),)),
-    Feature('stochastic_k', 'momentum', 18, 0, 100, 50.0, '1e-9', 'close within the range of 14, mean of 3', lambda x, v: v[0], (_STOCHASTIC,)),
-    Feature('stochastic_d', 'momentum', 18, 0, 100, 50.0, '1e-9', 'mean of 3 of stochastic_k', lambda x, v: v[1], (_STOCHASTIC,)),
-    Feature('williams_14', 'momentum', 14, -100, 0, -50.0, 'bits', 'close below the high of 14: 0 at the high, -100 at the low', lambda x, v: v,
+    Feature('rsi_14', 'momentum', 400, 0, 100, 50.0, 'bits', CLOSE, "Wilder's share of rises among the moves", lambda x, v: v,
+            (Handle('RSI', CLOSE, (14,)),)),
+    Feature('stochastic_k', 'momentum', 18, 0, 100, 50.0, '1e-9', HLC, 'close within the range of 14, mean of 3', lambda x, v: v[0], (_STOCHASTIC,)),
+    Feature('stochastic_d', 'momentum', 18, 0, 100, 50.0, '1e-9', HLC, 'mean of 3 of stochastic_k', lambda x, v: v[1], (_STOCHASTIC,)),
+    Feature('williams_14', 'momentum', 14, -100, 0, -50.0, 'bits', HLC, 'close below the high of 14: 0 at the high, -100 at the low', lambda x, v: v,
             (Handle('WILLR', HLC, (14,)),)),
-    Feature('cci_20', 'momentum', 20, -INF, INF, 0.0, '1e-9', 'typical price from its mean of 20, in mean deviations of 0.015', lambda x, v: v,
+    Feature('cci_20', 'momentum', 20, -INF, INF, 0.0, '1e-9', HLC, 'typical price from its mean of 20, in mean deviations of 0.015', lambda x, v: v,
             (Handle('CCI', HLC, (20,)),)),
-    Feature('ultimate', 'momentum', 29, 0, 100, 50.0, '1e-9', 'buying pressure over 7, 14 and 28', lambda x, v: v,
+    Feature('ultimate', 'momentum', 29, 0, 100, 50.0, '1e-9', HLC, 'buying pressure over 7, 14 and 28', lambda x, v: v,
             (Handle('ULTOSC', HLC, (7, 14, 28)),)),
 )  # fmt: skip
 
@@ -189,13 +194,13 @@ def _bollinger_width(x: Rows) -> float:
 
 # %% ../nbs/21_indicators.ipynb #de39823b
 VOLATILITY = (
-    Feature('natr_14', 'volatility', 350, 0, INF, 0.0, 'bits', "Wilder's true range, percent of the close", lambda x, v: v,
+    Feature('natr_14', 'volatility', 350, 0, INF, 0.0, 'bits', HLC, "Wilder's true range, percent of the close", lambda x, v: v,
             (Handle('NATR', HLC, (14,)),)),
-    Feature('bollinger_position_20', 'volatility', 20, -3, 3, 0.0, 'bits', '-1 on the lower band, 1 on the upper', _bollinger_position),
-    Feature('bollinger_width_20', 'volatility', 20, 0, INF, 0.0, 'bits', 'distance of the bands, share of the mean', _bollinger_width),
-    Feature('realised_volatility_15', 'volatility', 16, 0, INF, 0.0, 'bits', 'root mean square log return of 15', lambda x: _root_mean(x.squared, 15)),
-    Feature('realised_volatility_60', 'volatility', 61, 0, INF, 0.0, 'bits', 'root mean square log return of 60', lambda x: _root_mean(x.squared, 60)),
-    Feature('parkinson_20', 'volatility', 20, 0, INF, 0.0, 'bits', "Parkinson's volatility from high and low of 20",
+    Feature('bollinger_position_20', 'volatility', 20, -3, 3, 0.0, 'bits', CLOSE, '-1 on the lower band, 1 on the upper', _bollinger_position),
+    Feature('bollinger_width_20', 'volatility', 20, 0, INF, 0.0, 'bits', CLOSE, 'distance of the bands, share of the mean', _bollinger_width),
+    Feature('realised_volatility_15', 'volatility', 16, 0, INF, 0.0, 'bits', CLOSE, 'root mean square log return of 15', lambda x: _root_mean(x.squared, 15)),
+    Feature('realised_volatility_60', 'volatility', 61, 0, INF, 0.0, 'bits', CLOSE, 'root mean square log return of 60', lambda x: _root_mean(x.squared, 60)),
+    Feature('parkinson_20', 'volatility', 20, 0, INF, 0.0, 'bits', HIGH_LOW, "Parkinson's volatility from high and low of 20",
             lambda x: _root_mean(x.ranged, 20) / math.sqrt(4 * math.log(2))),
 )  # fmt: skip
 
@@ -238,14 +243,14 @@ def _vwap_gap(x: Rows) -> float | None:
 
 # %% ../nbs/21_indicators.ipynb #d5cea2a0
 FLOW = (
-    Feature('volume_ratio_20', 'volume', 20, 0, 20, 0.0, 'bits', 'volume over its mean of 20', lambda x: _ratio(x.volume[-20:])),
-    Feature('money_flow_14', 'volume', 15, 0, 100, 50.0, 'bits', 'share of money in rising candles (Quong, Soudack 1989)', _money_flow),
-    Feature('chaikin_flow_20', 'volume', 20, -1, 1, 0.0, 'bits', 'volume weighted by where the candle closes (Chaikin)', _chaikin),
-    Feature('vwap_gap', 'volume', 1, -1, INF, 0.0, 'bits', 'close over the volume-weighted price, less 1', _vwap_gap),
-    Feature('order_flow_imbalance', 'flow', 1, -1, 1, 0.0, 'bits', 'bought less sold, share of the volume', lambda x: _imbalance(x, 1)),
-    Feature('order_flow_imbalance_20', 'flow', 20, -1, 1, 0.0, 'bits', 'the same over 20 candles', lambda x: _imbalance(x, 20)),
-    Feature('trade_intensity', 'flow', 2, 0, INF, 0.0, 'bits', 'trades per second', _per_second),
-    Feature('trade_intensity_ratio_20', 'flow', 20, 0, 20, 0.0, 'bits', 'trades over their mean of 20',
+    Feature('volume_ratio_20', 'volume', 20, 0, 20, 0.0, 'bits', ('volume',), 'volume over its mean of 20', lambda x: _ratio(x.volume[-20:])),
+    Feature('money_flow_14', 'volume', 15, 0, 100, 50.0, 'bits', (*HLC, 'volume'), 'share of money in rising candles (Quong, Soudack 1989)', _money_flow),
+    Feature('chaikin_flow_20', 'volume', 20, -1, 1, 0.0, 'bits', (*HLC, 'volume'), 'volume weighted by where the candle closes (Chaikin)', _chaikin),
+    Feature('vwap_gap', 'volume', 1, -1, INF, 0.0, 'bits', ('close', 'vwap'), 'close over the volume-weighted price, less 1', _vwap_gap),
+    Feature('order_flow_imbalance', 'flow', 1, -1, 1, 0.0, 'bits', SIDES, 'bought less sold, share of the volume', lambda x: _imbalance(x, 1)),
+    Feature('order_flow_imbalance_20', 'flow', 20, -1, 1, 0.0, 'bits', SIDES, 'the same over 20 candles', lambda x: _imbalance(x, 20)),
+    Feature('trade_intensity', 'flow', 2, 0, INF, 0.0, 'bits', COUNT, 'trades per second', _per_second),
+    Feature('trade_intensity_ratio_20', 'flow', 20, 0, 20, 0.0, 'bits', COUNT, 'trades over their mean of 20',
             lambda x: _ratio([row.trades for row in x.items[-20:]])),
 )  # fmt: skip
 
@@ -258,34 +263,61 @@ def _share(x: Rows, part: Callable[[Row], float]) -> float:
 def _circle(name: str, period_ms: int, turn: Callable[[float], float], meaning: str) -> Feature:
     def function(x: Rows) -> float:
         return turn(math.tau * ((x.items[-1].start_ms - 345_600_000) % period_ms) / period_ms)
-    return Feature(name, 'time', 1, -1, 1, None, 'bits', meaning, function)
+    return Feature(name, 'time', 1, -1, 1, None, 'bits', ('start_ms',), meaning, function)
 
 
 SHAPE = (
-    Feature('candle_height', 'shape', 1, 0, INF, 0.0, 'bits', 'log of high over low', lambda x: math.sqrt(x.ranged[-1])),
-    Feature('candle_body', 'shape', 1, -1, 1, 0.0, 'bits', 'close less open, share of the height', lambda x: _share(x, lambda r: r.close - r.open)),
-    Feature('upper_shadow', 'shape', 1, 0, 1, 0.0, 'bits', 'above the body, share of the height', lambda x: _share(x, lambda r: r.high - max(r.open, r.close))),
-    Feature('lower_shadow', 'shape', 1, 0, 1, 0.0, 'bits', 'below the body, share of the height', lambda x: _share(x, lambda r: min(r.open, r.close) - r.low)),
+    Feature('candle_height', 'shape', 1, 0, INF, 0.0, 'bits', HIGH_LOW, 'log of high over low', lambda x: math.sqrt(x.ranged[-1])),
+    Feature('candle_body', 'shape', 1, -1, 1, 0.0, 'bits', OHLC, 'close less open, share of the height', lambda x: _share(x, lambda r: r.close - r.open)),
+    Feature('upper_shadow', 'shape', 1, 0, 1, 0.0, 'bits', OHLC, 'above the body, share of the height', lambda x: _share(x, lambda r: r.high - max(r.open, r.close))),
+    Feature('lower_shadow', 'shape', 1, 0, 1, 0.0, 'bits', OHLC, 'below the body, share of the height', lambda x: _share(x, lambda r: min(r.open, r.close) - r.low)),
 )
 TIME = (
     _circle('day_sin', 86_400_000, math.sin, 'time of day, 0 at midnight UTC'), _circle('day_cos', 86_400_000, math.cos, 'time of day, 1 at midnight UTC'),
     _circle('week_sin', 604_800_000, math.sin, 'time of week, 0 on Monday'), _circle('week_cos', 604_800_000, math.cos, 'time of week, 1 on Monday'),
 )  # fmt: skip
 
-# %% ../nbs/21_indicators.ipynb #9e345fb0
-FEATURE_SET = 'core-v1'
-FEATURES = RETURNS + TREND + MOMENTUM + VOLATILITY + FLOW + SHAPE + TIME
-FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
-WARM_UP = max(feature.warm_up for feature in FEATURES)
-HANDLES = {handle: min(f.warm_up for f in FEATURES if handle in f.handles) for feature in FEATURES for handle in feature.handles}
-_HANDLES = tuple((handle, warm_up, slice(Row._fields.index(handle.inputs[0]), Row._fields.index(handle.inputs[-1]) + 1))
-                 for handle, warm_up in HANDLES.items())  # fmt: skip
-_PLAN = tuple((f.name, f.warm_up, f.flat, f.low, f.high, f.function, tuple(list(HANDLES).index(h) for h in f.handles)) for f in FEATURES)
+# %% ../nbs/21_indicators.ipynb #fb66aee3
+class FeatureTable:
+    "Rows and what follows from them."
 
-# %% ../nbs/21_indicators.ipynb #b015ebca
-WINDOW, ANCHOR = 1000, 500
+    def __init__(
+        self,
+        features: Iterable[Feature],  # in the order of the values
+    ):
+        self.features = tuple(features)
+        self.names = tuple(feature.name for feature in self.features)
+        self.warm_up = max(feature.warm_up for feature in self.features)  # candles until all values are honest
+        self.sets = sets_of(self.features)
+        self.newest = list(self.sets)[-1]
+        self.handles = {h: min(f.warm_up for f in self.features if h in f.handles) for f in self.features for h in f.handles}  # to their warm-up
+        places = {handle: place for place, handle in enumerate(self.handles)}
+        self.opens = tuple((h, warm_up, slice(Row._fields.index(h.inputs[0]), Row._fields.index(h.inputs[-1]) + 1)) for h, warm_up in self.handles.items())
+        self.plan = tuple((f.name, f.warm_up, f.flat, f.low, f.high, f.function, tuple(places[h] for h in f.handles)) for f in self.features)
+
+# %% ../nbs/21_indicators.ipynb #e3f434cc
+WINDOW, ANCHOR = 1000, 500  # candles; see below
 
 
+def sets_of(
+    features: Sequence[Feature],
+) -> dict[str, tuple[str, ...]]:  # 'core-v1' and so on to the names it has, oldest set first
+    "Return the sets of a table; `ValueError` for a table that cannot be."
+    for f in features:
+        if not (f.name.isidentifier() and f.name.islower() and [g.name for g in features].count(f.name) == 1):
+            raise ValueError(f'expected a name of a-z, 0-9 and _ that no other feature has, was {f.name!r}')
+        if not (1 <= f.warm_up <= WINDOW and f.low < f.high and f.tolerance in ('bits', '1e-9') and 1 <= f.since < (f.until or INF)):
+            raise ValueError(f'{f.name}: expected warm_up in 1 to {WINDOW}, low < high, tolerance bits or 1e-9, since < until, was {f[2:]}')
+    versions = {f.since for f in features} | {f.until for f in features if f.until}
+    if versions != set(range(1, len(versions) + 1)):
+        raise ValueError(f'expected sets counted up from 1, were {sorted(versions)}')
+    return {f'core-v{n}': tuple(f.name for f in features if f.since <= n < (f.until or INF)) for n in sorted(versions)}
+
+# %% ../nbs/21_indicators.ipynb #8a3cdbb5
+TABLE = FeatureTable(RETURNS + TREND + MOMENTUM + VOLATILITY + FLOW + SHAPE + TIME)
+FEATURES, FEATURE_NAMES, FEATURE_SET, WARM_UP, HANDLES = TABLE.features, TABLE.names, TABLE.newest, TABLE.warm_up, TABLE.handles
+
+# %% ../nbs/21_indicators.ipynb #56b33620
 def open_handle(
     handle: Handle,
     rows: Rows,
@@ -320,16 +352,17 @@ def place(
 
 # %% ../nbs/21_indicators.ipynb #0a9de749
 def handle_values(
-    handles: dict[int, Any],  # open ones, by their place in `HANDLES`; changed here
+    table: FeatureTable,
+    handles: dict[int, Any],  # open ones, by their place in `table.handles`; changed here
     rows: Rows,
     since_anchor: int,  # candles from the last anchor to the newest row
-) -> list[Any]:  # for each of `HANDLES` a float, or a tuple where TA-Lib gives several
+) -> list[Any]:  # for each of `table.handles` a float, or a tuple where TA-Lib gives several
     "Take the newest row into each handle that is warm and return its value."
     row, warm = rows.items[-1], len(rows.items)
     values: list[Any] = []
     if since_anchor == 0:
         handles.clear()
-    for place, (handle, warm_up, inputs) in enumerate(_HANDLES):
+    for place, (handle, warm_up, inputs) in enumerate(table.opens):
         if place in handles:
             values.append(handles[place].update(*tuple(row)[inputs]))
         elif warm >= warm_up:
@@ -341,12 +374,13 @@ def handle_values(
 
 # %% ../nbs/21_indicators.ipynb #5912182b
 def feature_values(
+    table: FeatureTable,
     rows: Rows,
     values: list[Any],  # from `handle_values`
 ) -> dict[str, float | None]:  # finite, or null: warming up, or the source does not say
     "Return each feature of the newest row."
     warm, still, found = len(rows.items), rows.flat[-1], {}
-    for name, warm_up, flat, low, high, function, places in _PLAN:
+    for name, warm_up, flat, low, high, function, places in table.plan:
         value = None
         if still >= warm_up and flat is not None:
             value = flat
@@ -366,8 +400,9 @@ class Indicators:
         symbol: str,
         interval_seconds: int,
         history: Iterable[Candle] = (),  # final candles, oldest first; 1,500 make a restart exact
+        table: FeatureTable = TABLE,
     ):
-        self.symbol, self.interval_seconds = symbol, interval_seconds
+        self.table, self.symbol, self.interval_seconds = table, symbol, interval_seconds
         self.rows, self.handles, self.next_ms = Rows(), dict[int, Any](), 0
         self.taken: dict[int, Candle] = {}  # the last ones, by start
         for candle in history:
@@ -385,7 +420,14 @@ class Indicators:
         "Take one final candle and return its features; `ValueError`, and nothing changed, when it cannot be one."
         return _update(self, candle)
 
-# %% ../nbs/21_indicators.ipynb #c9df0b78
+    def peek(
+        self,
+        candle: Candle,  # of the window that is still open, as it stands
+    ) -> dict[str, float | None]:
+        "Return what the features would be if the candle ended like this; nothing changes."
+        return _peek(self, candle)
+
+# %% ../nbs/21_indicators.ipynb #3e336256
 REVISABLE = 120  # windows behind the newest one that the fold may still revise
 
 
@@ -399,18 +441,23 @@ def _update(indicators: Indicators, candle: Candle) -> TechnicalIndicators | Non
         return None
     if row.start_ms != indicators.next_ms or len(rows.items) == 1:
         indicators.handles.clear()
-    values = feature_values(rows, handle_values(indicators.handles, rows, row.start_ms // (seconds * 1000) % ANCHOR))
-    left = max(0, WARM_UP - len(rows.items))
+    values = _values(indicators, row)
+    left = max(0, indicators.table.warm_up - len(rows.items))
     indicators._restore(later)
     indicators.next_ms = 0 if later else candle.end_ms
     keep(indicators, candle)
-    return message_of(candle, row, values, left)
+    return message_of(indicators.table, candle, row, values, left)
 
 
-def message_of(candle: Candle, row: Row, values: dict[str, float | None], left: int) -> TechnicalIndicators:
+def _values(indicators: Indicators, row: Row) -> dict[str, float | None]:
+    table, rows, since_anchor = indicators.table, indicators.rows, row.start_ms // (indicators.interval_seconds * 1000) % ANCHOR
+    return feature_values(table, rows, handle_values(table, indicators.handles, rows, since_anchor))
+
+
+def message_of(table: FeatureTable, candle: Candle, row: Row, values: dict[str, float | None], left: int) -> TechnicalIndicators:
     "Return a candle's features as a message."
     return TechnicalIndicators(candle.symbol, candle.interval_seconds, candle.start_ms, candle.revision, candle.end_ms, row.close, values,
-                               left, FEATURE_SET, candle.is_partial, candle.available_ms)  # fmt: skip
+                               left, table.newest, candle.is_partial, candle.available_ms)  # fmt: skip
 
 
 def keep(indicators: Indicators, candle: Candle) -> None:
@@ -423,20 +470,39 @@ def keep(indicators: Indicators, candle: Candle) -> None:
 
 def indicators_of(
     candles: Iterable[Candle],  # final candles, ascending within a symbol and interval
+    table: FeatureTable = TABLE,
 ) -> list[TechnicalIndicators]:
     "Return the features of stored candles: what live would have said."
-    return list(_each({}, candles))
+    return list(_each({}, candles, table))
 
-# %% ../nbs/21_indicators.ipynb #9c927338
-def _each(states: dict[tuple[str, int], Indicators], candles: Iterable[Candle]) -> Iterator[TechnicalIndicators]:
+# %% ../nbs/21_indicators.ipynb #3a47dd58
+def _peek(indicators: Indicators, candle: Candle) -> dict[str, float | None]:
+    table, rows, row, span = indicators.table, indicators.rows, row_of(candle), indicators.interval_seconds * 1000
+    since_anchor, ahead = row.start_ms // span % ANCHOR, (row.start_ms - rows.items[-1].start_ms) // span if rows.items else 2
+    if ahead < 1:
+        raise ValueError(f'expected a window after {iso(rows.items[-1].start_ms)}, was {iso(row.start_ms)}')
+    if ahead > 1:
+        rows = Rows()
+    ready = indicators.handles if ahead == 1 and since_anchor and indicators.next_ms == row.start_ms else {}
+    rows.items.append(row)
+    values = [ready[at].peek(*tuple(row)[inputs]) if at in ready else open_handle(h, rows, since_anchor).value if len(rows.items) >= warm_up else None
+              for at, (h, warm_up, inputs) in enumerate(table.opens)]  # fmt: skip
+    rows.items.pop()
+    rows.push(row)
+    found = feature_values(table, rows, values)
+    rows.cut(slice(-1, None))
+    return found
+
+# %% ../nbs/21_indicators.ipynb #0d5e4dbc
+def _each(states: dict[tuple[str, int], Indicators], candles: Iterable[Candle], table: FeatureTable) -> Iterator[TechnicalIndicators]:
     for candle in candles:
         key = candle.symbol, candle.interval_seconds
         if key not in states:
-            states[key] = Indicators(*key)
+            states[key] = Indicators(*key, table=table)
         if message := states[key].update(candle):
             yield message
 
-# %% ../nbs/21_indicators.ipynb #8f1c02ab
+# %% ../nbs/21_indicators.ipynb #262970d8
 def corrected(
     indicators: Indicators,
     candle: Candle,
@@ -451,8 +517,8 @@ def corrected(
     indicators.handles.clear()
     for row in behind:
         rows.push(row)
-        values = feature_values(rows, handle_values(indicators.handles, rows, row.start_ms // span % ANCHOR))
-        told.append(message_of(indicators.taken[row.start_ms], row, values, max(0, WARM_UP - len(rows.items))))
+        values, left = _values(indicators, row), max(0, indicators.table.warm_up - len(rows.items))
+        told.append(message_of(indicators.table, indicators.taken[row.start_ms], row, values, left))
     indicators.next_ms = newest_ms + span
     return [structs.replace(x, revision=_corrections(indicators, x.start_ms), available_ms=max(x.available_ms, candle.available_ms)) for x in told]
 
