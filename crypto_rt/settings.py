@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 # %% auto #0
-__all__ = ['SECRETS', 'OTHERS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Predictions', 'Api',
-           'Settings', 'check', 'settings_file', 'load_settings', 'to_env']
+__all__ = ['SECRETS', 'OTHERS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Features', 'Predictions',
+           'Api', 'Settings', 'check', 'settings_file', 'load_settings', 'to_env']
 
 # %% ../nbs/01_settings.ipynb #e67c3a86
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +76,13 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs_directory: str = 'runs'
     registry_directory: str = ''
 
-# %% ../nbs/01_settings.ipynb #17d80f40
+# %% ../nbs/01_settings.ipynb #f140a086
+class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    "What a model sees beside the candle's own features."
+    leader: str = 'BTC/USD'
+    wait_ms: int = 2000
+
+
 class Predictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "What is promised beside each prediction."
     level: float = 0.9
@@ -100,6 +106,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kafka: Kafka = Kafka()
     store: Store = Store()
     training: Training = Training()
+    features: Features = Features()
     predictions: Predictions = Predictions()
     api: Api = Api()
 
@@ -134,7 +141,7 @@ def _typed(section: str, key: str, value: Any, where: str) -> Any:
 LIMITS = {
     ('data', 'interval_seconds'): (1, 86400), ('data', 'horizon_seconds'): (1, 7 * 86400), ('data', 'grace_ms'): (0, 600_000), ('data', 'reconcile_minutes'): (0, 1440),
     ('exchange', 'dead_man_seconds'): (0.1, 600), ('kafka', 'partitions'): (1, 1000), ('kafka', 'batch'): (1, 100_000),
-    ('predictions', 'level'): (0.5, 0.999), ('predictions', 'calibration_candles'): (20, 100_000),
+    ('features', 'wait_ms'): (0, 60_000), ('predictions', 'level'): (0.5, 0.999), ('predictions', 'calibration_candles'): (20, 100_000),
     ('training', 'folds'): (2, 100), ('training', 'trees'): (1, 10_000), ('api', 'port'): (0, 65535), ('api', 'client_queue'): (1, 100_000),
 }  # fmt: skip
 
