@@ -611,8 +611,9 @@ class IndicatorStep:
     def __init__(
         self,
         history: Callable[[Candle, int, int], Iterable[Candle]],  # what came before a candle; partition and offset where the reading began
+        table: FeatureTable = TABLE,
     ):
-        self.history, self.counts = history, {'features': 0, 'dead_letters': 0}
+        self.table, self.history, self.counts = table, history, {'features': 0, 'dead_letters': 0}
         self.states: dict[int, dict[tuple[str, int], Indicators]] = {}  # by partition
         self.begun: dict[int, int] = {}  # offset, by partition
         self.next: dict[int, int] = {}
@@ -635,12 +636,12 @@ class IndicatorStep:
     def open_from(self, topic: str, partition: int) -> int | None:
         return None
 
-# %% ../nbs/21_indicators.ipynb #758598e3
+# %% ../nbs/21_indicators.ipynb #dce5e43a
 def features_of(step: IndicatorStep, candle: Candle, partition: int) -> list[TechnicalIndicators]:
     "Return the candle's features, and those that it changes; a state that is not there yet starts from the step's history."
     states, key = step.states[partition], (candle.symbol, candle.interval_seconds)
     if key not in states:
-        states[key] = Indicators(*key, step.history(candle, partition, step.begun[partition]))
+        states[key] = Indicators(*key, step.history(candle, partition, step.begun[partition]), step.table)
     return corrected(states[key], candle)
 
 # %% ../nbs/21_indicators.ipynb #7626e4ff
