@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 # %% auto #0
-__all__ = ['SECRETS', 'OTHERS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Features', 'Predictions',
-           'Api', 'Settings', 'check', 'settings_file', 'load_settings', 'to_env']
+__all__ = ['SECRETS', 'OTHERS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Features', 'NewsSignals',
+           'Predictions', 'Api', 'Settings', 'check', 'settings_file', 'load_settings', 'to_env']
 
 # %% ../nbs/01_settings.ipynb #e67c3a86
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +83,17 @@ class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait_ms: int = 2000
 
 
+class NewsSignals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    "Who says what a headline means; see `news_signals`."
+    scorers: tuple[str, ...] = ('head', 'anchors', 'vader')
+    batch: int = 64
+    threads: int = 2
+    llm_url: str = ''
+    llm_model: str = ''
+    llm_timeout_seconds: float = 10.0
+    llm_budget: int = 1000
+
+
 class Predictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "What is promised beside each prediction."
     level: float = 0.9
@@ -107,11 +118,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: Store = Store()
     training: Training = Training()
     features: Features = Features()
+    news_signals: NewsSignals = NewsSignals()
     predictions: Predictions = Predictions()
     api: Api = Api()
 
-# %% ../nbs/01_settings.ipynb #0f07c1c7
-SECRETS = ('CRYPTO_RT_API_KEYS',)
+# %% ../nbs/01_settings.ipynb #6c78f65e
+SECRETS = ('CRYPTO_RT_API_KEYS', 'CRYPTO_RT_LLM_API_KEY')
 OTHERS = ('SETTINGS', 'SOURCE', 'RUN_ID', 'UNTIL_IDLE', 'TEST_', 'TRADES_FILE', 'CANDLES_FILE', 'METRICS_KEY')  # read elsewhere
 
 # %% ../nbs/01_settings.ipynb #0041b146
@@ -142,6 +154,7 @@ LIMITS = {
     ('data', 'interval_seconds'): (1, 86400), ('data', 'horizon_seconds'): (1, 7 * 86400), ('data', 'grace_ms'): (0, 600_000), ('data', 'reconcile_minutes'): (0, 1440),
     ('exchange', 'dead_man_seconds'): (0.1, 600), ('kafka', 'partitions'): (1, 1000), ('kafka', 'batch'): (1, 100_000),
     ('features', 'wait_ms'): (0, 60_000), ('predictions', 'level'): (0.5, 0.999), ('predictions', 'calibration_candles'): (20, 100_000),
+    ('news_signals', 'batch'): (1, 1000), ('news_signals', 'threads'): (1, 64), ('news_signals', 'llm_timeout_seconds'): (0.1, 600),
     ('training', 'folds'): (2, 100), ('training', 'trees'): (1, 10_000), ('api', 'port'): (0, 65535), ('api', 'client_queue'): (1, 100_000),
 }  # fmt: skip
 
@@ -187,7 +200,9 @@ def load_settings(
         for section, key, text in _file_items(path):
             values.setdefault(section, {})[key] = _typed(section, key, text, path.name)
     for name, text in (os.environ if env is None else env).items():
-        section, _, key = name.removeprefix('CRYPTO_RT_').lower().partition('_')
+        rest = name.removeprefix('CRYPTO_RT_').lower()
+        section = next((s for s in sorted(SECTIONS, key=len, reverse=True) if rest.startswith(s + '_')), rest.partition('_')[0])
+        key = rest[len(section) + 1 :]
         if name.startswith('CRYPTO_RT_') and name not in SECRETS and not name.removeprefix('CRYPTO_RT_').startswith(OTHERS):
             values.setdefault(section, {})[key] = _typed(section, key, text, name)
     for section, items in overrides.items():
