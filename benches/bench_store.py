@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from crypto_rt.embedded_store import EmbeddedStore
-from crypto_rt.feature_store import FEATURE_NAMES, FEATURE_SET, FeatureDef, candle_history, conform, open_group, training_view
-from crypto_rt.indicators import indicators_of
+from crypto_rt.feature_store import FeatureDef, candle_history, conform, open_group, training_view
+from crypto_rt.indicators import FEATURE_NAMES, FEATURE_SET, indicators_of
 from crypto_rt.messages import Candle, TechnicalIndicators
 
 START, MINUTE = 1_722_470_400_000, 60_000

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol
 import msgspec
 from msgspec import Struct
 
-from .indicators import FEATURE_NAMES, FEATURE_SET
+from .indicators import TABLE, FeatureTable
 from .messages import Candle, Gap, Prediction, TechnicalIndicators, Trade, Trades
 from .settings import Settings
 from .times import check_ms
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Type', 'GROUPS', 'PROVENANCE', 'BACKENDS', 'known_at', 'FeatureDef', 'GroupDef', 'schema_of', 'row_of', 'columns_of',
-           'trade_rows', 'struct_of', 'conform', 'dtype_of', 'frame_of', 'to_frame', 'canonical_digest', 'Query',
-           'Join', 'InsertResult', 'FeatureVector', 'FeatureGroup', 'FeatureView', 'FeatureStore', 'store_dir',
-           'open_feature_store', 'open_group', 'candle_history', 'training_view']
+__all__ = ['Type', 'GROUPS', 'PROVENANCE', 'BACKENDS', 'known_at', 'FeatureDef', 'GroupDef', 'schema_of', 'indicator_groups',
+           'row_of', 'columns_of', 'trade_rows', 'struct_of', 'conform', 'dtype_of', 'frame_of', 'to_frame',
+           'canonical_digest', 'Query', 'Join', 'InsertResult', 'FeatureVector', 'FeatureGroup', 'FeatureView',
+           'FeatureStore', 'store_dir', 'open_feature_store', 'open_group', 'candle_history', 'training_view']
 
 # %% ../nbs/40_feature_store.ipynb #f0f5b956
 def known_at(
@@ -103,11 +103,21 @@ def schema_of(
 
 # %% ../nbs/40_feature_store.ipynb #4f29af6b
 _INDICATOR_FIELDS = schema_of(TechnicalIndicators, leave_out=('values',))
+
+
+def indicator_groups(
+    table: FeatureTable = TABLE,
+) -> list[GroupDef]:  # a version for each feature set, oldest first
+    "Return the groups that hold the features of final candles."
+    return [GroupDef('technical_indicators', int(name.rpartition('v')[2]), ('symbol', 'interval_seconds'),
+                     (*_INDICATOR_FIELDS, *(FeatureDef(feature, 'double') for feature in names)), description=f'features {name} of final candles')
+            for name, names in table.sets.items()]  # fmt: skip
+
+# %% ../nbs/40_feature_store.ipynb #4f6a8675
 GROUPS = {group.name: group for group in (
     GroupDef('candles', 1, ('symbol', 'interval_seconds'), schema_of(Candle), description='final candles, all revisions, amounts as exact text'),
-    GroupDef('technical_indicators', int(FEATURE_SET.rpartition('v')[2]), ('symbol', 'interval_seconds'),
-             (*_INDICATOR_FIELDS, *(FeatureDef(name, 'double') for name in FEATURE_NAMES)), description=f'features {FEATURE_SET} of final candles'),
-    GroupDef('predictions', 1, ('symbol', 'interval_seconds', 'horizon_seconds', 'model_version'), schema_of(Prediction),
+    indicator_groups()[-1],
+    GroupDef('predictions', 2, ('symbol', 'interval_seconds', 'horizon_seconds', 'model_version'), schema_of(Prediction),
              available='made_at_ms', description='what was predicted, as it was published'),
     GroupDef('trades', 1, ('symbol', 'trade_id'), (FeatureDef('symbol', 'string', False), *schema_of(Trade), FeatureDef('ingest_ms', 'bigint', False),
              FeatureDef('source', 'string', False), FeatureDef('available_ms', 'bigint', False)), 'event_ms', description='every fill', once=True),
@@ -129,8 +139,7 @@ def row_of(
     names, few = names or group.names, len(_INDICATOR_FIELDS)
     if isinstance(item, TechnicalIndicators):
         try:
-            if len(item.values) == len(names) - few:
-                return _fields_of_indicators(item) + tuple(map(item.values.__getitem__, names[few:]))
+            return _fields_of_indicators(item) + tuple(map(item.values.__getitem__, names[few:]))  # of a message with more, what this set has
         except KeyError:
             pass
         raise ValueError(_other_names(group, (*names[:few], *item.values)))
@@ -424,6 +433,6 @@ def candle_history(
 def training_view(store: FeatureStore) -> FeatureView:
     "Return the view that models are trained on: all features, and of the candle what they leave out."
     features, candles = open_group(store, 'technical_indicators'), open_group(store, 'candles')
-    kept = ['close', 'is_partial', 'warm_up', *FEATURE_NAMES]
+    kept = ['close', 'is_partial', 'warm_up', *TABLE.sets[TABLE.newest]]
     query = features.select(kept).join(candles.select(['volume', 'trade_count', 'is_empty']), prefix='candle_')
     return store.get_or_create_feature_view('training', features.definition.version, query=query)
