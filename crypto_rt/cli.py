@@ -16,10 +16,10 @@ from typing import Any
 from .settings import Settings, load_settings
 
 # %% auto #0
-__all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated',
-           'symbols_of_file', 'run_trades', 'run_candles', 'stored_candles', 'run_exchange', 'run_kafka', 'run_events',
-           'run_backfill', 'run_export', 'run_verify', 'run_train', 'run_promote', 'run_rollback', 'run_models',
-           'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
+__all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated', 'of_candles',
+           'symbols_of_file', 'run_trades', 'run_candles', 'stored_candles', 'run_candles_replay', 'run_exchange',
+           'run_kafka', 'run_events', 'run_backfill', 'run_export', 'run_verify', 'run_train', 'run_promote',
+           'run_rollback', 'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
 
 # %% ../nbs/82_cli.ipynb #490b1b10
 COMMON = {
@@ -71,12 +71,14 @@ def command(
 # %% ../nbs/82_cli.ipynb #97ab2dc8
 @command('up', 'run everything: trades in, predictions out, dashboard', '--symbols', '--interval', '--horizon', '--broker', '--port',
          source=dict(choices=('auto', 'live', 'replay', 'simulate'), default='auto', help='auto: live when the exchange answers, else simulated'),
-         file=dict(help='what to replay: a trades file'), speed=dict(default='1', help='of a replay or simulation: a factor, or max'),
+         file=dict(help='what to replay: a trades or a candles file'), speed=dict(help='of a replay or simulation: a factor, or max (default: 1; max for candles)'),
          seconds=dict(type=float, help=argparse.SUPPRESS), until_idle=dict(action='store_true', help='end when the replay has flowed through'),
          no_browser=dict(action='store_true', help='do not open the dashboard'), **{'for': dict(type=float, metavar='SECONDS', dest='seconds', help='stop by itself')})  # fmt: skip
 def run_up(args: argparse.Namespace) -> int:
     from crypto_rt import runner
 
+    candles = of_candles(args)
+    args.speed = args.speed or ('max' if candles else '1')
     check_speed(args.speed)
     settings = settings_of(args)
     settings, source, note, arguments = runner.resolve(settings, args.source, args.file, args.speed)
@@ -87,7 +89,7 @@ def run_up(args: argparse.Namespace) -> int:
     if args.until_idle and source != 'replay':
         raise ValueError(f'--until-idle ends a replay, but the source is {source}; give --source replay --file F, or --for SECONDS')
     identity = runner.identity_of(source, args.file, settings.exchange.simulation_seed)
-    plan = runner.Plan(settings, source, note, arguments, args.until_idle, args.seconds, browser=not args.no_browser)
+    plan = runner.Plan(settings, source, note, arguments, args.until_idle, args.seconds, not args.no_browser, 'candles' if candles else '')
     return runner.up(plan, identity, main)
 
 # %% ../nbs/82_cli.ipynb #7e58de44
@@ -111,13 +113,27 @@ def check_simulated(settings: Settings) -> None:
             raise unknown_symbol(symbol, SIMULATED, 'the simulated market')
 
 
+def of_candles(args: argparse.Namespace) -> bool:
+    "Tell whether a candles file is to be replayed; then its interval is that of the run."
+    from crypto_rt.files import sniff
+
+    if not args.file or args.source not in ('auto', 'replay') or sniff(args.file) != 'candles':
+        return False
+    from crypto_rt.candle_replay import interval_of
+
+    args.interval_seconds = interval_of(args.file, args.symbols.split(',') if args.symbols else None, args.interval_seconds)
+    return True
+
+
 def symbols_of_file(settings: Settings, args: argparse.Namespace) -> Settings:
     "Return the settings with the symbols of the replayed file; `ValueError` when --symbols asks for others."
     import msgspec
 
-    from crypto_rt.files import trade_symbols
+    from crypto_rt.candle_replay import candle_symbols
+    from crypto_rt.files import sniff, trade_symbols
 
-    there = trade_symbols(args.file, settings.data.symbols if args.symbols else None)
+    find = candle_symbols if sniff(args.file) == 'candles' else trade_symbols
+    there = find(args.file, settings.data.symbols if args.symbols else None)
     if args.symbols and (missing := set(settings.data.symbols) - set(there)):
         raise ValueError(f"{args.file} has {', '.join(sorted(there))}, but not {', '.join(sorted(missing))}; change --symbols")
     symbols = settings.data.symbols if args.symbols else tuple(sorted(there))
@@ -166,6 +182,15 @@ def stored_candles(settings: Settings, last: int) -> list[Any]:
         return []
     store = open_feature_store(settings)
     return [c for symbol in settings.data.symbols for c in candle_history(store, symbol, settings.data.interval_seconds, last=last)]
+
+# %% ../nbs/82_cli.ipynb #8a77c0f0
+@command('candles-replay', 'put the rows of a candles file on the topic of candles', '--symbols', '--interval', '--broker',
+         file=dict(required=True, help='a candles file'), speed=dict(default='max', help='a factor, or max'))  # fmt: skip
+def run_candles_replay(args: argparse.Namespace) -> None:
+    from crypto_rt import candle_replay
+    from crypto_rt.exchange import speed_of
+
+    candle_replay.run_candle_replay(settings_of(args), args.file, speed_of(args.speed))
 
 # %% ../nbs/82_cli.ipynb #8c844d44
 @command('exchange', "a local server that speaks Kraken's WebSocket v2 and REST", '--symbols', '--port',

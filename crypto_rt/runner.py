@@ -42,7 +42,7 @@ class Spec(NamedTuple):
     command: str
     after: tuple[str, ...] = ()
     ready: Mapping[str, str] = {}
-    when: tuple[str, ...] = ('live', 'replay', 'simulate')
+    when: tuple[str, ...] = ('live', 'replay', 'simulate', 'candles')
     once: bool = False
     ends: bool = False
 
@@ -54,7 +54,7 @@ def compose_file() -> Path:
 
 def specs(
     text: str,  # a compose file
-    source: str,  # live, replay or simulate
+    source: str,  # live, replay, simulate, or candles for the replay of a candles file
 ) -> list[Spec]:  # the services with an `x-local:` block, in an order in which they can start
     "Return what runs for this source; `ValueError` when the file asks for what cannot be."
     import yaml
@@ -378,10 +378,11 @@ class Plan(NamedTuple):
     settings: Settings
     source: str
     note: str
-    exchange_arguments: str = ''
+    exchange_arguments: str = ''  # or those of `crypto-rt candles-replay`
     until_idle: bool = False
     seconds: float | None = None
     browser: bool = False
+    when: str = ''  # which services run; else those of the source
 
 
 def resolve(
@@ -471,7 +472,7 @@ def up(
     lock = claim(plan.settings.data.directory, identity)
     settings, fills = local_addresses(plan)
     run_id = f'{os.getpid()}-{int(time.time())}'
-    chosen = [s for s in specs(compose_file().read_text(), plan.source) if not (s.name == 'kafka' and plan.settings.kafka.broker)]
+    chosen = [s for s in specs(compose_file().read_text(), plan.when or plan.source) if not (s.name == 'kafka' and plan.settings.kafka.broker)]
     if plan.until_idle:
         chosen.append(Spec('events', 'crypto-rt events', after=('kafka',)))
     runner = Runner(chosen, environment(settings, plan.source, plan.until_idle, run_id), fills, Path(settings.data.directory) / 'logs', main)
@@ -528,7 +529,7 @@ def _run(plan: Plan, runner: Runner, fills: Mapping[str, str], stops: list[int])
             runner.failure = f"{', '.join(sorted(runner.due))} did not run at the end; the log is in {runner.log_dir}"
         if plan.until_idle and waits_for <= runner.ended:
             return 0
-        if plan.until_idle and 'trades' in runner.ended:
+        if plan.until_idle and runner.ended & {'trades', 'candles-replay'}:
             idle_since = idle_since or time.monotonic()
             if time.monotonic() - idle_since > 120:
                 runner.failure = f"the replay ended, but {', '.join(sorted(waits_for - runner.ended))} did not within 120 s"
