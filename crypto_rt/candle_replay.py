@@ -125,9 +125,10 @@ def waiting(stop: threading.Event, speed: float) -> Callable[[float], bool]:
 
 
 def finish(producer: bus.Producer, run_id: str, sent: int) -> None:
-    "Send the end marker, and say so."
+    "Send the end marker on all topics that nobody else writes, and say so."
     producer.flush()
-    bus.send_end(producer, 'candles', run_id)
+    for topic in ('trades', 'gaps', 'candles'):
+        bus.send_end(producer, topic, run_id)
     event = ServiceEvent('candles-replay', 'end', now_ms(), run_id, {'candles': sent})
     producer.send('service_events', 'candles-replay', encode(event))
     producer.flush()
