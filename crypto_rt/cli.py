@@ -293,13 +293,23 @@ def _verify_chaos(settings: Settings, args: argparse.Namespace) -> dict[str, Any
     return verify_chaos(args.seeds, args.broker, args.instances, args.brokers, sys.stderr.isatty(), args.file, args.first)
 
 
-VERIFY |= {'gaps': _verify_gaps, 'candles': _verify_candles, 'chaos': _verify_chaos}
+def _verify_indicators(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.indicator_checks import verify_indicators
+
+    if not args.candles:
+        raise ValueError('verify indicators needs a candles file; give --candles F')
+    named = settings.data.symbols if args.symbols else ()
+    return verify_indicators(args.candles, args.restart_every, named, args.interval_seconds, args.absent, sys.stderr.isatty())
+
+
+VERIFY |= {'gaps': _verify_gaps, 'candles': _verify_candles, 'chaos': _verify_chaos, 'indicators': _verify_indicators}
 
 # %% ../nbs/82_cli.ipynb #133aa881
 @command('verify', 'check a claim; prints its figures, fails when it does not hold', '--symbols', '--interval', '--broker',
-         _name=dict(choices=sorted(VERIFY), metavar='|'.join(sorted(VERIFY)), help='gaps: no trade lost or doubled; candles: equal to the exchange; chaos: equal after faults and kills'),
-         trades=dict(metavar='F', help='candles: a trades file'), candles=dict(metavar='F', help='candles: what it must equal'),
-         absent=dict(choices=('hole', 'empty'), default='hole', help='candles: what a minute that F leaves out means'),
+         _name=dict(choices=sorted(VERIFY), metavar='|'.join(sorted(VERIFY)), help='gaps: no trade lost or doubled; candles: equal to the exchange; indicators: equal after restarts; chaos: equal after faults and kills'),
+         trades=dict(metavar='F', help='candles: a trades file'), candles=dict(metavar='F', help='candles: what it must equal; indicators: the file to compute'),
+         absent=dict(choices=('hole', 'empty'), default='hole', help='candles, indicators: what a minute that F leaves out means'),
+         restart_every=dict(type=int, default=97, metavar='N', help='indicators: candles in a life'),
          seeds=dict(type=int, default=5, help='chaos: so many runs'), first=dict(type=int, default=1, help='chaos: the first seed'),
          instances=dict(type=int, default=1, help='chaos: of each service'), brokers=dict(type=int, default=1, help='chaos: nodes of Kafka'),
          file=dict(metavar='F', help='chaos: trades to play; else simulated ones'))  # fmt: skip
