@@ -293,6 +293,9 @@ def _verify_chaos(settings: Settings, args: argparse.Namespace) -> dict[str, Any
     return verify_chaos(args.seeds, args.broker, args.instances, args.brokers, sys.stderr.isatty(), args.file, args.first)
 
 
+VERIFY |= {'gaps': _verify_gaps, 'candles': _verify_candles, 'chaos': _verify_chaos}
+
+# %% ../nbs/82_cli.ipynb #e593fe55
 def _verify_indicators(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
     from crypto_rt.indicator_checks import verify_indicators
 
@@ -302,7 +305,7 @@ def _verify_indicators(settings: Settings, args: argparse.Namespace) -> dict[str
     return verify_indicators(args.candles, args.restart_every, named, args.interval_seconds, args.absent, sys.stderr.isatty())
 
 
-VERIFY |= {'gaps': _verify_gaps, 'candles': _verify_candles, 'chaos': _verify_chaos, 'indicators': _verify_indicators}
+VERIFY['indicators'] = _verify_indicators
 
 # %% ../nbs/82_cli.ipynb #133aa881
 @command('verify', 'check a claim; prints its figures, fails when it does not hold', '--symbols', '--interval', '--broker',
