@@ -34,12 +34,12 @@ def candle_symbols(
     symbols: Iterable[str] | None = None,  # for CSV, which names none
 ) -> list[str]:  # in alphabetical order
     "Return the symbols of a candles file."
-    path, named = Path(path), list(symbols or ())
+    path = Path(path)
     if file_kind(path) == 'candles_parquet':
         import pyarrow.parquet as pq
 
         return sorted({normalise_symbol(name) for name in pq.read_table(path, columns=['symbol'])['symbol'].unique().to_pylist()})
-    return sorted({candle.symbol for candle in read_candles(path, named[0] if len(named) == 1 else None)})
+    return sorted({candle.symbol for candle in read_candles(path, _name_for(path, symbols))})
 
 
 def interval_of(
@@ -48,13 +48,17 @@ def interval_of(
     asked: int | None = None,  # by --interval
 ) -> int:  # seconds
     "Return the length of a file's candles; `ValueError` when it has none, or when another length is asked for."
-    named = list(symbols or ())
-    first = next(read_candles(path, named[0] if len(named) == 1 else None), None)
+    first = next(read_candles(path, _name_for(path, symbols)), None)
     if first is None:
         raise ValueError(f'{Path(path).name}: expected candles, found no row')
     if asked not in (None, first.interval_seconds):
         raise ValueError(f'{Path(path).name} has candles of {first.interval_seconds} s, --interval asks for {asked}; leave it out')
     return first.interval_seconds
+
+
+def _name_for(path: Path | str, symbols: Iterable[str] | None) -> str | None:
+    named = list(symbols or ())
+    return named[0] if len(named) == 1 and file_kind(path) == 'candles_csv' else None
 
 # %% ../nbs/24_candle_replay.ipynb #7474ebbc
 def rising(
