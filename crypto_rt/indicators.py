@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -26,8 +27,8 @@ log = logging.getLogger('crypto_rt.indicators')
 
 # %% auto #0
 __all__ = ['log', 'KEEP', 'INF', 'CLOSE', 'HIGH_LOW', 'HLC', 'OHLC', 'SIDES', 'COUNT', 'RETURNS', 'TREND', 'MOMENTUM',
-           'VOLATILITY', 'FLOW', 'SHAPE', 'TIME', 'WINDOW', 'ANCHOR', 'TABLE', 'FEATURES', 'FEATURE_NAMES',
-           'FEATURE_SET', 'WARM_UP', 'HANDLES', 'REVISABLE', 'Row', 'row_of', 'Rows', 'Handle', 'Feature',
+           'VOLATILITY', 'FLOW', 'SHAPE', 'TIME', 'WINDOW', 'ANCHOR', 'MOST', 'TABLE', 'FEATURES', 'FEATURE_NAMES',
+           'FEATURE_SET', 'WARM_UP', 'HANDLES', 'REVISABLE', 'Row', 'row_of', 'Rows', 'numbers_of', 'Handle', 'Feature',
            'FeatureTable', 'sets_of', 'open_handle', 'place', 'handle_values', 'feature_values', 'Indicators',
            'message_of', 'keep', 'indicators_of', 'corrected', 'messages_behind', 'decoded', 'candles_before', 'merged',
            'buried', 'IndicatorStep', 'features_of', 'run_indicators']
@@ -68,22 +69,23 @@ KEEP = 1700  # candles; 1,500 for exact handles and some for late revisions
 
 
 class Rows:
-    "The last candles of one unbroken stretch, a list per number."
+    "The last candles of one unbroken stretch, a list per number; `numbers_of` says what each is."
 
     def __init__(self) -> None:
         self.items: list[Row] = []
         self.flat: list[int] = []
-        numbers: tuple[list[float], ...] = ([], [], [], [], [])
-        self.close, self.squared, self.ranged, self.volume, self.money = numbers  # squares of log returns, of log(high/low); see `_money`
+        numbers: tuple[list[float], ...] = tuple([] for _ in range(9))
+        self.close, self.squared, self.ranged, self.volume, self.signed, self.trades, self.weighted, self.money, self.rising = numbers
         self.lists: tuple[list, ...] = (self.items, self.flat, *numbers)
+        self.shared: dict[str, Any] = {}  # what several features of the newest row need
 
     def push(self, row: Row) -> None:
         "Append the next candle; let the oldest go when there are many."
         last = self.items[-1] if self.items else row
         still = self.flat[-1] + 1 if self.flat and row.high == row.low == last.close else 0
-        new = row, still, row.close, math.log(row.close / last.close) ** 2, math.log(row.high / row.low) ** 2, row.volume, _money(row, last)
-        for values, value in zip(self.lists, new, strict=True):
+        for values, value in zip(self.lists, (row, still, *numbers_of(row, last)), strict=True):
             values.append(value)
+        self.shared.clear()
         if len(self.items) > KEEP + 500:
             self.cut(slice(None, 500))
 
@@ -94,10 +96,18 @@ class Rows:
             del values[part]
         return gone
 
-# %% ../nbs/21_indicators.ipynb #fccbcacb
-def _money(row: Row, last: Row) -> float:
-    typical, before = (row.high + row.low + row.close) / 3, (last.high + last.low + last.close) / 3
-    return math.copysign(typical * row.volume, typical - before) if typical != before else 0.0
+# %% ../nbs/21_indicators.ipynb #3afaac06
+def numbers_of(
+    row: Row,
+    last: Row,  # the one before it
+) -> tuple[float, ...]:
+    "Return close, squared log return, squared log(high/low), volume, bought less sold, trades, volume by place of the close, money that moved, and rose."
+    _, _, _, high, low, close, volume, signed, trades, _ = row
+    height, typical, before = high - low, (high + low + close) / 3, (last.high + last.low + last.close) / 3
+    money = typical * volume if typical != before else 0.0
+    return (close, math.log(close / last.close) ** 2, math.log(high / low) ** 2, volume, math.nan if signed is None else signed,
+            math.nan if trades is None else trades, volume * (2 * close - high - low) / height if height > 0 else 0.0,
+            money, money if typical > before else 0.0)  # fmt: skip
 
 # %% ../nbs/21_indicators.ipynb #5f4a215c
 class Handle(NamedTuple):
@@ -177,19 +187,21 @@ def _root_mean(values: list[float], period: int) -> float:
     return math.sqrt(math.fsum(values[-period:]) / period)
 
 
-def _deviation(x: Rows, period: int) -> tuple[float, float]:
-    window = x.close[-period:]
-    mean = math.fsum(window) / period
-    return mean, math.sqrt(math.fsum([(close - mean) ** 2 for close in window]) / period)
+def _deviation(x: Rows) -> tuple[float, float]:
+    if 'deviation' not in x.shared:
+        window = x.close[-20:]
+        mean = math.fsum(window) / 20
+        x.shared['deviation'] = mean, math.sqrt(math.fsum([(close - mean) ** 2 for close in window]) / 20)
+    return x.shared['deviation']
 
 
 def _bollinger_position(x: Rows) -> float:
-    mean, deviation = _deviation(x, 20)
+    mean, deviation = _deviation(x)
     return (x.close[-1] - mean) / (2 * deviation) if deviation > 1e-12 * mean else 0.0
 
 
 def _bollinger_width(x: Rows) -> float:
-    mean, deviation = _deviation(x, 20)
+    mean, deviation = _deviation(x)
     return 4 * deviation / mean
 
 # %% ../nbs/21_indicators.ipynb #de39823b
@@ -204,32 +216,25 @@ VOLATILITY = (
             lambda x: _root_mean(x.ranged, 20) / math.sqrt(4 * math.log(2))),
 )  # fmt: skip
 
-# %% ../nbs/21_indicators.ipynb #6516f7c3
-def _ratio(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return None
-    total = math.fsum(known)
-    return known[-1] * len(known) / total if total else 0.0
+# %% ../nbs/21_indicators.ipynb #85c6acff
+def _ratio(values: list[float]) -> float:
+    total = math.fsum(values)
+    return values[-1] * len(values) / total if total else 0.0
 
 
-def _imbalance(x: Rows, period: int) -> float | None:
-    signed, total = [row.signed for row in x.items[-period:] if row.signed is not None], math.fsum(x.volume[-period:])
-    if len(signed) < period:
-        return None
-    return math.fsum(signed) / total if total else 0.0
+def _volume(x: Rows) -> float:
+    if 'volume' not in x.shared:
+        x.shared['volume'] = math.fsum(x.volume[-20:])
+    return x.shared['volume']
+
+
+def _part(values: list[float], total: float) -> float:
+    return math.fsum(values) / total if total else 0.0
 
 
 def _money_flow(x: Rows) -> float:
-    money = x.money[-14:]
-    total = math.fsum(map(abs, money))
-    return 100 * math.fsum([m for m in money if m > 0]) / total if total else 50.0
-
-
-def _chaikin(x: Rows) -> float:
-    total = math.fsum(x.volume[-20:])
-    weighted = [r.volume * (2 * r.close - r.high - r.low) / (r.high - r.low) for r in x.items[-20:] if r.high > r.low]
-    return math.fsum(weighted) / total if total else 0.0
+    total = math.fsum(x.money[-14:])
+    return 100 * math.fsum(x.rising[-14:]) / total if total else 50.0
 
 # %% ../nbs/21_indicators.ipynb #485e61cc
 def _per_second(x: Rows) -> float | None:
@@ -245,13 +250,14 @@ def _vwap_gap(x: Rows) -> float | None:
 FLOW = (
     Feature('volume_ratio_20', 'volume', 20, 0, 20, 0.0, 'bits', ('volume',), 'volume over its mean of 20', lambda x: _ratio(x.volume[-20:])),
     Feature('money_flow_14', 'volume', 15, 0, 100, 50.0, 'bits', (*HLC, 'volume'), 'share of money in rising candles (Quong, Soudack 1989)', _money_flow),
-    Feature('chaikin_flow_20', 'volume', 20, -1, 1, 0.0, 'bits', (*HLC, 'volume'), 'volume weighted by where the candle closes (Chaikin)', _chaikin),
+    Feature('chaikin_flow_20', 'volume', 20, -1, 1, 0.0, 'bits', (*HLC, 'volume'), 'volume weighted by where the candle closes (Chaikin)',
+            lambda x: _part(x.weighted[-20:], _volume(x))),
     Feature('vwap_gap', 'volume', 1, -1, INF, 0.0, 'bits', ('close', 'vwap'), 'close over the volume-weighted price, less 1', _vwap_gap),
-    Feature('order_flow_imbalance', 'flow', 1, -1, 1, 0.0, 'bits', SIDES, 'bought less sold, share of the volume', lambda x: _imbalance(x, 1)),
-    Feature('order_flow_imbalance_20', 'flow', 20, -1, 1, 0.0, 'bits', SIDES, 'the same over 20 candles', lambda x: _imbalance(x, 20)),
+    Feature('order_flow_imbalance', 'flow', 1, -1, 1, 0.0, 'bits', SIDES, 'bought less sold, share of the volume', lambda x: _part(x.signed[-1:], x.volume[-1])),
+    Feature('order_flow_imbalance_20', 'flow', 20, -1, 1, 0.0, 'bits', SIDES, 'the same over 20 candles', lambda x: _part(x.signed[-20:], _volume(x))),
     Feature('trade_intensity', 'flow', 2, 0, INF, 0.0, 'bits', COUNT, 'trades per second', _per_second),
     Feature('trade_intensity_ratio_20', 'flow', 20, 0, 20, 0.0, 'bits', COUNT, 'trades over their mean of 20',
-            lambda x: _ratio([row.trades for row in x.items[-20:]])),
+            lambda x: _ratio(x.trades[-20:])),
 )  # fmt: skip
 
 # %% ../nbs/21_indicators.ipynb #ade5af70
@@ -292,11 +298,13 @@ class FeatureTable:
         self.newest = list(self.sets)[-1]
         self.handles = {h: min(f.warm_up for f in self.features if h in f.handles) for f in self.features for h in f.handles}  # to their warm-up
         places = {handle: place for place, handle in enumerate(self.handles)}
-        self.opens = tuple((h, warm_up, slice(Row._fields.index(h.inputs[0]), Row._fields.index(h.inputs[-1]) + 1)) for h, warm_up in self.handles.items())
-        self.plan = tuple((f.name, f.warm_up, f.flat, f.low, f.high, f.function, tuple(places[h] for h in f.handles)) for f in self.features)
+        self.inputs = {h.inputs: slice(Row._fields.index(h.inputs[0]), Row._fields.index(h.inputs[-1]) + 1) for h in self.handles}
+        self.opens = tuple((handle, warm_up, list(self.inputs).index(handle.inputs)) for handle, warm_up in self.handles.items())
+        self.plan = tuple((f.name, max(f.low, -MOST), min(f.high, MOST), f.function, tuple(places[h] for h in f.handles), f.warm_up, f.flat) for f in self.features)
 
 # %% ../nbs/21_indicators.ipynb #e3f434cc
 WINDOW, ANCHOR = 1000, 500  # candles; see below
+MOST = sys.float_info.max
 
 
 def sets_of(
@@ -358,13 +366,14 @@ def handle_values(
     since_anchor: int,  # candles from the last anchor to the newest row
 ) -> list[Any]:  # for each of `table.handles` a float, or a tuple where TA-Lib gives several
     "Take the newest row into each handle that is warm and return its value."
-    row, warm = rows.items[-1], len(rows.items)
+    row, warm = tuple(rows.items[-1]), len(rows.items)
+    arguments = [row[part] for part in table.inputs.values()]
     values: list[Any] = []
     if since_anchor == 0:
         handles.clear()
-    for place, (handle, warm_up, inputs) in enumerate(table.opens):
+    for place, (handle, warm_up, which) in enumerate(table.opens):
         if place in handles:
-            values.append(handles[place].update(*tuple(row)[inputs]))
+            values.append(handles[place].update(*arguments[which]))
         elif warm >= warm_up:
             handles[place] = open_handle(handle, rows, since_anchor)
             values.append(handles[place].value)
@@ -379,17 +388,22 @@ def feature_values(
     values: list[Any],  # from `handle_values`
 ) -> dict[str, float | None]:  # finite, or null: warming up, or the source does not say
     "Return each feature of the newest row."
-    warm, still, found = len(rows.items), rows.flat[-1], {}
-    for name, warm_up, flat, low, high, function, places in table.plan:
-        value = None
+    warm, still, found = len(rows.items), rows.flat[-1], dict[str, float | None]()
+    for name, low, high, function, places, warm_up, flat in table.plan:
         if still >= warm_up and flat is not None:
-            value = flat
-        elif warm >= warm_up:
-            value = function(rows, *[values[i] for i in places]) if places else function(rows)
-            if value is not None:  # + 0.0: never -0.0, which SQLite would not give back
-                value = low if value < low else high if value > high else value + 0.0 if math.isfinite(value) else None
-        found[name] = value
+            found[name] = flat
+        elif warm < warm_up:
+            found[name] = None
+        else:
+            value = function(rows) if not places else function(rows, values[places[0]]) if len(places) == 1 else function(rows, *[values[i] for i in places])
+            if value is not None and not low <= value <= high:
+                value = _bounded(value, low, high)
+            found[name] = value if value is None else value + 0.0  # never -0.0, which SQLite would not give back
     return found
+
+
+def _bounded(value: float, low: float, high: float) -> float | None:
+    return max(low, min(high, value)) if math.isfinite(value) else None
 
 # %% ../nbs/21_indicators.ipynb #061826ba
 class Indicators:
@@ -485,8 +499,9 @@ def _peek(indicators: Indicators, candle: Candle) -> dict[str, float | None]:
         rows = Rows()
     ready = indicators.handles if ahead == 1 and since_anchor and indicators.next_ms == row.start_ms else {}
     rows.items.append(row)
-    values = [ready[at].peek(*tuple(row)[inputs]) if at in ready else open_handle(h, rows, since_anchor).value if len(rows.items) >= warm_up else None
-              for at, (h, warm_up, inputs) in enumerate(table.opens)]  # fmt: skip
+    arguments = [tuple(row)[part] for part in table.inputs.values()]
+    values = [ready[at].peek(*arguments[which]) if at in ready else open_handle(h, rows, since_anchor).value if len(rows.items) >= warm_up else None
+              for at, (h, warm_up, which) in enumerate(table.opens)]  # fmt: skip
     rows.items.pop()
     rows.push(row)
     found = feature_values(table, rows, values)
