@@ -18,8 +18,8 @@ from .settings import Settings, load_settings
 # %% auto #0
 __all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated', 'of_candles',
            'symbols_of_file', 'run_trades', 'run_candles', 'stored_candles', 'run_candles_replay', 'run_exchange',
-           'run_kafka', 'run_events', 'run_backfill', 'run_export', 'run_verify', 'run_train', 'run_promote',
-           'run_rollback', 'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
+           'run_kafka', 'run_events', 'run_backfill', 'run_export', 'run_verify', 'run_train', 'run_evaluate',
+           'run_promote', 'run_rollback', 'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
 
 # %% ../nbs/82_cli.ipynb #490b1b10
 COMMON = {
@@ -150,7 +150,7 @@ def _service(name: str, help: str, module: str, function: str) -> None:
 
 
 for _row in (
-    ('indicators', 'candles to technical indicators', 'crypto_rt.indicators', 'run_indicators'),
+    ('indicators', 'candles to technical indicators', 'crypto_rt.indicator_service', 'run_indicators'),
     ('feature-store', 'store candles, indicators and predictions', 'crypto_rt.embedded_store', 'run_feature_store'),
     ('predictions', 'predict on every final candle', 'crypto_rt.predictions', 'run_predictions'),
     ('reconcile', "compare our candles with the exchange's every few minutes", 'crypto_rt.reconciliation', 'run_reconciliation'),
@@ -340,6 +340,18 @@ def _one_model(args: argparse.Namespace) -> tuple[Settings, str, int, int]:
 
     settings = settings_of(args)
     return settings, normalise_symbol(args.symbol), settings.data.interval_seconds, settings.data.horizon_seconds
+
+# %% ../nbs/82_cli.ipynb #35e408f9
+@command('evaluate', 'train with and without the news on the same rows, and say whether it helps', '--symbols', '--interval', '--horizon',
+         ablate=dict(choices=('news',), default='news', help='which features are left out (default: news)'),
+         scorer=dict(help='whose signals, when several scorers have spoken'),
+         signals=dict(metavar='F.jsonl', help='a file with a message of the topic news_signals on each line; else the store'))  # fmt: skip
+def run_evaluate(args: argparse.Namespace) -> None:
+    from crypto_rt import evaluation
+
+    settings = settings_of(args)
+    found = [evaluation.evaluate(settings, symbol, args.scorer, args.signals, sys.stderr.isatty()) for symbol in settings.data.symbols]
+    print(json.dumps({'ok': True, 'ablated': args.ablate, 'reports': found}))
 
 # %% ../nbs/82_cli.ipynb #fc36e764
 @command('promote', 'make a registered model the champion', '--interval', '--horizon', **_ONE_MODEL)
