@@ -18,8 +18,9 @@ from .settings import Settings, load_settings
 # %% auto #0
 __all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated', 'of_candles',
            'symbols_of_file', 'run_trades', 'run_candles', 'stored_candles', 'run_candles_replay', 'run_exchange',
-           'run_kafka', 'run_events', 'run_backfill', 'run_export', 'run_verify', 'run_train', 'run_evaluate',
-           'run_promote', 'run_rollback', 'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
+           'run_kafka', 'run_events', 'run_backfill', 'run_export', 'run_verify', 'run_train', 'run_train_news',
+           'run_news_signals', 'run_evaluate', 'run_promote', 'run_rollback', 'run_models', 'run_status', 'run_bench',
+           'run_doctor', 'parser', 'main']
 
 # %% ../nbs/82_cli.ipynb #490b1b10
 COMMON = {
@@ -307,6 +308,15 @@ def _verify_indicators(settings: Settings, args: argparse.Namespace) -> dict[str
 
 VERIFY['indicators'] = _verify_indicators
 
+# %% ../nbs/82_cli.ipynb #7e78f73c
+def _verify_news(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.news_training import verify_news
+
+    return verify_news(settings, args.labelled, args.injection)
+
+
+VERIFY['news'] = _verify_news
+
 # %% ../nbs/82_cli.ipynb #133aa881
 @command('verify', 'check a claim; prints its figures, fails when it does not hold', '--symbols', '--interval', '--broker',
          _name=dict(choices=sorted(VERIFY), metavar='|'.join(sorted(VERIFY)), help='gaps: no trade lost or doubled; candles: equal to the exchange; indicators: equal after restarts; chaos: equal after faults and kills'),
@@ -315,7 +325,9 @@ VERIFY['indicators'] = _verify_indicators
          restart_every=dict(type=int, default=97, metavar='N', help='indicators: candles in a life'),
          seeds=dict(type=int, default=5, help='chaos: so many runs'), first=dict(type=int, default=1, help='chaos: the first seed'),
          instances=dict(type=int, default=1, help='chaos: of each service'), brokers=dict(type=int, default=1, help='chaos: nodes of Kafka'),
-         file=dict(metavar='F', help='chaos: trades to play; else simulated ones'))  # fmt: skip
+         file=dict(metavar='F', help='chaos: trades to play; else simulated ones'),
+         labelled=dict(metavar='F.csv', help='news: headlines with the columns news and final_manual_labelling'),
+         injection=dict(metavar='F.jsonl', help='news: headlines, plain and with an attack around them'))  # fmt: skip
 def run_verify(args: argparse.Namespace) -> int:
     figures = VERIFY[args.name](settings_of(args), args)
     print(json.dumps(figures))
@@ -331,7 +343,25 @@ def run_train(args: argparse.Namespace) -> None:
         summary = training.train(settings, symbol, args.interval_seconds, args.horizon_seconds)
         print(json.dumps(summary, default=str))
 
+# %% ../nbs/82_cli.ipynb #71db36e3
+@command('train-news', 'train the head of the news signal on labelled headlines, and register it',
+         labelled=dict(required=True, metavar='F.csv', help='columns news, final_manual_labelling and, better, date'),
+         until=dict(default='', metavar='DATE', help='learn from rows before this date, examine on the others'),
+         origin=dict(default='', help="where the labels come from, for the model's card"),
+         promote=dict(action='store_true', help='let it score from the next start of the service on'))  # fmt: skip
+def run_train_news(args: argparse.Namespace) -> None:
+    from crypto_rt import news_training
 
+    print(json.dumps(news_training.train_news(settings_of(args), args.labelled, args.until, args.origin, args.promote), default=str))
+
+# %% ../nbs/82_cli.ipynb #61e181aa
+@command('news-signals', 'score news', '--symbols', '--broker')
+def run_news_signals(args: argparse.Namespace) -> None:
+    from crypto_rt import news_training, signal_service
+
+    signal_service.run_news_signals(settings_of(args), news_training.current_head)
+
+# %% ../nbs/82_cli.ipynb #d6feb91c
 _ONE_MODEL = dict(symbol=dict(required=True), version=dict(help='a version of the registry'), why=dict(default='by hand', help='for the promotion log'))
 
 
