@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from . import bus, files
-from .indicators import TABLE, FeatureTable, IndicatorStep, candles_before, indicators_of, merged, row_of
+from .indicator_service import IndicatorStep, candles_before, merged
+from .indicators import TABLE, FeatureTable, indicators_of, row_of
 from .messages import Candle, TechnicalIndicators, decode, encode
 from .settings import Data, Settings
 
@@ -121,7 +122,8 @@ def usable(
     "Return a file's candles; `ValueError` when there are none."
     found: list[Candle] = []
     refused = 0
-    for candle in (c for s in symbols or [None] for c in files.read_candles(path, s, interval_seconds, absent)):
+    wanted: Sequence[str | None] = symbols or [None]
+    for candle in (c for symbol in wanted for c in files.read_candles(path, symbol, interval_seconds, absent)):
         try:
             row_of(candle)
             found.append(candle)

@@ -5,33 +5,22 @@
 # %% ../nbs/21_indicators.ipynb #89f0131a
 from __future__ import annotations
 
-import logging
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from . import bus
-from .messages import Candle, TechnicalIndicators, dead_letter, decode, encode
-from .settings import Settings
+from .messages import Candle, TechnicalIndicators
 from .times import iso
 
-if TYPE_CHECKING:
-    from crypto_rt.bus import Out, Received
-
-log = logging.getLogger('crypto_rt.indicators')
-
 # %% auto #0
-__all__ = ['log', 'KEEP', 'INF', 'CLOSE', 'HIGH_LOW', 'HLC', 'OHLC', 'SIDES', 'COUNT', 'RETURNS', 'TREND', 'MOMENTUM',
-           'VOLATILITY', 'FLOW', 'SHAPE', 'TIME', 'WINDOW', 'ANCHOR', 'MOST', 'TABLE', 'FEATURES', 'FEATURE_NAMES',
-           'FEATURE_SET', 'WARM_UP', 'HANDLES', 'REVISABLE', 'Row', 'row_of', 'Rows', 'numbers_of', 'Handle', 'Feature',
+__all__ = ['KEEP', 'INF', 'CLOSE', 'HIGH_LOW', 'HLC', 'OHLC', 'SIDES', 'COUNT', 'RETURNS', 'TREND', 'MOMENTUM', 'VOLATILITY',
+           'FLOW', 'SHAPE', 'TIME', 'WINDOW', 'ANCHOR', 'MOST', 'TABLE', 'FEATURES', 'FEATURE_NAMES', 'FEATURE_SET',
+           'WARM_UP', 'HANDLES', 'REVISABLE', 'Row', 'row_of', 'Rows', 'numbers_of', 'Handle', 'Feature',
            'FeatureTable', 'sets_of', 'open_handle', 'place', 'handle_values', 'feature_values', 'Indicators',
-           'message_of', 'keep', 'indicators_of', 'corrected', 'messages_behind', 'decoded', 'candles_before', 'merged',
-           'buried', 'IndicatorStep', 'features_of', 'run_indicators']
+           'message_of', 'keep', 'indicators_of', 'corrected']
 
 # %% ../nbs/21_indicators.ipynb #c8aedd0b
 class Row(NamedTuple):
@@ -462,7 +451,7 @@ def _update(indicators: Indicators, candle: Candle) -> TechnicalIndicators | Non
     keep(indicators, candle)
     return message_of(indicators.table, candle, row, values, left)
 
-
+# %% ../nbs/21_indicators.ipynb #e6a9b229
 def _values(indicators: Indicators, row: Row) -> dict[str, float | None]:
     table, rows, since_anchor = indicators.table, indicators.rows, row.start_ms // (indicators.interval_seconds * 1000) % ANCHOR
     return feature_values(table, rows, handle_values(table, indicators.handles, rows, since_anchor))
@@ -473,7 +462,7 @@ def message_of(table: FeatureTable, candle: Candle, row: Row, values: dict[str, 
     return TechnicalIndicators(candle.symbol, candle.interval_seconds, candle.start_ms, candle.revision, candle.end_ms, row.close, values,
                                left, table.newest, candle.is_partial, candle.available_ms)  # fmt: skip
 
-
+# %% ../nbs/21_indicators.ipynb #590c78fa
 def keep(indicators: Indicators, candle: Candle) -> None:
     "Remember a candle for as long as a late trade may revise it, or one before it."
     taken = indicators.taken
@@ -541,137 +530,3 @@ def corrected(
 def _corrections(indicators: Indicators, start_ms: int) -> int:
     first_ms = start_ms - REVISABLE * indicators.interval_seconds * 1000
     return sum(candle.revision for candle in indicators.taken.values() if first_ms < candle.start_ms <= start_ms)
-
-# %% ../nbs/21_indicators.ipynb #f2e40d20
-def messages_behind(
-    settings: Settings,
-    topic: str,  # a name of `TOPICS`
-    partition: int,
-    offset: int,  # where a reading begins
-    count: int,  # at most so many
-) -> list[Any]:  # structs, oldest first; end markers and undecodable ones left out
-    "Return what lies in the topic before `offset`."
-    from confluent_kafka import Consumer, TopicPartition
-
-    place = TopicPartition(bus.topic_name(settings, topic), partition)
-    consumer = Consumer({'bootstrap.servers': settings.kafka.broker, 'group.id': 'crypto-rt.reader', 'enable.auto.commit': False})
-    low, _ = consumer.get_watermark_offsets(place, timeout=10)
-    place.offset = max(low, offset - count)
-    consumer.assign([place])
-    found, reached, deadline = [], place.offset, time.monotonic() + 60
-    while reached < offset:
-        for message in consumer.consume(min(1000, offset - reached), 1.0):
-            if message.error():
-                raise ConnectionError(f'{topic}/{partition} cannot be read before offset {offset}: {message.error()}')
-            found.append(message.value())
-            reached = message.offset() + 1
-        if time.monotonic() > deadline:
-            raise ConnectionError(f'{topic}/{partition} could not be read from {reached} to {offset} within 60 s')
-    consumer.close()
-    return list(decoded(topic, found))
-
-# %% ../nbs/21_indicators.ipynb #c5ffd1bd
-def decoded(topic: str, raws: Iterable[bytes]) -> Iterator[Any]:
-    "Yield what decodes; the rest was buried when it came."
-    for raw in raws:
-        try:
-            if not bus.is_end(raw):
-                yield decode(topic, raw)
-        except ValueError:
-            log.debug('%s: left out %r', topic, raw[:80])
-
-# %% ../nbs/21_indicators.ipynb #c34757c7
-def candles_before(
-    settings: Settings,
-    symbol: str,
-    interval_seconds: int,
-    before_ms: int,  # only candles that start earlier
-    behind: Iterable[Candle] = (),  # what the topic holds, any symbol
-    last: int = 1500,  # how many at most
-) -> list[Candle]:  # ascending, the latest revision of each
-    "Return the final candles that the store and the topic hold from before `before_ms`."
-    from crypto_rt import feature_store
-
-    store = feature_store.open_feature_store(settings)
-    stored = feature_store.candle_history(store, symbol, interval_seconds, before_ms=before_ms, last=last)
-    store.close()
-    recent = [c for c in behind if (c.symbol, c.interval_seconds) == (symbol, interval_seconds) and c.start_ms < before_ms]
-    return merged([*stored, *recent])[-last:]
-
-# %% ../nbs/21_indicators.ipynb #c3d151f1
-def merged(
-    candles: Iterable[Candle],  # of one symbol and interval, any order
-) -> list[Candle]:  # ascending, one for each start
-    "Return the highest revision of each window; of equals, the one that comes last."
-    best: dict[int, Candle] = {}
-    for candle in candles:
-        if candle.start_ms not in best or candle.revision >= best[candle.start_ms].revision:
-            best[candle.start_ms] = candle
-    return [best[start] for start in sorted(best)]
-
-# %% ../nbs/21_indicators.ipynb #8d12207c
-def buried(
-    service: str,
-    message: Received,
-    reason: str,
-) -> Out:
-    "Return what keeps an unusable message aside."
-    place = f'{service}/{message.topic}/{message.partition}/{message.offset}'
-    return bus.Out('dead_letters', message.key, encode(dead_letter(message.topic, message.value, reason, place)))
-
-# %% ../nbs/21_indicators.ipynb #10fbca05
-class IndicatorStep:
-    "Candles in, features out; see `bus.Step`."
-
-    def __init__(
-        self,
-        history: Callable[[Candle, int, int], Iterable[Candle]],  # what came before a candle; partition and offset where the reading began
-        table: FeatureTable = TABLE,
-    ):
-        self.table, self.history, self.counts = table, history, {'features': 0, 'dead_letters': 0}
-        self.states: dict[int, dict[tuple[str, int], Indicators]] = {}  # by partition
-        self.begun: dict[int, int] = {}  # offset, by partition
-        self.next: dict[int, int] = {}
-
-    def take(self, messages: Sequence[Received]) -> Iterator[Out]:
-        for m in messages:
-            if self.next.get(m.partition) != m.offset:
-                self.states[m.partition], self.begun[m.partition] = {}, m.offset
-            self.next[m.partition] = m.offset + 1
-            try:
-                features = features_of(self, decode('candles', m.value), m.partition)
-            except ValueError as error:
-                self.counts['dead_letters'] += 1
-                yield buried('indicators', m, str(error))
-                continue
-            for message in features:
-                self.counts['features'] += 1
-                yield bus.Out('technical_indicators', m.key, encode(message))
-
-    def open_from(self, topic: str, partition: int) -> int | None:
-        return None
-
-# %% ../nbs/21_indicators.ipynb #dce5e43a
-def features_of(step: IndicatorStep, candle: Candle, partition: int) -> list[TechnicalIndicators]:
-    "Return the candle's features, and those that it changes; a state that is not there yet starts from the step's history."
-    states, key = step.states[partition], (candle.symbol, candle.interval_seconds)
-    if key not in states:
-        states[key] = Indicators(*key, step.history(candle, partition, step.begun[partition]), step.table)
-    return corrected(states[key], candle)
-
-# %% ../nbs/21_indicators.ipynb #7626e4ff
-def run_indicators(settings: Settings) -> None:
-    "Run the service until it is stopped."
-    @lru_cache(settings.kafka.partitions)
-    def behind(partition: int, offset: int) -> list[Candle]:
-        return messages_behind(settings, 'candles', partition, offset, 1500 * len(settings.data.symbols))
-
-    def history(candle: Candle, partition: int, offset: int) -> list[Candle]:
-        key = candle.symbol, candle.interval_seconds
-        known = [c for c in behind(partition, offset) if (c.symbol, c.interval_seconds) == key]  # what was taken, as it was then
-        first_ms = min((c.start_ms for c in known), default=candle.start_ms)
-        found = merged([*candles_before(settings, *key, min(first_ms, candle.start_ms)), *known])[-1500:]
-        log.info('%s warm-starts at %s from %d candles', candle.symbol, iso(candle.start_ms), len(found))
-        return found
-
-    bus.run_service(settings, 'indicators', ['candles'], ['technical_indicators', 'dead_letters'], IndicatorStep(history))

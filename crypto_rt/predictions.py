@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import bus
-from .indicators import TABLE, buried, candles_before, messages_behind
+from .indicator_service import buried, candles_before, messages_behind
+from .indicators import TABLE
 from .messages import Prediction, TechnicalIndicators, decode, encode
 from .settings import Settings
 from .times import iso, now_ms

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_rt import indicators as ind
-from crypto_rt.bus import Received
+from crypto_rt.bus import Out, Received
+from crypto_rt.indicator_service import IndicatorStep, candles_before
 from crypto_rt.indicators import ANCHOR, FEATURE_NAMES, FEATURES, WARM_UP, Indicators, indicators_of
 from crypto_rt.messages import Candle, decode, encode
 
@@ -246,10 +247,10 @@ def test_unknown_order_flow_is_null():
 def test_step_recovers_with_equal_outputs_and_buries_the_undecodable():
     candles, vectors = _wild()
     messages = [Received('BTC/USD', encode(c), 'candles', 0, i) for i, c in enumerate(candles)]
-    step = ind.IndicatorStep(lambda first, *place: [c for c in candles if c.start_ms < first.start_ms][-1500:])
+    step = IndicatorStep(lambda first, *place: [c for c in candles if c.start_ms < first.start_ms][-1500:])
     first = list(step.take(messages[1700:1720]))
     assert list(step.take(messages[1710:1720])) == first[10:]  # read again after a rebalance
-    assert list(step.take(messages[1900:1905])) == [ind.bus.Out('technical_indicators', 'BTC/USD', encode(v)) for v in vectors[1900:1905]]
+    assert list(step.take(messages[1900:1905])) == [Out('technical_indicators', 'BTC/USD', encode(v)) for v in vectors[1900:1905]]
     (dead,) = step.take([Received('BTC/USD', b'{', 'candles', 0, 1905)])
     assert dead.topic == 'dead_letters' and decode('dead_letters', dead.value).id == 'indicators/candles/0/1905'
 
@@ -288,13 +289,13 @@ def test_warm_start_from_the_store_and_the_topic(tmp_path):
 
     candles, vectors = _wild()
     config = Settings(data=Data(directory=str(tmp_path)))
-    assert ind.candles_before(config, 'BTC/USD', 60, candles[0].start_ms) == []
+    assert candles_before(config, 'BTC/USD', 60, candles[0].start_ms) == []
     store = open_feature_store(config)
     group = open_group(store, 'candles')
     group.insert(candles[:2400])
     group.flush()
     store.close()
-    found = ind.candles_before(config, 'BTC/USD', 60, candles[2500].start_ms, candles[2300:])
+    found = candles_before(config, 'BTC/USD', 60, candles[2500].start_ms, candles[2300:])
     assert found == candles[1000:2500]
     again = Indicators('BTC/USD', 60, found)
     assert [again.update(c) for c in candles[2500:2600]] == vectors[2500:2600]
@@ -302,8 +303,6 @@ def test_warm_start_from_the_store_and_the_topic(tmp_path):
 
 def test_a_revision_tells_all_features_that_it_changes():
     from msgspec import structs
-
-    from crypto_rt.indicators import IndicatorStep
 
     candles = walk(300, 5)
     late = structs.replace(candles[290], revision=1, close=candles[290].high, available_ms=candles[292].available_ms + 7)
