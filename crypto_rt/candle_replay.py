@@ -42,6 +42,11 @@ def candle_symbols(
     return sorted({candle.symbol for candle in read_candles(path, _name_for(path, symbols))})
 
 
+def _name_for(path: Path | str, symbols: Iterable[str] | None) -> str | None:
+    named = list(symbols or ())
+    return named[0] if len(named) == 1 and file_kind(path) == 'candles_csv' else None
+
+# %% ../nbs/24_candle_replay.ipynb #b106c04a
 def interval_of(
     path: Path | str,
     symbols: Iterable[str] | None = None,  # for CSV, which names none
@@ -54,11 +59,6 @@ def interval_of(
     if asked not in (None, first.interval_seconds):
         raise ValueError(f'{Path(path).name} has candles of {first.interval_seconds} s, --interval asks for {asked}; leave it out')
     return first.interval_seconds
-
-
-def _name_for(path: Path | str, symbols: Iterable[str] | None) -> str | None:
-    named = list(symbols or ())
-    return named[0] if len(named) == 1 and file_kind(path) == 'candles_csv' else None
 
 # %% ../nbs/24_candle_replay.ipynb #7474ebbc
 def rising(
@@ -127,7 +127,7 @@ def waiting(stop: threading.Event, speed: float) -> Callable[[float], bool]:
 
     return wait
 
-
+# %% ../nbs/24_candle_replay.ipynb #7bf3311b
 def finish(producer: bus.Producer, run_id: str, sent: int) -> None:
     "Send the end marker on all topics that nobody else writes, and say so."
     producer.flush()

@@ -92,7 +92,7 @@ def unseen_by(
     told = [out_of_fold(frame, list(names), steps, each) for each in seeds]
     return told[0].assign(expected=np.mean([one.expected.to_numpy() for one in told], axis=0))
 
-
+# %% ../nbs/55_evaluation.ipynb #01ad36d0
 def ablate(
     frame: pd.DataFrame,  # with all features, on rows that both sides can use
     without: Sequence[str],  # names of the features that stay
@@ -126,7 +126,7 @@ def one_each(
         raise ValueError(f'expected signals of {scorer or "one scorer"}, were those of {", ".join(there) or "none"}; choose one with --scorer')
     return [s for (name, _), s in first.items() if name == (scorer or there[0])]
 
-
+# %% ../nbs/55_evaluation.ipynb #6fc1d48d
 def read_signals(
     settings: Settings,
     file: Path | str | None = None,  # JSON lines; else the store
@@ -163,7 +163,7 @@ def keep_report(
             mlflow.log_text(text, file)
     return run.info.run_id
 
-
+# %% ../nbs/55_evaluation.ipynb #c86be337
 def evaluate(
     settings: Settings,
     symbol: str,
