@@ -38,7 +38,7 @@ class Difference(NamedTuple):
     block: int  # candles in a block
     n: int
 
-
+# %% ../nbs/55_evaluation.ipynb #d02c1367
 def block_bootstrap(
     differences: np.ndarray,  # (n,) in order of time
     least_block: int,  # candles; at least the horizon
