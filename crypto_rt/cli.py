@@ -308,6 +308,17 @@ def _verify_indicators(settings: Settings, args: argparse.Namespace) -> dict[str
 
 VERIFY['indicators'] = _verify_indicators
 
+# %% ../nbs/82_cli.ipynb #abe21adc
+def _verify_serving(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.certificates import verify_serving
+    from crypto_rt.times import parse_time
+
+    since, until = (parse_time(t) if t else None for t in (args.since, args.until))
+    return verify_serving(settings, settings.data.symbols if args.symbols else (), since, until)
+
+
+VERIFY['serving'] = _verify_serving
+
 # %% ../nbs/82_cli.ipynb #7e78f73c
 def _verify_news(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
     from crypto_rt.news_training import verify_news
@@ -319,13 +330,14 @@ VERIFY['news'] = _verify_news
 
 # %% ../nbs/82_cli.ipynb #133aa881
 @command('verify', 'check a claim; prints its figures, fails when it does not hold', '--symbols', '--interval', '--broker',
-         _name=dict(choices=sorted(VERIFY), metavar='|'.join(sorted(VERIFY)), help='gaps: no trade lost or doubled; candles: equal to the exchange; indicators: equal after restarts; chaos: equal after faults and kills'),
+         _name=dict(choices=sorted(VERIFY), metavar='|'.join(sorted(VERIFY)), help='gaps: no trade lost or doubled; candles: equal to the exchange; indicators: equal after restarts; chaos: equal after faults and kills; serving: what was shown to the model is what the store holds'),
          trades=dict(metavar='F', help='candles: a trades file'), candles=dict(metavar='F', help='candles: what it must equal; indicators: the file to compute'),
          absent=dict(choices=('hole', 'empty'), default='hole', help='candles, indicators: what a minute that F leaves out means'),
          restart_every=dict(type=int, default=97, metavar='N', help='indicators: candles in a life'),
          seeds=dict(type=int, default=5, help='chaos: so many runs'), first=dict(type=int, default=1, help='chaos: the first seed'),
          instances=dict(type=int, default=1, help='chaos: of each service'), brokers=dict(type=int, default=1, help='chaos: nodes of Kafka'),
          file=dict(metavar='F', help='chaos: trades to play; else simulated ones'),
+         since=dict(help='serving: candles from here, ISO 8601 or milliseconds'), until=dict(help='serving: and before this'),
          labelled=dict(metavar='F.csv', help='news: headlines with the columns news and final_manual_labelling'),
          injection=dict(metavar='F.jsonl', help='news: headlines, plain and with an attack around them'))  # fmt: skip
 def run_verify(args: argparse.Namespace) -> int:
