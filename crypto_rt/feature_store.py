@@ -392,8 +392,8 @@ class FeatureStore(Protocol):
     def get_feature_view(self, name: str, version: int) -> FeatureView | None: ...
     def close(self) -> None: ...
 
-# %% ../nbs/40_feature_store.ipynb #39b979f4
-BACKENDS = {'embedded': 'crypto_rt.embedded_store'}
+# %% ../nbs/40_feature_store.ipynb #8b342031
+BACKENDS = {'embedded': 'crypto_rt.embedded_store', 'hopsworks': 'crypto_rt.hopsworks_views'}
 
 
 def store_dir(settings: Settings) -> Path:
@@ -405,7 +405,8 @@ def open_feature_store(settings: Settings) -> FeatureStore:
     "Return the store that `[store] backend` names, created where it is missing."
     if settings.store.backend not in BACKENDS:
         raise ValueError(f"[store] backend {settings.store.backend!r} is not built yet; there is {', '.join(BACKENDS)}")
-    return importlib.import_module(BACKENDS[settings.store.backend]).open_store(store_dir(settings))
+    module, place = importlib.import_module(BACKENDS[settings.store.backend]), store_dir(settings)
+    return module.open_store(place, settings) if settings.store.backend == 'hopsworks' else module.open_store(place)
 
 
 def open_group(

@@ -64,6 +64,12 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "The feature store."
     backend: str = 'embedded'
     seal_after_days: int = 2
+    hopsworks_host: str = ''
+    hopsworks_port: int = 443
+    hopsworks_project: str = ''
+    hopsworks_online: str = 'rest'
+    hopsworks_online_port: int = 4406
+    hopsworks_timeout_seconds: float = 30.0
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

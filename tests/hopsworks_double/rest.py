@@ -119,6 +119,11 @@ def credentials(asked: Asked) -> Any:
             'clientCert': made.client.certificate.decode(), 'clientKey': made.client.key.decode()}  # fmt: skip
 
 
+@route('GET', f'{HERE}/featurestores')
+def feature_stores(asked: Asked) -> Any:
+    return [feature_store(asked, str(STORE))]
+
+
 @route('GET', f'{HERE}/featurestores/(?P<name>[^/]+)')
 def feature_store(asked: Asked, name: str) -> Any:
     if name not in (f'{asked.cluster.project}_featurestore', str(STORE)):
@@ -174,6 +179,12 @@ def create_group(asked: Asked) -> Any:
     place = f'hopsfs://namenode:8020/apps/hive/warehouse/{asked.cluster.project}_featurestore.db/{body["name"]}_{body["version"]}'
     asked.cluster.groups[number] = Group(number, {k: v for k, v in body.items() if k != 'dataSource'}, asked.cluster.topic, place)
     return asked.cluster.groups[number].dto
+
+
+@route('DELETE', f'{SHELF}/featuregroups/(?P<number>\\d+)')
+def delete_group(asked: Asked, number: str) -> Any:
+    asked.cluster.drain()
+    del asked.cluster.groups[group_of(asked, number).dto['id']]
 
 
 @route('GET', f'{SHELF}/kafka/subjects/(?P<name>[a-z0-9_]+)/versions/latest')
@@ -316,6 +327,12 @@ def view_of(asked: Asked, name: str, version: str | int) -> dict[str, Any]:
 @route('GET', f'{SHELF}/featureview/(?P<name>[a-z0-9_]+)/version/(?P<version>\\d+)', **EXPAND_VIEW)
 def get_view(asked: Asked, name: str, version: str) -> Any:
     return view_of(asked, name, version)
+
+
+@route('DELETE', f'{SHELF}/featureview/(?P<name>[a-z0-9_]+)/version/(?P<version>\\d+)')
+def delete_view(asked: Asked, name: str, version: str) -> Any:
+    view_of(asked, name, version)
+    del asked.cluster.views[name, int(version)]
 
 
 @route('GET', f'{SHELF}/featureview/(?P<name>[a-z0-9_]+)/version/(?P<version>\\d+)/provenance/links', expand={'provenance_artifacts'},
