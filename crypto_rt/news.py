@@ -27,23 +27,24 @@ __all__ = ['ASSETS', 'TITLE', 'BODY', 'without_tags', 'plain', 'clean_url', 'pub
 # %% ../nbs/30_news.ipynb #d026eed0
 _TAG = re.compile(r'<[/!?]?[a-zA-Z\[-][^<>]*>')
 _NO_TEXT = {'script', 'style', 'template', 'noscript', 'iframe'}
+_INLINE = {'a', 'b', 'i', 'u', 'em', 'strong', 'span', 'code', 'mark', 'sub', 'sup', 'font', 'abbr', 'small'}
 
 
 def without_tags(
     text: str,  # HTML or a piece of it
 ) -> str:  # entities are still there
-    "Return the text of some HTML, a space for each tag."
+    "Return the text of some HTML, a space for each tag that is no inline one."
     kept, at, hidden = [], 0, ''
     for tag in _TAG.finditer(text):
         name = re.sub(r'[^a-z].*', '', tag[0].lstrip('<!?').lower().lstrip('/'), flags=re.S)
         if not hidden:
-            kept.append(text[at:tag.start()])
+            kept.append(text[at : tag.start()] + ('' if name in _INLINE else ' '))
         at = tag.end()
         if name in _NO_TEXT and not hidden and not tag[0].startswith('</'):
             hidden = name
         elif name == hidden and tag[0].startswith('</'):
             hidden = ''
-    return ' '.join([*kept, '' if hidden else text[at:]])
+    return ''.join([*kept, '' if hidden else text[at:]])
 
 # %% ../nbs/30_news.ipynb #f160b5b6
 _ROOM = 100_000  # characters of one text that are looked at
@@ -160,10 +161,11 @@ def known_codes(
     found = {_ALIASES.get(code, code) for code in plain_codes}
     return found & set(ASSETS), not found <= set(ASSETS)
 
-# %% ../nbs/30_news.ipynb #9aaa72b6
-_ENGLISH = frozenset('the of to in and for a on is as with by at after its from are will be says an this that how why what has over up it new can could more'.split())
-_OTHER = frozenset('el la los las del que por para con una der die das und nicht mit von ist ein le les des une est dans pour sur du au il che di per non con '
-                   'o os da do em um uma não ve bir ile için het een van voor niet'.split())  # fmt: skip
+# %% ../nbs/30_news.ipynb #0d720c30
+_ENGLISH_WORDS = 'the of to in and for a on is as with by at after its from are will be says an this that how why what has over up it new can could more'
+_OTHER_WORDS = ('el la los las del que por para con una der die das und nicht mit von ist ein le les des une est dans pour sur du au il che di per non '
+                'o os da do em um uma não ve bir ile için het een van voor niet')
+_ENGLISH, _OTHER = frozenset(_ENGLISH_WORDS.split()), frozenset(_OTHER_WORDS.split())
 
 
 def is_english(
