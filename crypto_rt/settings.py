@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 # %% auto #0
-__all__ = ['SECRETS', 'OTHERS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Features', 'NewsSignals',
-           'Predictions', 'Api', 'Settings', 'check', 'settings_file', 'load_settings', 'to_env']
+__all__ = ['SECRETS', 'OTHERS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Features', 'News',
+           'NewsSignals', 'Predictions', 'Api', 'Settings', 'check', 'settings_file', 'load_settings', 'to_env']
 
 # %% ../nbs/01_settings.ipynb #e67c3a86
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +89,19 @@ class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait_ms: int = 2000
 
 
+class News(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    "Where news come from and how they are told apart; see `news_feeds`."
+    feeds: tuple[str, ...] = ('https://www.coindesk.com/arc/outboundfeeds/rss/', 'https://cointelegraph.com/rss', 'https://decrypt.co/feed',
+                              'https://www.theblock.co/rss.xml', 'https://bitcoinmagazine.com/feed')  # fmt: skip
+    poll_seconds: float = 120.0
+    timeout_seconds: float = 15.0
+    max_bytes: int = 5_000_000
+    cryptopanic_url: str = 'https://cryptopanic.com/api/growth/v2/posts/'
+    duplicate_hours: float = 72.0
+    similarity: float = 0.7
+    replay_delay_seconds: float = 300.0
+
+
 class NewsSignals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "Who says what a headline means; see `news_signals`."
     scorers: tuple[str, ...] = ('head', 'anchors', 'vader')
@@ -124,12 +137,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: Store = Store()
     training: Training = Training()
     features: Features = Features()
+    news: News = News()
     news_signals: NewsSignals = NewsSignals()
     predictions: Predictions = Predictions()
     api: Api = Api()
 
-# %% ../nbs/01_settings.ipynb #6c78f65e
-SECRETS = ('CRYPTO_RT_API_KEYS', 'CRYPTO_RT_LLM_API_KEY')
+# %% ../nbs/01_settings.ipynb #855fd98a
+SECRETS = ('CRYPTO_RT_API_KEYS', 'CRYPTO_RT_CRYPTOPANIC_TOKEN', 'CRYPTO_RT_LLM_API_KEY')
 OTHERS = ('SETTINGS', 'SOURCE', 'RUN_ID', 'UNTIL_IDLE', 'TEST_', 'TRADES_FILE', 'CANDLES_FILE', 'METRICS_KEY')  # read elsewhere
 
 # %% ../nbs/01_settings.ipynb #0041b146
@@ -160,6 +174,8 @@ LIMITS = {
     ('data', 'interval_seconds'): (1, 86400), ('data', 'horizon_seconds'): (1, 7 * 86400), ('data', 'grace_ms'): (0, 600_000), ('data', 'reconcile_minutes'): (0, 1440),
     ('exchange', 'dead_man_seconds'): (0.1, 600), ('kafka', 'partitions'): (1, 1000), ('kafka', 'batch'): (1, 100_000),
     ('features', 'wait_ms'): (0, 60_000), ('predictions', 'level'): (0.5, 0.999), ('predictions', 'calibration_candles'): (20, 100_000),
+    ('news', 'poll_seconds'): (1, 86_400), ('news', 'timeout_seconds'): (0.1, 600), ('news', 'max_bytes'): (1000, 100_000_000),
+    ('news', 'duplicate_hours'): (0, 8760), ('news', 'similarity'): (0.3, 1), ('news', 'replay_delay_seconds'): (0, 604_800),
     ('news_signals', 'batch'): (1, 1000), ('news_signals', 'threads'): (1, 64), ('news_signals', 'llm_timeout_seconds'): (0.1, 600),
     ('training', 'folds'): (2, 100), ('training', 'trees'): (1, 10_000), ('api', 'port'): (0, 65535), ('api', 'client_queue'): (1, 100_000),
 }  # fmt: skip
