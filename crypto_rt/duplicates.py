@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, deque
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from .messages import News
@@ -28,7 +29,7 @@ class Words(NamedTuple):
 def words_of(title: str) -> Words:
     "Return the words of a title, the pairs of neighbours, and its numbers."
     words = re.findall(r'\w+', title.casefold())
-    pairs = {f'{a} {b}' for a, b in zip(words, words[1:], strict=False)}
+    pairs = {f'{a} {b}' for a, b in pairwise(words)}
     return Words(' '.join(words), frozenset(pairs | set(words)), frozenset(_NUMBER.findall(title)))
 
 
@@ -45,7 +46,7 @@ PERMUTATIONS, IDENTITIES, FEWEST = 64, 200_000, 4  # FEWEST words for a comparis
 class Duplicates:
     "Remembers stories and tells which have been seen; stories come in the order of `available_ms`."
 
-    def __init__(self, hours: float = 72, similarity: float = 0.6):
+    def __init__(self, hours: float = 72, similarity: float = 0.7):
         from datasketch import MinHash, MinHashLSH
 
         self.keep_ms, self.similarity = int(hours * 3_600_000), similarity
