@@ -310,6 +310,7 @@ def _bytes_of(column: pd.Series) -> Iterator[bytes]:
         yield b'string' + msgspec.json.encode(column.where(~missing, None).tolist())
         return
     kind, form = ('double', '<f8') if column.dtype.kind == 'f' else ('bigint', '<i8')
+    column = column.astype('Int64') if str(column.dtype) == 'boolean' else column
     values = column.fillna(0).to_numpy().astype(form) if missing.any() else column.to_numpy().astype(form)
     yield kind.encode() + np.packbits(missing).tobytes()
     yield (values + 0).tobytes()
