@@ -328,16 +328,28 @@ def _verify_news(settings: Settings, args: argparse.Namespace) -> dict[str, Any]
 
 VERIFY['news'] = _verify_news
 
+# %% ../nbs/82_cli.ipynb #d8b4a7ca
+def _verify_store(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.parity import verify_store
+
+    if args.seeds < 1:
+        raise ValueError(f'--seeds must be 1 or more, was {args.seeds}')
+    return verify_store(settings, [name.strip() for name in args.backends.split(',')], args.seeds)
+
+
+VERIFY['store'] = _verify_store
+
 # %% ../nbs/82_cli.ipynb #133aa881
 @command('verify', 'check a claim; prints its figures, fails when it does not hold', '--symbols', '--interval', '--broker',
-         _name=dict(choices=sorted(VERIFY), metavar='|'.join(sorted(VERIFY)), help='gaps: no trade lost or doubled; candles: equal to the exchange; indicators: equal after restarts; chaos: equal after faults and kills; serving: what was shown to the model is what the store holds'),
+         _name=dict(choices=sorted(VERIFY), metavar='|'.join(sorted(VERIFY)), help='gaps: no trade lost or doubled; candles: equal to the exchange; indicators: equal after restarts; chaos: equal after faults and kills; serving: what was shown to the model is what the store holds; store: two backends give the same'),
          trades=dict(metavar='F', help='candles: a trades file'), candles=dict(metavar='F', help='candles: what it must equal; indicators: the file to compute'),
          absent=dict(choices=('hole', 'empty'), default='hole', help='candles, indicators: what a minute that F leaves out means'),
          restart_every=dict(type=int, default=97, metavar='N', help='indicators: candles in a life'),
-         seeds=dict(type=int, default=5, help='chaos: so many runs'), first=dict(type=int, default=1, help='chaos: the first seed'),
+         seeds=dict(type=int, default=5, help='chaos: so many runs; store: so many histories'), first=dict(type=int, default=1, help='chaos: the first seed'),
          instances=dict(type=int, default=1, help='chaos: of each service'), brokers=dict(type=int, default=1, help='chaos: nodes of Kafka'),
          file=dict(metavar='F', help='chaos: trades to play; else simulated ones'),
          since=dict(help='serving: candles from here, ISO 8601 or milliseconds'), until=dict(help='serving: and before this'),
+         backends=dict(default='embedded,hopsworks', help='store: what is compared; a cluster is named by HOPSWORKS_*'),
          labelled=dict(metavar='F.csv', help='news: headlines with the columns news and final_manual_labelling'),
          injection=dict(metavar='F.jsonl', help='news: headlines, plain and with an attack around them'))  # fmt: skip
 def run_verify(args: argparse.Namespace) -> int:
