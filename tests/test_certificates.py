@@ -83,7 +83,7 @@ def test_a_prediction_made_too_early_and_one_of_another_set_are_found(served):
 
 
 def test_a_revised_candle_leaves_the_first_prediction_certified(served):
-    settings, store, candles, rows, _ = served
+    settings, store, candles, _, _ = served
     late = candle('BTC/USD', 119, 61_000, 1, late_ms=90_000)
     again = structs.replace(indicators_of([*candles['BTC/USD'][:-1], late])[-1], revision=1)
     open_group(store, 'candles').insert([late])
