@@ -5,8 +5,6 @@
 # %% ../nbs/23_indicator_checks.ipynb #89f0131a
 from __future__ import annotations
 
-import logging
-import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
@@ -17,14 +15,12 @@ import msgspec
 
 from . import bus, files
 from .indicator_service import IndicatorStep, candles_before, merged
-from .indicators import TABLE, FeatureTable, indicators_of, row_of
+from .indicators import TABLE, FeatureTable, indicators_of
 from .messages import Candle, TechnicalIndicators, decode, encode
 from .settings import Data, Settings
 
-log = logging.getLogger('crypto_rt.indicator_checks')
-
 # %% auto #0
-__all__ = ['log', 'restarted', 'one_life', 'nonsense', 'differences', 'look_aheads', 'usable', 'compared', 'counted',
+__all__ = ['restarted', 'one_life', 'nonsense', 'differences', 'look_aheads', 'by_symbol', 'compared', 'counted',
            'verify_indicators']
 
 # %% ../nbs/23_indicator_checks.ipynb #ed2403da
@@ -100,7 +96,7 @@ def differences(
 def look_aheads(
     candles: Sequence[Candle],
     straight: Sequence[TechnicalIndicators],
-    cuts: int = 12,  # places to look at, evenly spread
+    cuts: int = 6,  # places to look at, evenly spread
     table: FeatureTable = TABLE,
 ) -> dict[str, int]:
     "Return at how many places the future was replaced, and at how many that changed the past."
@@ -112,28 +108,19 @@ def look_aheads(
         changed += alone[-1].values != straight[end - 1].values or [x.values for x in poisoned[:len(alone)]] != [x.values for x in alone]
     return {'futures_replaced': len(places), 'pasts_changed': changed}
 
-# %% ../nbs/23_indicator_checks.ipynb #52531087
-def usable(
+# %% ../nbs/23_indicator_checks.ipynb #fef24f5b
+def by_symbol(
     path: Path | str,
     symbols: Sequence[str] = (),  # none: all in the file
     interval_seconds: int | None = None,  # else what the file says
     absent: str = 'hole',  # or 'empty': its maker leaves out windows without a trade
-) -> tuple[dict[str, list[Candle]], int]:  # by symbol, ascending, the latest revisions; and how many were refused
+) -> dict[str, list[Candle]]:  # ascending, the latest revisions
     "Return a file's candles; `ValueError` when there are none."
-    found: list[Candle] = []
-    refused = 0
     wanted: Sequence[str | None] = symbols or [None]
-    for candle in (c for symbol in wanted for c in files.read_candles(path, symbol, interval_seconds, absent)):
-        try:
-            row_of(candle)
-            found.append(candle)
-        except ValueError as error:
-            refused += 1
-            log.warning('%s refused: %s', candle.symbol, error)
+    found = sorted((c for symbol in wanted for c in files.read_candles(path, symbol, interval_seconds, absent)), key=lambda c: c.symbol)
     if not found:
-        raise ValueError(f"{Path(path).name} has no usable candle{' of ' + ', '.join(symbols) if symbols else ''}; {refused} were refused")
-    by_symbol = groupby(sorted(found, key=lambda c: c.symbol), key=lambda c: c.symbol)
-    return {symbol: merged(rows) for symbol, rows in by_symbol}, refused
+        raise ValueError(f"{Path(path).name} has no candle{' of ' + ', '.join(symbols) if symbols else ''}")
+    return {symbol: merged(rows) for symbol, rows in groupby(found, key=lambda c: c.symbol)}
 
 # %% ../nbs/23_indicator_checks.ipynb #158e7498
 def compared(
@@ -174,11 +161,11 @@ def verify_indicators(
     "Compare a file's features computed straight through with those of a service restarted again and again."
     if restart_every < 1:
         raise ValueError(f'--restart-every must be 1 or more candles, was {restart_every}')
-    found, refused = usable(path, symbols, interval_seconds, absent)
+    found = by_symbol(path, symbols, interval_seconds, absent)
     each = {symbol: compared(candles, restart_every, table, progress) for symbol, candles in found.items()}
     differing = {f'{symbol} {name}': how for symbol, one in each.items() for name, how in one.pop('differing').items()}
     worst = max(one.pop('worst_relative_error') for one in each.values())
     total = {name: sum(one[name] for one in each.values()) for name in next(iter(each.values()))}
     faults = sum(total[name] for name in ('bits_mismatched', 'nulls_mismatched', 'peeks_mismatched', 'pasts_changed'))
     return {'ok': not faults and worst <= 1e-9 and total['values'] > 0, 'file': Path(path).name, 'symbols': list(found), 'restart_every': restart_every,
-            'feature_set': table.newest, 'features': len(table.names), 'refused': refused, **total, 'worst_relative_error': worst, 'differing': differing}  # fmt: skip
+            'feature_set': table.newest, 'features': len(table.names), **total, 'worst_relative_error': worst, 'differing': differing}  # fmt: skip
