@@ -236,7 +236,7 @@ def story_of(
              'truncated': title.endswith(_CUT) or len(title) == TITLE, 'body_cut': len(body) == BODY}  # fmt: skip
     identity = url or plain(entry.identity, 500) or title
     return News(
-        news_id=hashlib.sha256(identity.encode()).hexdigest()[:20], title=title, body=body, source=plain(entry.source, 80), url=url,
+        news_id=hashlib.sha256(identity.encode()).hexdigest()[:20], title=title, body=body, source=plain(entry.source, 80) or (urlsplit(url).hostname or '').removeprefix('www.'), url=url,
         assets=sorted(codes | named_assets(f'{title} {body[:300]}')), published_ms=published_ms, available_ms=available_ms,
         text_hash=text_hash(title), flags=[*entry.flags, *flags, *(name for name, is_so in hints.items() if is_so)])  # fmt: skip
 
