@@ -28,7 +28,7 @@ from .bus import Out, Received, ensure_topics, log_ids, run_service
 from crypto_rt.feature_store import (
     GROUPS, FeatureDef, FeatureVector, GroupDef, InsertResult, Query, conform, dtype_of, open_feature_store, open_group, struct_of, trade_rows,
 )  # fmt: skip
-from .messages import Dropped, Gap, Trades, dead_letter, decode, encode
+from .messages import Dropped, Gap, NewsMark, Trades, dead_letter, decode, encode
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ log = logging.getLogger('crypto_rt.embedded_store')
 __all__ = ['log', 'CATALOGUE', 'plain_error', 'connect', 'quoted', 'table_of', 'create_sql', 'insert_sql', 'Segment',
            'arrow_schema', 'arrow_of', 'write_segment', 'overlapping', 'Relation', 'relation', 'latest_sql',
            'newest_sql', 'Database', 'transaction', 'remembered', 'remember', 'same_schema', 'create_catalogue',
-           'newest', 'condition', 'insert_rows', 'insert_columns', 'insert_once', 'by_entity', 'count_up', 'list_spans',
-           'sealed_ids', 'unstored', 'count_history', 'counted', 'seal_day', 'seal_days', 'insert_sealed', 'snapshot',
-           'segments_of', 'history_rows', 'segment_rows', 'history_of', 'entities_of', 'select_of', 'select_all_of',
-           'frame_from', 'run_sql', 'read_frame', 'literal', 'EmbeddedGroup', 'ViewDef', 'view_schema', 'batch_sql',
-           'view_frame', 'batch_data', 'split_labels', 'serving_sql', 'look_up', 'EmbeddedView', 'group_of',
-           'known_group', 'check_group', 'check_view', 'open_view', 'view_of', 'known_view', 'EmbeddedStore',
-           'open_store', 'StoreWriter', 'Account', 'account_of', 'store_accounted', 'start_sealing', 'seal_before',
-           'fitting', 'run_feature_store']
+           'newest', 'condition', 'insert_rows', 'insert_columns', 'insert_once', 'by_entity', 'count_up', 'insert_new',
+           'without_known', 'list_spans', 'sealed_ids', 'unstored', 'without_numbers', 'count_history', 'counted',
+           'seal_day', 'seal_days', 'insert_sealed', 'snapshot', 'segments_of', 'history_rows', 'segment_rows',
+           'history_of', 'entities_of', 'select_of', 'select_all_of', 'frame_from', 'run_sql', 'read_frame', 'literal',
+           'EmbeddedGroup', 'ViewDef', 'view_schema', 'batch_sql', 'view_frame', 'batch_data', 'split_labels',
+           'serving_sql', 'look_up', 'EmbeddedView', 'group_of', 'known_group', 'check_group', 'check_view',
+           'open_view', 'view_of', 'known_view', 'EmbeddedStore', 'open_store', 'StoreWriter', 'Account', 'account_of',
+           'store_accounted', 'start_sealing', 'seal_before', 'fitting', 'topics_read', 'run_feature_store']
 
 # %% ../nbs/41_embedded_store.ipynb #78dcd2ae
 def plain_error(
@@ -244,7 +244,7 @@ def newest_sql(
 ) -> str:
     "Return the SELECT of rows that were the newest of their key when they became available."
     kept = quoted(dict.fromkeys((*group.primary_key, group.event_time, group.available, *names)))
-    known, rank = quoted([group.available]), f'{quoted([group.event_time])} * 65536 + {quoted([group.revision])}'
+    known, rank = quoted([group.available]), quoted([group.event_time]) + ('' if group.once else f' * 65536 + {quoted([group.revision])}')
     order = f'OVER (PARTITION BY {quoted(group.primary_key)} ORDER BY {known}, _rank)'
     where = f'WHERE {known} <= {int(as_of)}' if as_of is not None else ''
     return (f'SELECT {kept} FROM (SELECT {kept}, {rank} AS _rank FROM ({rows.sql}) {where}) '
@@ -362,7 +362,8 @@ def insert_columns(group: EmbeddedGroup, columns: list[list[Any]]) -> InsertResu
     hot, online = insert_sql(group.definition)
     with group.database.transaction() as db:
         if group.definition.once:
-            return InsertResult(insert_once(db, group, list(zip(*columns, strict=True))))
+            once = insert_once if group.definition.numbered else insert_new
+            return InsertResult(once(db, group, list(zip(*columns, strict=True))))
         db.executemany(hot, zip(*columns, strict=True))
         db.executemany(online, newest(group.definition, columns))
     return InsertResult(len(columns[0]))
@@ -398,6 +399,25 @@ def count_up(db: sqlite3.Connection, table: str, entity: str, **by: int) -> None
     db.executemany('INSERT INTO _counts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value',
                    [(table, name, entity, value) for name, value in by.items() if value])  # fmt: skip
 
+# %% ../nbs/41_embedded_store.ipynb #59dcfaae
+def insert_new(
+    db: sqlite3.Connection,  # in a transaction
+    group: EmbeddedGroup,
+    rows: Sequence[tuple[Any, ...]],  # in the order of the schema
+) -> int:  # how many were new
+    "Insert what is not stored yet, of a group whose keys are texts."
+    fresh = without_known(db, group, rows)
+    for sql in insert_sql(group.definition):
+        db.executemany(sql, fresh)
+    return len(fresh)
+
+
+def without_known(db: sqlite3.Connection, group: EmbeddedGroup, rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    "Return the rows whose key is not online."
+    keys = [group.definition.names.index(name) for name in group.definition.primary_key]
+    known = f'SELECT 1 FROM "{group.table}_online" WHERE {" AND ".join(f"{quoted([name])} = ?" for name in group.definition.primary_key)}'
+    return [row for row in rows if db.execute(known, [row[key] for key in keys]).fetchone() is None]
+
 # %% ../nbs/41_embedded_store.ipynb #7b0af92e
 def list_spans(db: sqlite3.Connection, group: EmbeddedGroup, ids: Iterable[tuple[str, int]]) -> None:
     "Note from which id to which id the segment just listed reaches."
@@ -426,21 +446,28 @@ def sealed_ids(db: sqlite3.Connection, group: EmbeddedGroup, entity: str, number
 # %% ../nbs/41_embedded_store.ipynb #71d178da
 def unstored(group: EmbeddedGroup, columns: list[list[Any]]) -> list[list[Any]]:
     "Return what of a history is neither hot nor sealed."
+    rows = list(zip(*columns, strict=True))
+    with group.database.transaction() as db:
+        fresh = without_numbers(db, group, rows) if group.definition.numbered else without_known(db, group, rows)
+    return [list(column) for column in zip(*fresh, strict=True)] if fresh else [[] for _ in group.definition.schema]
+
+
+def without_numbers(db: sqlite3.Connection, group: EmbeddedGroup, rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    "Return the rows whose number is neither hot nor sealed."
     fresh: list[tuple[Any, ...]] = []
     key, number = (quoted([name]) for name in group.definition.primary_key)
-    with group.database.transaction() as db:
-        for entity, rows in by_entity(zip(*columns, strict=True)).items():
-            numbers = [row[1] for row in rows]
-            known = sealed_ids(db, group, entity, numbers)
-            hot = db.execute(f'SELECT {number} FROM "{group.table}_hot" WHERE {key} = ? AND {number} BETWEEN ? AND ?', (entity, min(numbers), max(numbers)))
-            known.update(n for (n,) in hot)
-            fresh += [row for row in rows if row[1] not in known]
-    return [list(column) for column in zip(*fresh, strict=True)] if fresh else [[] for _ in group.definition.schema]
+    for entity, some in by_entity(rows).items():
+        numbers = [row[1] for row in some]
+        known = sealed_ids(db, group, entity, numbers)
+        hot = db.execute(f'SELECT {number} FROM "{group.table}_hot" WHERE {key} = ? AND {number} BETWEEN ? AND ?', (entity, min(numbers), max(numbers)))
+        known.update(n for (n,) in hot)
+        fresh += [row for row in some if row[1] not in known]
+    return fresh
 
 
 def count_history(db: sqlite3.Connection, group: EmbeddedGroup, offered: list[list[Any]], stored: list[list[Any]], replaced: int) -> None:
     "Count a history that went into a segment: what was offered, and what of it was there before."
-    if group.definition.once and offered[0]:
+    if group.definition.numbered and offered[0]:
         some, new = Counter(offered[0]), Counter(stored[0])
         new[offered[0][0]] -= replaced
         for entity, count in some.items():
@@ -459,7 +486,7 @@ def _list_segment(db: sqlite3.Connection, group: EmbeddedGroup, path: Path, colu
     db.execute('INSERT INTO _segments (tab, path, rows, first_ms, last_ms, first_key, last_key, top_revision, top_available) VALUES (?,?,?,?,?,?,?,?,?)',
                (group.table, str(path.relative_to(group.database.path.parent)), len(times), min(times), max(times), str(min(keys)), str(max(keys)),
                 0 if group.definition.once else max(of[group.definition.revision]), max(of[group.definition.available])))  # fmt: skip
-    if group.definition.once:
+    if group.definition.numbered:
         list_spans(db, group, zip(keys, of[group.definition.primary_key[1]], strict=True))
 
 
@@ -905,7 +932,7 @@ class StoreWriter:
             columns, letters = fitting(group.definition, messages)
             if columns[0]:
                 group.insert_columns(columns)
-                self.newest_ms = max(self.newest_ms, *columns[group.definition.names.index('start_ms')])
+                self.newest_ms = max(self.newest_ms, *columns[group.definition.names.index(group.definition.event_time)])
             self.counts['stored'] += len(columns[0])
         self.counts['dead_letters'] += len(letters)
         if time.monotonic() - self.sealed_at >= self.seal_every:
@@ -1002,7 +1029,9 @@ def fitting(
     good, letters = [], []
     for message in messages:
         try:
-            good.append((message, decode(message.topic, message.value)))
+            item = decode(message.topic, message.value)
+            if not isinstance(item, NewsMark):
+                good.append((message, item))
         except ValueError as error:
             letters.append(_letter(message, error))
     try:
@@ -1023,14 +1052,20 @@ def _letter(message: Received, error: ValueError) -> Out:
     log.warning('%s at %s does not fit: %s', message.key, where, error)
     return Out('dead_letters', message.key, encode(dead_letter(message.topic, message.value, str(error), where)))
 
+# %% ../nbs/41_embedded_store.ipynb #c215f96e
+def topics_read() -> list[str]:
+    "Return the topics that are stored."
+    news = os.environ.get('CRYPTO_RT_UNTIL_IDLE') != '1' or os.environ.get('CRYPTO_RT_NEWS') == '1'
+    return [name for name in GROUPS if news or not name.startswith('news')]
+
 # %% ../nbs/41_embedded_store.ipynb #4254c1d8
 def run_feature_store(settings: Settings) -> None:
-    "Store trades, gaps, candles, indicators and predictions until told to stop."
+    "Store what the topics carry until told to stop."
     store = open_feature_store(settings)
     writer = StoreWriter(store, settings)  # type: ignore[arg-type]
     ensure_topics(settings)
     writer.logs = log_ids(settings, ['trades', 'gaps'])
-    run_service(settings, 'feature-store', list(GROUPS), ['dead_letters'], writer)
+    run_service(settings, 'feature-store', topics_read(), ['dead_letters'], writer)
     if writer.sealing:
         writer.sealing.terminate()
     store.close()

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from .indicators import TABLE, FeatureTable
-from .messages import Candle, Gap, Prediction, TechnicalIndicators, Trade, Trades
+from .messages import Candle, Gap, News, NewsSignal, Prediction, TechnicalIndicators, Trade, Trades
 from .settings import Settings
 from .times import check_ms
 
@@ -73,12 +73,18 @@ class GroupDef(Struct, frozen=True):
         return self.primary_key if self.once else (*self.primary_key, self.event_time, self.revision)
 
     @property
+    def numbered(self) -> bool:  # whether the rows of an entity are counted by the last key
+        return self.once and len(self.primary_key) == 2 and any(f.name == self.primary_key[-1] and f.type == 'bigint' for f in self.schema)
+
+    @property
     def entity(self) -> tuple[str, ...]:
-        return self.primary_key[:1] if self.once else self.primary_key
+        return self.primary_key[:1] if self.numbered else self.primary_key
 
     @property
     def rank(self) -> tuple[str, str]:
-        return (self.primary_key[-1], self.event_time) if self.once else (self.event_time, self.revision)
+        if self.once:
+            return (self.primary_key[-1] if self.numbered else self.available, self.event_time)
+        return (self.event_time, self.revision)
 
 # %% ../nbs/40_feature_store.ipynb #c746f484
 _TYPE_OF = {'StrType': 'string', 'LiteralType': 'string', 'ListType': 'string', 'DictType': 'string',
@@ -122,6 +128,8 @@ GROUPS = {group.name: group for group in (
     GroupDef('trades', 1, ('symbol', 'trade_id'), (FeatureDef('symbol', 'string', False), *schema_of(Trade), FeatureDef('ingest_ms', 'bigint', False),
              FeatureDef('source', 'string', False), FeatureDef('available_ms', 'bigint', False)), 'event_ms', description='every fill', once=True),
     GroupDef('gaps', 1, ('symbol', 'epoch', 'first_missing'), schema_of(Gap), 'opened_ms', available='updated_ms', description='holes in the trade ids'),
+    GroupDef('news', 1, ('news_id',), schema_of(News), 'available_ms', description='stories, by when they could be known', once=True),
+    GroupDef('news_signals', 1, ('news_id', 'scorer', 'version'), schema_of(NewsSignal), 'available_ms', description='scores of stories', once=True),
 )}  # fmt: skip
 
 # %% ../nbs/40_feature_store.ipynb #c160d71e
@@ -191,9 +199,10 @@ def struct_of(
         return TechnicalIndicators(**values)
     if group.name in ('trades', 'gaps'):
         return Gap(**values) if group.name == 'gaps' else Trade(*row[1:7])
-    for name in ('reasons', 'flags', 'trace'):
+    kind = {'predictions': Prediction, 'news': News, 'news_signals': NewsSignal}[group.name]
+    for name in {'reasons', 'flags', 'trace', 'assets'} & values.keys():
         values[name] = msgspec.json.decode(values[name])
-    return Prediction(**values)
+    return kind(**values)
 
 # %% ../nbs/40_feature_store.ipynb #cfb1e375
 _ALLOWED: dict[str, tuple[type, ...]] = {'string': (str,), 'bigint': (int,), 'timestamp': (int,), 'double': (float, int), 'boolean': (bool,)}
