@@ -19,8 +19,8 @@ from .settings import Settings, load_settings
 __all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated', 'of_candles',
            'symbols_of_file', 'run_trades', 'run_candles', 'stored_candles', 'run_candles_replay', 'run_exchange',
            'run_kafka', 'run_events', 'run_backfill', 'run_export', 'run_verify', 'run_train', 'run_train_news',
-           'run_news_signals', 'run_evaluate', 'run_promote', 'run_rollback', 'run_models', 'run_status', 'run_bench',
-           'run_doctor', 'parser', 'main']
+           'news_of', 'run_news', 'run_news_signals', 'run_evaluate', 'run_promote', 'run_rollback', 'run_models',
+           'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
 
 # %% ../nbs/82_cli.ipynb #490b1b10
 COMMON = {
@@ -72,7 +72,8 @@ def command(
 # %% ../nbs/82_cli.ipynb #97ab2dc8
 @command('up', 'run everything: trades in, predictions out, dashboard', '--symbols', '--interval', '--horizon', '--broker', '--port',
          source=dict(choices=('auto', 'live', 'replay', 'simulate'), default='auto', help='auto: live when the exchange answers, else simulated'),
-         file=dict(help='what to replay: a trades or a candles file'), speed=dict(help='of a replay or simulation: a factor, or max (default: 1; max for candles)'),
+         file=dict(help='what to replay: a trades or a candles file'), news_file=dict(nargs='+', metavar='F', help='news files to replay with it'),
+         speed=dict(help='of a replay or simulation: a factor, or max (default: 1; max for candles)'),
          seconds=dict(type=float, help=argparse.SUPPRESS), until_idle=dict(action='store_true', help='end when the replay has flowed through'),
          no_browser=dict(action='store_true', help='do not open the dashboard'), **{'for': dict(type=float, metavar='SECONDS', dest='seconds', help='stop by itself')})  # fmt: skip
 def run_up(args: argparse.Namespace) -> int:
@@ -90,7 +91,7 @@ def run_up(args: argparse.Namespace) -> int:
     if args.until_idle and source != 'replay':
         raise ValueError(f'--until-idle ends a replay, but the source is {source}; give --source replay --file F, or --for SECONDS')
     identity = runner.identity_of(source, args.file, settings.exchange.simulation_seed)
-    plan = runner.Plan(settings, source, note, arguments, args.until_idle, args.seconds, not args.no_browser, 'candles' if candles else '')
+    plan = runner.Plan(settings, source, note, arguments, args.until_idle, args.seconds, not args.no_browser, 'candles' if candles else '', news_of(args, source))
     return runner.up(plan, identity, main)
 
 # %% ../nbs/82_cli.ipynb #7e58de44
@@ -377,6 +378,33 @@ def run_train_news(args: argparse.Namespace) -> None:
     from crypto_rt import news_training
 
     print(json.dumps(news_training.train_news(settings_of(args), args.labelled, args.until, args.origin, args.promote), default=str))
+
+# %% ../nbs/82_cli.ipynb #dc7d2b54
+def news_of(
+    args: argparse.Namespace,
+    source: str,  # settled: live, replay or simulate
+) -> str | None:  # None: the run has no news
+    "Return the arguments of `crypto-rt news`; `ValueError` for files that nothing is replayed beside, or that are none."
+    import shlex
+    from pathlib import Path
+
+    if not args.news_file:
+        return '' if source == 'live' else None
+    if source != 'replay':
+        raise ValueError(f'--news-file goes with the replay of a market, but the source is {source}; give --source replay --file F, too')
+    from crypto_rt.news_files import news_kind, unpacked
+
+    for file in args.news_file:
+        news_kind(unpacked(file), Path(file).name)
+    return '--news-file ' + ' '.join(shlex.quote(str(Path(file).resolve())) for file in args.news_file)
+
+# %% ../nbs/82_cli.ipynb #52115b3b
+@command('news', 'poll news feeds, or replay news files in step with the candles', '--symbols', '--broker',
+         news_file=dict(nargs='+', metavar='F', help='news files to replay; without: the feeds of the settings'))  # fmt: skip
+def run_news(args: argparse.Namespace) -> None:
+    from crypto_rt import news_files
+
+    news_files.run_news(settings_of(args), args.news_file or ())
 
 # %% ../nbs/82_cli.ipynb #61e181aa
 @command('news-signals', 'score news', '--symbols', '--broker')

@@ -45,6 +45,7 @@ class Spec(NamedTuple):
     when: tuple[str, ...] = ('live', 'replay', 'simulate', 'candles')
     once: bool = False
     ends: bool = False
+    news: bool = False
 
 
 def compose_file() -> Path:
@@ -383,6 +384,7 @@ class Plan(NamedTuple):
     seconds: float | None = None
     browser: bool = False
     when: str = ''  # which services run; else those of the source
+    news: str | None = None  # arguments of `crypto-rt news`; None: the run has no news
 
 
 def resolve(
@@ -432,11 +434,11 @@ def environment(
     run_id: str,
 ) -> dict[str, str]:  # for the services
     "Return the environment that hands this run's settings to its services."
-    from crypto_rt.settings import to_env
+    from crypto_rt.settings import SECRETS, to_env
 
     quiet = {'GRADIO_ANALYTICS_ENABLED': 'False', 'MLFLOW_DISABLE_TELEMETRY': 'true', 'GX_ANALYTICS_ENABLED': 'false', 'PYTHONUNBUFFERED': '1'}
     run = {'CRYPTO_RT_SOURCE': source, 'CRYPTO_RT_RUN_ID': run_id, 'CRYPTO_RT_UNTIL_IDLE': '1' if until_idle else '0'}
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith('CRYPTO_RT_') or k in ('CRYPTO_RT_API_KEYS', 'CRYPTO_RT_SETTINGS')}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith('CRYPTO_RT_') or k in (*SECRETS, 'CRYPTO_RT_SETTINGS')}
     return {**inherited, **quiet, **to_env(settings), **run}
 
 # %% ../nbs/80_runner.ipynb #059163d4
@@ -458,7 +460,8 @@ def local_addresses(
 
     done = load_settings('/dev/null', to_env(settings), **over)
     fills = {'broker': done.kafka.broker, 'kafka_port': str(ports['kafka']), 'port': str(ports['api']), 'exchange_port': str(ports['exchange']),
-             'exchange_arguments': plan.exchange_arguments, 'exchange': done.exchange.rest_url, 'api': f"http://127.0.0.1:{ports['api']}"}  # fmt: skip
+             'exchange_arguments': plan.exchange_arguments, 'exchange': done.exchange.rest_url, 'news_arguments': plan.news or '',
+             'api': f"http://127.0.0.1:{ports['api']}"}  # fmt: skip
     return done, fills
 
 # %% ../nbs/80_runner.ipynb #36d421a4
@@ -472,10 +475,12 @@ def up(
     lock = claim(plan.settings.data.directory, identity)
     settings, fills = local_addresses(plan)
     run_id = f'{os.getpid()}-{int(time.time())}'
-    chosen = [s for s in specs(compose_file().read_text(), plan.when or plan.source) if not (s.name == 'kafka' and plan.settings.kafka.broker)]
+    left_out = {'kafka'} if plan.settings.kafka.broker else set()
+    chosen = [s for s in specs(compose_file().read_text(), plan.when or plan.source) if s.name not in left_out and (plan.news is not None or not s.news)]
     if plan.until_idle:
         chosen.append(Spec('events', 'crypto-rt events', after=('kafka',)))
-    runner = Runner(chosen, environment(settings, plan.source, plan.until_idle, run_id), fills, Path(settings.data.directory) / 'logs', main)
+    env = environment(settings, plan.source, plan.until_idle, run_id) | ({} if plan.news is None else {'CRYPTO_RT_NEWS': '1'})
+    runner = Runner(chosen, env, fills, Path(settings.data.directory) / 'logs', main)
     sys.stdout.write(f'crypto-rt: {plan.note}; data in {settings.data.directory}\n')
     stops: list[int] = []
     before = {n: signal.signal(n, _interrupt) for n in (signal.SIGINT, signal.SIGTERM)}

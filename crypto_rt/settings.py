@@ -225,7 +225,7 @@ def load_settings(
         rest = name.removeprefix('CRYPTO_RT_').lower()
         section = next((s for s in sorted(SECTIONS, key=len, reverse=True) if rest.startswith(s + '_')), rest.partition('_')[0])
         key = rest[len(section) + 1 :]
-        if name.startswith('CRYPTO_RT_') and name not in SECRETS and not name.removeprefix('CRYPTO_RT_').startswith(OTHERS):
+        if name.startswith('CRYPTO_RT_') and name not in (*SECRETS, 'CRYPTO_RT_NEWS') and not name.removeprefix('CRYPTO_RT_').startswith(OTHERS):
             values.setdefault(section, {})[key] = _typed(section, key, text, name)
     for section, items in overrides.items():
         for key, value in items.items():
