@@ -63,10 +63,10 @@ def leader_features(
 class Rows:
     "Feature rows of one symbol and interval, found by when they were known."
 
-    def __init__(self, keep: int = 20_000):  # so many of the newest stay
+    def __init__(self, keep: int = 20_000):  # at least so many of the newest stay; 25 times as many at most
         self.keys: list[tuple[int, int]] = []  # start and revision, ascending
         self.rows: dict[tuple[int, int], TechnicalIndicators] = {}
-        self.keep, self.known_ms, self.gone_ms = keep, 0, 0  # the newest instant at which one became known; the newest start that has gone
+        self.keep, self.needed_ms, self.known_ms, self.gone_ms = keep, 0, 0, 0  # what starts from there on stays; when one last became known; the newest start that has gone
 
     def take(self, row: TechnicalIndicators) -> None:
         "Take a row; the first of the same start and revision stays."
@@ -76,10 +76,16 @@ class Rows:
             self.rows[key] = structs.replace(row, values={name: row.values.get(name) for name in LEADER})
             self.known_ms = max(self.known_ms, row.available_ms)
         if len(self.keys) > 2 * self.keep:
-            for key in self.keys[:-self.keep]:
+            self.forget()
+
+    def forget(self) -> None:
+        "Let go of old rows that nobody needs, or of all but the newest where they are far too many."
+        many, old = len(self.keys) - self.keep, bisect_left(self.keys, (self.needed_ms, 0))
+        if (drop := many if len(self.keys) > 25 * self.keep else min(many, old)) >= self.keep:
+            for key in self.keys[:drop]:
                 del self.rows[key]
-                self.gone_ms = key[0]
-            del self.keys[:-self.keep]
+            self.gone_ms = self.keys[drop - 1][0]
+            del self.keys[:drop]
 
     def as_of(self, at_ms: int) -> TechnicalIndicators | None:
         "Return the newest row that was known at an instant."
@@ -169,6 +175,7 @@ class Outside:
         self.patience = settings.features.wait_ms / 1000 if live else PATIENCE_SECONDS
         self.rows: dict[int, Rows] = {}  # by interval_seconds
         self.whole_ms: dict[int, int] = {}  # from here on nothing is missing that lay before
+        self.asked: dict[int, dict[str, int]] = {}  # by interval_seconds and symbol: the start from which on rows are needed
         self.moved, self.gone_on_without = threading.Condition(), dict[int, Any]()
 
     def take(self, messages: Iterable[bus.Received]) -> None:
@@ -195,14 +202,16 @@ def fetch(outside: Outside, x: TechnicalIndicators) -> None:
     "Load what lay before the following began, as far back as a candle needs."
     since_ms = x.end_ms - oldest_ms(x.interval_seconds) - x.interval_seconds * 1000
     with outside.moved:
-        rows = outside.rows.setdefault(x.interval_seconds, Rows())
+        rows, asked = outside.rows.setdefault(x.interval_seconds, Rows()), outside.asked.setdefault(x.interval_seconds, {})
+        asked[x.symbol] = since_ms
+        rows.needed_ms = min(asked.values())
         if since_ms >= max(rows.gone_ms, outside.whole_ms.get(x.interval_seconds, 1 << 62)):
             return
     found = list(outside.earlier(x.interval_seconds, since_ms))
     with outside.moved:
         for row in found:
             rows.take(row)
-        outside.whole_ms[x.interval_seconds] = since_ms
+        outside.whole_ms[x.interval_seconds], rows.gone_ms = since_ms, 0
     log.info('%s at %s: %d rows of %s lay before', x.symbol, iso(x.start_ms), len(found), outside.leader)
 
 
