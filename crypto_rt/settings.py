@@ -64,6 +64,7 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "The feature store."
     backend: str = 'embedded'
     seal_after_days: int = 2
+    retention_days: str = ''
     hopsworks_host: str = ''
     hopsworks_port: int = 443
     hopsworks_project: str = ''
