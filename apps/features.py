@@ -17,7 +17,6 @@ from crypto_rt.news_features import LOOK_BACK_MS, NEWS_FEATURES, news_features
 from crypto_rt.vectors import CONTEXT, leader_features
 
 DECAYED = 'news_sum_6h'
-TOLERANCES = {'bits': 'equal to the last bit', '1e-9': 'within 1e-9 of its scale'}
 
 
 def finite(value: float) -> float | None:
