@@ -144,7 +144,7 @@ class Taken(NamedTuple):
 def take_in(
     items: Iterable[Entry | Bad],
     settings: Settings,
-    memory: Duplicates | None = None,  # what is known already
+    known: Iterable[News] = (),  # stories that are there already
     where: str = 'news_file',
 ) -> Taken:  # kept + duplicates + dead_letters = in
     "Return the stories that are new, by `available_ms`, and where the others have gone."
@@ -158,17 +158,18 @@ def take_in(
         except ValueError as error:
             raw = item.raw if isinstance(item, Bad) else msgspec.json.encode(item)
             letters.append(dead_letter('news', raw, str(error), f'{where}/{number}'))
-    found.sort(key=lambda story: (story.available_ms, story.news_id))
-    return balanced(found, letters, counts, memory or Duplicates(settings.news.duplicate_hours, settings.news.similarity))
+    return balanced(found, list(known), letters, counts, Duplicates(settings.news.duplicate_hours, settings.news.similarity))
 
-# %% ../nbs/32_news_files.ipynb #06ce6531
-def balanced(found: list[News], letters: list[DeadLetter], counts: Counter[str], memory: Duplicates) -> Taken:
-    "Return the new ones of stories in order, with the books."
-    kept = []
-    for story in found:
-        if how := memory.find(story):
+# %% ../nbs/32_news_files.ipynb #257a1d79
+def balanced(found: list[News], known: list[News], letters: list[DeadLetter], counts: Counter[str], memory: Duplicates) -> Taken:
+    "Return the new ones of stories by time, with the books."
+    kept, there = [], {story.news_id for story in known}
+    marked = [(story.available_ms, new, story.news_id, story) for new, stories in enumerate((known, found)) for story in stories]
+    for _, new, _, story in sorted(marked, key=lambda row: row[:3]):
+        how = 'id' if new and story.news_id in there else memory.find(story)
+        if new and how:
             counts[f'duplicate_{how}'] += 1
-        else:
+        elif new:
             kept.append(story)
     names = ('duplicate_id', 'duplicate_text', 'duplicate_near')
     books = {'in': counts['in'], 'kept': len(kept), 'duplicates': sum(counts[name] for name in names), 'dead_letters': len(letters)}
