@@ -18,9 +18,9 @@ from .settings import Settings, load_settings
 # %% auto #0
 __all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated', 'of_candles',
            'symbols_of_file', 'run_trades', 'run_candles', 'stored_candles', 'run_candles_replay', 'run_exchange',
-           'run_kafka', 'run_events', 'run_backfill', 'run_export', 'run_verify', 'run_train', 'run_train_news',
-           'news_of', 'run_news', 'run_news_signals', 'run_evaluate', 'run_promote', 'run_rollback', 'run_models',
-           'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
+           'run_kafka', 'run_events', 'run_backfill', 'run_features', 'run_compact', 'run_export', 'run_verify',
+           'run_train', 'run_train_news', 'news_of', 'run_news', 'run_news_signals', 'run_evaluate', 'run_promote',
+           'run_rollback', 'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
 
 # %% ../nbs/82_cli.ipynb #490b1b10
 COMMON = {
@@ -233,6 +233,7 @@ def run_events(args: argparse.Namespace) -> None:
 # %% ../nbs/82_cli.ipynb #11419ed2
 @command('backfill', 'candles or trades into the feature store', '--symbols', '--interval',
          file=dict(nargs='+', help='candles or trades files; without: the exchange'),
+         news_file=dict(nargs='+', metavar='F', help='news files; prints what became of every item'),
          since=dict(help='trades over REST from here: ISO 8601 or milliseconds'), until=dict(help='and before this; else now'),
          absent=dict(choices=('hole', 'empty'), default='hole', help='what a missing minute of a candles file means'))  # fmt: skip
 def run_backfill(args: argparse.Namespace) -> None:
@@ -241,6 +242,12 @@ def run_backfill(args: argparse.Namespace) -> None:
     from crypto_rt.times import parse_time
 
     settings, progress = settings_of(args), sys.stderr.isatty()
+    if args.news_file:
+        from crypto_rt.news_backfill import backfill_news
+
+        for file in args.news_file:
+            print(json.dumps({'file': os.path.basename(file), **backfill_news(settings, file)}))
+        return
     if args.file and (args.since or args.until):
         raise ValueError('--since and --until are for the exchange; with --file the whole file is taken')
     if args.since or args.until:
@@ -255,6 +262,37 @@ def run_backfill(args: argparse.Namespace) -> None:
         symbols = settings.data.symbols if args.symbols else None
         done = backfill.backfill_file(settings, file, symbols=symbols, interval_seconds=args.interval_seconds, absent=args.absent, progress=progress)
         print(json.dumps({'file': os.path.basename(file), **done}))
+
+# %% ../nbs/82_cli.ipynb #a438e026
+@command('features', 'what the feature store has: groups, or the columns of one with what they mean',
+         _group=dict(nargs='?', metavar='GROUP'), version=dict(type=int, help='of the group (default: the newest)'),
+         statistics=dict(action='store_true', help='count, nulls, range, quantiles, mean and deviation of each column'),
+         json=dict(action='store_true', help='one JSON value instead of a table'))  # fmt: skip
+def run_features(args: argparse.Namespace) -> None:
+    from crypto_rt import store_upkeep
+    from crypto_rt.embedded_store import open_store
+    from crypto_rt.feature_store import store_dir
+
+    store = open_store(store_dir(settings_of(args)))
+    try:
+        print(store_upkeep.shown(store, args.group, args.version, args.statistics, args.json))
+    finally:
+        store.close()
+
+# %% ../nbs/82_cli.ipynb #5eacc633
+@command('compact', 'merge the segments of the feature store and drop what `[store] retention_days` keeps no longer',
+         dry_run=dict(action='store_true', help='only say what would be dropped'))  # fmt: skip
+def run_compact(args: argparse.Namespace) -> None:
+    from crypto_rt import store_upkeep
+    from crypto_rt.embedded_store import open_store
+    from crypto_rt.feature_store import store_dir
+
+    settings = settings_of(args)
+    store = open_store(store_dir(settings))
+    try:
+        print(json.dumps(store_upkeep.compact(store, settings.store.retention_days, dry=args.dry_run)))
+    finally:
+        store.close()
 
 # %% ../nbs/82_cli.ipynb #e4104b46
 @command('export', 'write what is stored to a Parquet file', '--interval',
