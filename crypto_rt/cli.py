@@ -511,7 +511,7 @@ def run_status(args: argparse.Namespace) -> None:
         raise ConnectionError(f'no system answers at 127.0.0.1:{port} ({error}); start it with `crypto-rt up`, or name its --port or --data-dir') from None
 
 # %% ../nbs/82_cli.ipynb #33f813dd
-@command('bench', 'measure; prints one JSON object', _names=dict(nargs='*', help='candles, indicators, store …; none: all'), json=dict(action='store_true'))
+@command('bench', 'measure; prints one JSON object', _names=dict(nargs='*', help='candles, features, store …; none: all'), json=dict(action='store_true'))
 def run_bench(args: argparse.Namespace) -> int:
     import importlib
     import pkgutil
