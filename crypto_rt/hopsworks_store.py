@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('crypto_rt.hopsworks_store')
 RANK = 'event_rank'
-VARCHAR = 'varchar(4000)'
+ROOM = 6_000  # characters for the texts of one online row: RonDB holds 30,000 bytes in a row, and one may take four
 
 # %% auto #0
-__all__ = ['log', 'RANK', 'VARCHAR', 'Test', 'Login', 'login_of', 'nothing_there', 'may_pass', 'patiently', 'plain', 'quietly',
+__all__ = ['log', 'RANK', 'ROOM', 'Test', 'Login', 'login_of', 'nothing_there', 'may_pass', 'patiently', 'plain', 'quietly',
            'import_client', 'bound_requests', 'reachable', 'connect', 'disconnect', 'Placed', 'roles_of', 'placed',
            'definition_of', 'frame_there', 'write_options', 'insert_there', 'materialize_there', 'fetch', 'tests_of',
            'relation_there', 'values_of', 'read_there', 'history_there', 'entities_there', 'HopsworksGroup',
@@ -241,6 +241,7 @@ def frame_there(group: GroupDef, columns: Sequence[Sequence[Any]]) -> pd.DataFra
 def write_options(login: Login, wait: bool) -> dict[str, Any]:
     "Return the options of one insert; the client changes what it is given."
     return {'start_offline_materialization': False, 'wait_for_job': False, 'wait_for_online_ingestion': wait,
+            'kafka_timeout': min(6.0, login.timeout_seconds),
             'kafka_producer_config': {'message.timeout.ms': int(login.timeout_seconds * 1000)},
             'online_ingestion_options': {'upsert_if_newer': True, 'timeout': login.timeout_seconds * 2}}  # fmt: skip
 
@@ -248,15 +249,14 @@ def write_options(login: Login, wait: bool) -> dict[str, Any]:
 def insert_there(group: HopsworksGroup, rows: Any, *, wait: bool = False, batch: int = 20_000) -> InsertResult:
     "Upsert messages, mappings or a DataFrame; they are on the broker when this returns."
     frame = frame_there(group.definition, conform(group.definition, rows))
-    online = wait and not group.definition.once
     for first in range(0, len(frame), batch):
         part = frame.iloc[first:first + batch].reset_index(drop=True)
 
         def attempt(part: pd.DataFrame = part) -> None:
             try:
                 with quietly():
-                    group.handle().insert(part, write_options=write_options(group.store.login, online),
-                                          validation_options={'run_validation': False, 'fetch_expectation_suite': False})  # fmt: skip
+                    group.handle().insert(part, write_options=write_options(group.store.login, wait and group.online),
+                                          validation_options={'run_validation': False, 'fetch_expectation_suite': False, 'schema_validation': group.online})  # fmt: skip
             except BaseException:
                 group.forget()
                 raise
@@ -379,6 +379,7 @@ class HopsworksGroup:
 
     def __init__(self, store: Any, definition: GroupDef):
         self.store, self.definition, self._handle = store, definition, None  # type: Any, GroupDef, Any
+        self.online = not definition.once
 
     def handle(self) -> Any:
         "Return the client's object, made anew after an error: a failed one may keep rows back."
@@ -447,7 +448,9 @@ def create_there(store: Any, group: GroupDef) -> None:
     if known_there(store, group.name, group.version):
         return
     there = placed(group)
-    features = [Feature(name, type_, description, online_type=VARCHAR if type_ == 'string' and name not in there.primary_key else None)
+    texts = [name for name, type_, _ in there.columns if type_ == 'string' and name not in there.primary_key]
+    wide = f'varchar({min(2000, ROOM // max(1, len(texts)))})'
+    features = [Feature(name, type_, description, online_type=wide if name in texts and not group.once else None)
                 for name, type_, description in there.columns]  # fmt: skip
     with quietly():
         store.server.get_or_create_feature_group(

@@ -56,7 +56,8 @@ class Group:
         if not any(f.get('hudiPrecombineKey') for f in features):
             next(f for f in features if f['primary'])['hudiPrecombineKey'] = True
         for feature in features:
-            feature['onlineType'] = feature.get('onlineType') or ('varchar(100)' if feature['type'] == 'string' else feature['type'])
+            text = 'varchar(100)' if feature['type'] == 'string' else feature['type']
+            feature['onlineType'] = feature.get('onlineType') or (text if body['onlineEnabled'] else None)
         self.dto = {**body, 'id': number, 'features': features, 'onlineTopicName': topic, 'location': location, 'featurestoreName': 'featurestore'}
         self.types = {f['name']: f['type'] for f in features}
         self.key = tuple(sorted(f['name'] for f in features if f['primary']))
@@ -115,7 +116,9 @@ class Cluster:
         admin = AdminClient({'bootstrap.servers': self.broker})
         for made in admin.create_topics([NewTopic(self.topic, 2, 1)]).values():
             made.result(20)
-        self.consumer = Consumer({'bootstrap.servers': self.broker, 'group.id': f'double-{secrets.token_hex(4)}', 'enable.auto.commit': False})
+        self.consumer = Consumer(
+            {'bootstrap.servers': self.broker, 'group.id': f'double-{secrets.token_hex(4)}', 'enable.auto.commit': False, 'fetch.wait.max.ms': 20}
+        )
         self.reached = {0: 0, 1: 0}
         self.consumer.assign([TopicPartition(self.topic, number, 0) for number in self.reached])
 
@@ -144,7 +147,8 @@ class Cluster:
         known = {'projectId', 'featureGroupId', 'subjectId', 'onlineIngestionId', 'storage', 'upsertIfNewer'}
         if extra := set(headers) - known:
             self.unknown.append(f'Kafka header {sorted(extra)}')
-        group = self.groups[int(headers['featureGroupId'])]
+        if (group := self.groups.get(int(headers['featureGroupId']))) is None:
+            return  # deleted since
         with io.BytesIO(value) as stream:
             row = fastavro.schemaless_reader(stream, fastavro.parse_schema(group.schema))
             if stream.read(1):
