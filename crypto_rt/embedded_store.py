@@ -94,7 +94,9 @@ CREATE TABLE IF NOT EXISTS _segments (seq INTEGER PRIMARY KEY AUTOINCREMENT, tab
     first_key TEXT, last_key TEXT, top_revision INTEGER, top_available INTEGER);
 CREATE TABLE IF NOT EXISTS _spans (seq INTEGER, tab TEXT, entity TEXT, first_id INTEGER, last_id INTEGER, PRIMARY KEY (tab, entity, first_id, seq));
 CREATE TABLE IF NOT EXISTS _counts (tab TEXT, name TEXT, entity TEXT, value INTEGER, PRIMARY KEY (tab, name, entity));
-CREATE TABLE IF NOT EXISTS _accounted (log TEXT, place INTEGER, reached INTEGER, PRIMARY KEY (log, place))
+CREATE TABLE IF NOT EXISTS _accounted (log TEXT, place INTEGER, reached INTEGER, PRIMARY KEY (log, place));
+CREATE TABLE IF NOT EXISTS _retired (path TEXT PRIMARY KEY, at_ms INTEGER);
+CREATE TABLE IF NOT EXISTS _statistics (tab TEXT, start_ms INTEGER, end_ms INTEGER, state TEXT, figures TEXT, PRIMARY KEY (tab, start_ms, end_ms))
 """
 _SQLITE = {'string': 'TEXT', 'double': 'REAL', 'bigint': 'INTEGER', 'timestamp': 'INTEGER', 'boolean': 'INTEGER'}
 
@@ -324,7 +326,7 @@ def create_catalogue(directory: Path, database: Database) -> None:
     except OSError as error:
         raise PermissionError(errno.EACCES, f'feature store {directory} cannot be made: {error.strerror}; choose another --data-dir') from None
     with database.transaction('DEFERRED') as db:
-        there = db.execute("SELECT 1 FROM sqlite_master WHERE name = '_accounted'").fetchone()
+        there = db.execute("SELECT 1 FROM sqlite_master WHERE name = '_statistics'").fetchone()
     if not there:
         with database.transaction() as db:
             for statement in CATALOGUE.split(';'):
@@ -921,6 +923,7 @@ class StoreWriter:
         self.keep_ms, self.seal_every = settings.store.seal_after_days * 86_400_000, seal_every_seconds
         self.sealed_at, self.newest_ms, self.counts = time.monotonic(), 0, {'stored': 0, 'dead_letters': 0}
         self.sealing: subprocess.Popen[bytes] | None = None
+        self.retention = settings.store.retention_days
         self.logs: dict[str, str] = {}
 
     def take(self, messages: Sequence[Received]) -> list[Out]:
@@ -1003,7 +1006,7 @@ def start_sealing(writer: StoreWriter) -> None:
     writer.sealed_at = time.monotonic()
     before_ms = (writer.newest_ms - writer.keep_ms) // 86_400_000 * 86_400_000
     if before_ms > 0 and (writer.sealing is None or writer.sealing.poll() is not None):
-        code = f'from crypto_rt.embedded_store import seal_before; seal_before({str(writer.store.directory)!r}, {before_ms})'
+        code = f'from crypto_rt.store_upkeep import keep_up; keep_up({str(writer.store.directory)!r}, {before_ms}, {writer.retention!r})'
         writer.sealing = subprocess.Popen([sys.executable, '-c', code])
 
 
