@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .feature_store import candle_history, columns_of, open_feature_store, open_group, struct_of
 from .indicators import indicators_of
-from .messages import Prediction, TechnicalIndicators
+from .messages import NewsSignal, Prediction, TechnicalIndicators
+from .news_features import LOOK_BACK_MS
 from .predictions import feature_hash
 from .settings import Settings
 from .times import iso
-from .vectors import SETS, Rows, oldest_ms, vector_of
+from .vectors import SETS, Heard, Rows, oldest_ms, vector_of
 
 if TYPE_CHECKING:
     from crypto_rt.feature_store import FeatureGroup, FeatureStore
@@ -29,6 +30,7 @@ def finding(
     p: Prediction,
     x: TechnicalIndicators | None,  # the features of its candle and revision, as stored
     leader: TechnicalIndicators | None,  # the leader's newest row known at the end of that candle
+    signals: Sequence[NewsSignal] | None = None,  # those that count at the end of that candle, when the run had news
 ) -> str:  # '' when the vector is the one that was hashed
     "Return what is wrong with the vector of a prediction."
     if p.feature_set not in SETS:
@@ -37,7 +39,7 @@ def finding(
         return 'no features are stored for its candle and revision'
     if late := [row.symbol for row in (x, leader) if row and row.available_ms > p.made_at_ms]:
         return f'made at {iso(p.made_at_ms)}, before the features of {late[0]} were known'
-    vector = vector_of(x, None if 'leader_late' in p.flags else leader, ())
+    vector = vector_of(x, None if 'leader_late' in p.flags else leader, None if 'news_late' in p.flags or not p.trace.get('news') else signals)
     if missing := [name for name in SETS[p.feature_set] if name not in vector]:
         return f'not stored: {", ".join(missing)}'
     same = feature_hash({name: vector[name] for name in SETS[p.feature_set]}) == p.feature_hash
@@ -78,11 +80,14 @@ def findings(
     store: FeatureStore,
     predictions: list[Prediction],  # of one symbol and interval, not empty
     leader: str,  # its symbol
+    scorer: str,  # whose news signals count
 ) -> Iterator[Finding]:
     "Yield each prediction with what is wrong with its vector."
     symbol, seconds = predictions[0].symbol, predictions[0].interval_seconds
     first_ms, end_ms = min(p.start_ms for p in predictions), max(p.start_ms for p in predictions) + 1
-    known: dict[str, tuple[dict[tuple[int, int], TechnicalIndicators], Rows]] = {}
+    known, news = dict[str, tuple[dict[tuple[int, int], TechnicalIndicators], Rows]](), Heard(scorer)
+    for signal in stored(open_group(store, 'news_signals'), {}, first_ms - LOOK_BACK_MS, end_ms + seconds * 1000):
+        news.take(signal)
     for name in {p.feature_set for p in predictions} & set(SETS):
         led = Rows(keep=1 << 40)
         for row in features_stored(store, name, leader, seconds, first_ms - oldest_ms(seconds) - seconds * 1000, end_ms) if leader != symbol else ():
@@ -91,7 +96,7 @@ def findings(
     for p in predictions:
         own, led = known.get(p.feature_set, ({}, Rows()))
         x = own.get((p.start_ms, p.revision))
-        yield Finding(p, finding(p, x, led.as_of(x.end_ms) if x else None))
+        yield Finding(p, finding(p, x, led.as_of(x.end_ms) if x else None, news.as_of(x.end_ms) if x and p.trace.get('news') else None))
 
 # %% ../nbs/62_certificates.ipynb #d7b2f418
 def recomputed(
@@ -138,7 +143,7 @@ def verify_serving(
     "Recompute the vector of every stored prediction, point in time, and the features behind it."
     store, wrong, statuses, late, unlike, compared = open_feature_store(settings), list[str](), Counter[str](), 0, list[str](), 0
     for predictions in groups_of(store, symbols, since_ms, until_ms):
-        for p, what in findings(store, predictions, settings.features.leader):
+        for p, what in findings(store, predictions, settings.features.leader, settings.news_signals.scorers[0]):
             statuses[p.status] += 1
             late += any(flag.endswith('_late') for flag in p.flags)
             if what:

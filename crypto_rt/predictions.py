@@ -12,16 +12,18 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import structs
 
 from . import bus
 from .indicator_service import buried, candles_before, messages_behind
 from .indicators import TABLE
-from .messages import Prediction, TechnicalIndicators, decode, encode
+from .messages import NewsSignal, Prediction, TechnicalIndicators, decode, encode
 from .settings import Settings
 from .times import iso, now_ms
-from .vectors import CONTEXT, NEWEST, Outside, follow_outside, rows_behind, seen, vector_of
+from .vectors import CONTEXT, NEWEST, Outside, follow_outside, rows_behind, seen, signals_behind, vector_of
 
 if TYPE_CHECKING:
     from crypto_rt.bus import Out, Received
@@ -31,7 +33,7 @@ log = logging.getLogger('crypto_rt.predictions')
 # %% auto #0
 __all__ = ['log', 'BASELINE_VERSION', 'realised_log_returns', 'conformal_width', 'feature_hash', 'baseline_digest', 'Model',
            'candles_left', 'reasons_to_abstain', 'predict', 'Closes', 'forget', 'Champions', 'PredictionStep',
-           'made_by', 'leader_before', 'run_predictions']
+           'made_by', 'leader_before', 'signals_before', 'run_predictions']
 
 # %% ../nbs/60_predictions.ipynb #de1d5394
 def realised_log_returns(
@@ -275,7 +277,8 @@ def made_by(step: PredictionStep, x: TechnicalIndicators, partition: int) -> Pre
         return None
     vector, late = step.outside.vector(x) if step.outside else (None, [])
     step.counts['late'] += bool(late)
-    return predict(x, closes, step.champions.of(x.symbol, x.interval_seconds), step.settings, step.clock() if step.clock else None, vector, late)
+    made = predict(x, closes, step.champions.of(x.symbol, x.interval_seconds), step.settings, step.clock() if step.clock else None, vector, late)
+    return structs.replace(made, trace=made.trace | {'news': 1}) if step.outside and step.outside.archive else made
 
 # %% ../nbs/60_predictions.ipynb #d5931b96
 def leader_before(
@@ -293,6 +296,21 @@ def leader_before(
     stored = feature_store.open_group(store, 'technical_indicators').history(key, since_ms=since_ms, before_ms=first_ms, last=1 << 40)
     store.close()
     return [*behind, *stored]
+
+# %% ../nbs/60_predictions.ipynb #a49f970e
+def signals_before(
+    settings: Settings,
+    since_ms: int,  # available from here on
+) -> list[NewsSignal]:  # of all scorers; some twice
+    "Return the news signals of the store and the topic."
+    from crypto_rt import feature_store
+
+    store = feature_store.open_feature_store(settings)
+    group = feature_store.open_group(store, 'news_signals')
+    rows = zip(*feature_store.columns_of(group.definition, group.read(since_ms)), strict=True)
+    stored = [feature_store.struct_of(group.definition, row) for row in rows]
+    store.close()
+    return [*stored, *signals_behind(settings, max((s.available_ms for s in stored), default=since_ms))]
 
 # %% ../nbs/60_predictions.ipynb #3ae715ab
 def run_predictions(settings: Settings) -> None:
@@ -314,7 +332,8 @@ def run_predictions(settings: Settings) -> None:
 
     live = os.environ.get('CRYPTO_RT_SOURCE') == 'live'
     champions = Champions(lambda symbol, seconds: registry.champion(settings, symbol, seconds, settings.data.horizon_seconds))
-    outside = Outside(settings, lambda seconds, since_ms: leader_before(settings, seconds, since_ms), live)
+    archive = partial(signals_before, settings) if os.environ.get('CRYPTO_RT_NEWS') else None
+    outside = Outside(settings, partial(leader_before, settings), live, archive)
     step = PredictionStep(settings, Closes(settings, history), champions, now_ms if live else None, outside)
     bus.ensure_topics(settings)
     stop = follow_outside(settings, outside)

@@ -17,7 +17,8 @@ from msgspec import structs
 
 from . import bus
 from .indicators import TABLE, Feature, FeatureTable, sets_of
-from .messages import NewsSignal, TechnicalIndicators, decode
+from .messages import NewsMark, NewsSignal, TechnicalIndicators, decode
+from .news_features import LOOK_BACK_MS, NEWS_FEATURES, news_features
 from .settings import Settings
 from .times import iso
 
@@ -28,8 +29,8 @@ log = logging.getLogger('crypto_rt.vectors')
 
 # %% auto #0
 __all__ = ['log', 'LEADER', 'CONTEXT', 'SETS', 'NEWEST', 'PATIENCE_SECONDS', 'oldest_ms', 'leader_features', 'Rows', 'vector_of',
-           'vector_sets', 'names_of', 'seen', 'leader_columns', 'Outside', 'fetch', 'wait', 'follow_outside',
-           'rows_behind']
+           'vector_sets', 'names_of', 'seen', 'leader_columns', 'Heard', 'Outside', 'led', 'heard', 'fetch', 'wait',
+           'follow_outside', 'rows_behind', 'signals_behind']
 
 # %% ../nbs/34_vectors.ipynb #eb5f0ddb
 def _of_leader(name: str) -> Feature:
@@ -39,7 +40,7 @@ def _of_leader(name: str) -> Feature:
 
 
 LEADER = ('log_return_1', 'log_return_5', 'log_return_15', 'order_flow_imbalance_20', 'realised_volatility_15')
-CONTEXT: tuple[Feature, ...] = tuple(map(_of_leader, LEADER))  # what a vector has beside the candle's own features
+CONTEXT: tuple[Feature, ...] = (*map(_of_leader, LEADER), *NEWS_FEATURES)  # what a vector has beside the candle's own features
 
 # %% ../nbs/34_vectors.ipynb #4b66fbfa
 def oldest_ms(
@@ -96,10 +97,11 @@ class Rows:
 def vector_of(
     x: TechnicalIndicators,
     leader: TechnicalIndicators | None,  # its newest row that was known at `x.end_ms`; None: there is none
-    signals: Sequence[NewsSignal],  # of the news, in any order
+    signals: Sequence[NewsSignal] | None,  # of one scorer, each story once, in any order; None: it is not known what the news were
 ) -> dict[str, float | None]:
     "Return all that a model may see of a candle, by name."
-    return {**x.values, **leader_features(x, leader)}
+    asset = x.symbol.partition('/')[0]
+    return {**x.values, **leader_features(x, leader), **news_features(signals or (), asset, x.end_ms, known=signals is not None)}
 
 # %% ../nbs/34_vectors.ipynb #a25d664a
 def vector_sets(
@@ -157,6 +159,27 @@ def leader_columns(
     values = leader[list(LEADER)].to_numpy('float64')[found]
     return pd.DataFrame(np.where(counts[:, None], values, np.nan), frame.index, names)
 
+# %% ../nbs/34_vectors.ipynb #5da78027
+class Heard:
+    "The signals of one scorer, and how far the marks have come."
+
+    def __init__(self, scorer: str):
+        self.scorer, self.signals, self.through_ms = scorer, dict[str, NewsSignal](), 0
+        self.whole_ms = 1 << 62  # from here on nothing is missing that lay before
+
+    def take(self, message: NewsSignal | NewsMark) -> None:
+        "Take a message of the topic `news_signals`, in any order, any number of times."
+        if isinstance(message, NewsMark):
+            self.through_ms = max(self.through_ms, message.through_ms)
+        elif message.scorer == self.scorer:
+            known = self.signals.setdefault(message.news_id, message)
+            if (message.available_ms, message.version) < (known.available_ms, known.version):
+                self.signals[message.news_id] = message
+
+    def as_of(self, at_ms: int) -> list[NewsSignal]:
+        "Return the signals that count at an instant."
+        return [s for s in self.signals.values() if at_ms - LOOK_BACK_MS < s.available_ms <= at_ms]
+
 # %% ../nbs/34_vectors.ipynb #d38b874b
 PATIENCE_SECONDS = 60.0  # of a replay
 
@@ -169,14 +192,16 @@ class Outside:
         settings: Settings,
         earlier: Callable[[int, int], Iterable[TechnicalIndicators]] = lambda interval_seconds, since_ms: (),  # the leader's rows from an instant on
         live: bool = False,
+        archive: Callable[[int], Iterable[NewsSignal]] | None = None,  # all signals from an instant on; None: the run has no news
     ):
         self.leader, self.live, self.earlier = settings.features.leader, live, earlier
+        self.archive, self.news = archive, Heard(settings.news_signals.scorers[0])
         self.watched = self.leader in settings.data.symbols
         self.patience = settings.features.wait_ms / 1000 if live else PATIENCE_SECONDS
         self.rows: dict[int, Rows] = {}  # by interval_seconds
         self.whole_ms: dict[int, int] = {}  # from here on nothing is missing that lay before
         self.asked: dict[int, dict[str, int]] = {}  # by interval_seconds and symbol: the start from which on rows are needed
-        self.moved, self.gone_on_without = threading.Condition(), dict[int, Any]()
+        self.moved, self.gone_on_without = threading.Condition(), dict[Any, Any]()
 
     def take(self, messages: Iterable[bus.Received]) -> None:
         "Take what the topics bring."
@@ -186,16 +211,47 @@ class Outside:
                     with suppress(ValueError):  # the step that reads them all puts it aside
                         row = decode(m.topic, m.value)
                         self.rows.setdefault(row.interval_seconds, Rows()).take(row)
+                elif m.topic == 'news_signals':
+                    with suppress(ValueError):
+                        self.news.take(decode(m.topic, m.value))
             self.moved.notify_all()
 
     def vector(self, x: TechnicalIndicators) -> tuple[dict[str, float | None], list[str]]:
         "Return the vector of a candle, and flags that say what was not waited for."
-        if not self.watched or x.symbol == self.leader:
-            return vector_of(x, None, ()), []
-        fetch(self, x)
-        arrived = wait(self, x)
-        with self.moved:
-            return vector_of(x, self.rows[x.interval_seconds].as_of(x.end_ms) if arrived else None, ()), [] if arrived else ['leader_late']
+        leader, late = led(self, x)
+        signals, later = heard(self, x)
+        return vector_of(x, leader, signals), [*late, *later]
+
+# %% ../nbs/34_vectors.ipynb #1f4e1bcc
+def led(outside: Outside, x: TechnicalIndicators) -> tuple[TechnicalIndicators | None, list[str]]:
+    "Return the leader's row that goes with a candle, and a flag when it was not waited for."
+    if not outside.watched or x.symbol == outside.leader:
+        return None, []
+    fetch(outside, x)
+    arrived = wait(outside, x)
+    with outside.moved:
+        return (outside.rows[x.interval_seconds].as_of(x.end_ms), []) if arrived else (None, ['leader_late'])
+
+
+def heard(outside: Outside, x: TechnicalIndicators) -> tuple[list[NewsSignal] | None, list[str]]:
+    "Return the signals that go with a candle, and a flag when they were not waited for; None: not known."
+    news, since_ms, deadline = outside.news, x.end_ms - LOOK_BACK_MS, time.monotonic() + outside.patience
+    if outside.archive is None:
+        return None, []
+    if since_ms < news.whole_ms:
+        found = list(outside.archive(since_ms))
+        with outside.moved:
+            for signal in found:
+                news.take(signal)
+            news.whole_ms = since_ms
+    with outside.moved:
+        while news.through_ms < x.end_ms:
+            stop = x.start_ms if outside.live else news.through_ms
+            if outside.gone_on_without.get('news') == stop or not outside.moved.wait(max(0.0, deadline - time.monotonic())):
+                outside.gone_on_without['news'] = stop
+                log.warning('%s at %s goes without the news, marked through %s', x.symbol, iso(x.start_ms), iso(news.through_ms) if news.through_ms else 'none yet')
+                return None, ['news_late']
+        return news.as_of(x.end_ms), []
 
 # %% ../nbs/34_vectors.ipynb #be531960
 def fetch(outside: Outside, x: TechnicalIndicators) -> None:
@@ -240,13 +296,14 @@ def follow_outside(
     def follow() -> None:
         while not stop.is_set():
             try:
-                for messages in bus.follow(settings, ['technical_indicators'], stop, tail=100):
+                for messages in bus.follow(settings, ['technical_indicators', 'news_signals'], stop, tail=100):
                     outside.take(messages)
                     begun.set()
             except Exception:
                 log.exception('the leader and the news are followed anew')
                 with outside.moved:
                     outside.whole_ms.clear()
+                    outside.news.whole_ms = 1 << 62
                 time.sleep(1)
 
     threading.Thread(target=follow, name='outside', daemon=True).start()
@@ -270,3 +327,18 @@ def rows_behind(
         if len(messages) == read or (found and min(row.start_ms for row in found) < since_ms):
             return found
         read, count = len(messages), count * 4
+
+# %% ../nbs/34_vectors.ipynb #23315829
+def signals_behind(
+    settings: Settings,
+    known_ms: int,  # what is available up to here is known already
+    count: int = 500,  # messages at first; then ever more
+) -> list[NewsSignal]:  # also older ones
+    "Return the signals of the topic, read backwards as far as needed."
+    read = -1
+    while True:
+        told = [decode(m.topic, m.value) for m in bus.tail(settings, 'news_signals', count)]
+        oldest_ms = min((m.through_ms if isinstance(m, NewsMark) else m.available_ms for m in told), default=0)
+        if len(told) == read or oldest_ms < known_ms:
+            return [m for m in told if isinstance(m, NewsSignal)]
+        read, count = len(told), count * 4
