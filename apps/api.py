@@ -44,6 +44,7 @@ STATIC = Path(__file__).with_name('static')
 HEARTBEAT_SECONDS = 5.0
 WARM_TAIL = 1000  # messages of each partition that are read at the start
 MAX_CLIENTS = 1000
+FIGURES_SECONDS = 300.0  # for so long statistics of the store count as new
 TOO_SLOW, REFUSED = 1013, 1008  # close codes: try again later, policy
 SOURCES = {'live': 'live', 'replay': 'replay', 'simulate': 'simulated', 'simulated': 'simulated'}
 Batch = Iterable[Heard | ValueError]
@@ -152,6 +153,8 @@ class History:
     def __init__(self, settings: Settings, store: Any = None) -> None:
         self.settings, self.store = settings, store
         self.thread = ThreadPoolExecutor(1, 'store')
+        self.stored: dict[str, dict[str, Any]] = {}  # figures of the stored features
+        self.figured, self.figuring = 0.0, threading.Lock()
 
     def _open(self) -> Any:
         from crypto_rt import feature_store
@@ -175,6 +178,27 @@ class History:
         except Exception as error:  # whatever a backend raises, the stream goes on without the past
             log.warning('%s: %s cannot be read from the store: %s', symbol, group, error)
             return []
+
+    def _figure(self) -> None:
+        from crypto_rt.feature_store import GROUPS
+        from crypto_rt.store_upkeep import statistics_of
+
+        store = self._open()
+        group = store and store.get_feature_group('technical_indicators', GROUPS['technical_indicators'].version)
+        try:
+            if hasattr(group, 'database'):  # the embedded store; Hopsworks shows its own figures
+                self.stored = statistics_of(group)
+        except Exception as error:
+            log.warning('the statistics of the features cannot be read from the store: %s', error)
+        finally:
+            self.figured = time.monotonic() + (FIGURES_SECONDS if self.stored else 10.0)
+            self.figuring.release()
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Return the statistics of the stored features as last computed, and have them computed again beside when they are old."""
+        if time.monotonic() >= self.figured and self.figuring.acquire(blocking=False):
+            threading.Thread(target=self._figure, name='figures', daemon=True).start()
+        return self.stored
 
     def _gaps(self, symbol: str, ask: Ask) -> list[Any]:
         from crypto_rt.feature_store import GROUPS
@@ -637,10 +661,10 @@ def create_app(
                 found[key] = gap
         return packed({'gaps': sorted(found.values(), key=lambda g: (g.opened_ms, g.symbol, g.first_missing))[-ask.limit :]})
 
-    @app.get('/v1/features', summary='Every feature: its declaration, newest value and statistics over the candles in memory')
+    @app.get('/v1/features', summary='Every feature: its declaration, newest value, and statistics over the store and over the candles in memory')
     async def features(ask: Annotated[AskSymbol, Query()]) -> Response:
         wanted = [known_symbol(ask.symbol, hub.symbols)] if ask.symbol else hub.symbols
-        return packed(await asyncio.to_thread(feature_pages.catalogue, hub, wanted))
+        return packed(await asyncio.to_thread(feature_pages.catalogue, hub, wanted, history.figures()))
 
     @app.get('/v1/news', summary='The latest stories, the last known first, and what each scorer says of them', responses=stories_shape())
     async def news(ask: Annotated[AskNews, Query()]) -> Response:

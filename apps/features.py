@@ -61,8 +61,8 @@ def context_of(hub: Hub, symbol: str, row: TechnicalIndicators) -> dict[str, flo
     return {**leader, **news_features(signals, symbol.partition('/')[0], row.end_ms)}
 
 
-def catalogue(hub: Hub, symbols: list[str]) -> dict[str, Any]:
-    """Return the body of `/v1/features`; statistics are over the candles in memory, and kept until a new one comes."""
+def catalogue(hub: Hub, symbols: list[str], stored: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the body of `/v1/features`; a symbol's statistics are over the candles in memory, those of `stored` over all that the store holds."""
     kept: dict[str, Any] = hub.__dict__.setdefault('feature_statistics', {})
     told: dict[str, Any] = {}
     for symbol in symbols:
@@ -79,7 +79,7 @@ def catalogue(hub: Hub, symbols: list[str]) -> dict[str, Any]:
         told[symbol] = kept[symbol][1]
     unique = {feature.name: feature for feature in (*TABLE.features, *CONTEXT, *NEWS_FEATURES)}
     return {'feature_set': TABLE.newest, 'sets': {name: len(names) for name, names in TABLE.sets.items()},
-            'features': [declared(feature) for feature in unique.values()], 'symbols': told}  # fmt: skip
+            'features': [{**declared(feature), 'stored': stored.get(feature.name)} for feature in unique.values()], 'symbols': told}  # fmt: skip
 
 
 def told(hub: Hub, story: News) -> dict[str, Any]:

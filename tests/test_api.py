@@ -510,3 +510,22 @@ def test_memory_for_news_is_bounded():
         kept.add(signal(i))
         kept.add(signal(i + 1000))
     assert len(kept.stories) <= 20 and len(kept.signals) <= 21 and kept.newest(1)[0].news_id == 'n99'
+
+
+def test_statistics_of_the_features_come_from_the_store(settings):
+    from crypto_rt.embedded_store import open_store
+    from crypto_rt.feature_store import open_group, store_dir
+    from crypto_rt.indicators import TABLE
+
+    store, feed = open_store(store_dir(settings)), Feed()
+    values = [{**dict.fromkeys(TABLE.names, 0.5), 'rsi_14': 50.0 + i} for i in range(3)]
+    open_group(store, 'technical_indicators').insert([replace(indicators(i), values=v, feature_set=TABLE.newest) for i, v in enumerate(values)])
+    with TestClient(create_app(settings, feed), base_url=HERE) as client:
+
+        def stored():
+            return next(f['stored'] for f in client.get('/v1/features').json()['features'] if f['name'] == 'rsi_14')
+
+        until(lambda: stored() is not None, 60)
+        assert {name: stored()[name] for name in ('count', 'nulls', 'mean', 'min', 'max')} == {'count': 3, 'nulls': 0, 'mean': 51, 'min': 50, 'max': 52}
+        feed.waiting.put(None)
+    store.close()

@@ -15,7 +15,7 @@
     meaning.append(element('small', `from ${f.inputs.join(', ')} · since set ${f.since}${f.until ? ', gone in ' + f.until : ''} · when flat ${f.flat === null ? 'as computed' : f.flat} · live and batch equal ${classes[f.tolerance] || f.tolerance}`));
     tr.append(name, meaning);
     symbols.forEach(([symbol, s]) => { const v = s.values[f.name]; tr.append(cell(symbol, short(v), v === null || v === undefined)); });
-    const first = symbols.length ? symbols[0][1].statistics[f.name] : null;
+    const first = f.stored || (symbols.length ? symbols[0][1].statistics[f.name] : null);
     tr.append(cell('Mean', first ? short(first.mean) : '–', !first), cell('Deviation', first ? short(first.std) : '–', !first), cell('Least', first ? short(first.min) : '–', !first), cell('Most', first ? short(first.max) : '–', !first), cell('Nulls', first ? String(first.nulls) : '–', !first));
     tr.append(cell('Range', bound(f)), cell('Warm-up', String(f.warm_up)));
     return tr;
@@ -24,8 +24,9 @@
     if (!told) return;
     const symbols = Object.entries(told.symbols), families = new Map();
     told.features.filter((f) => `${f.name} ${f.family} ${f.meaning}`.toLowerCase().includes(asked)).forEach((f) => families.set(f.family, [...(families.get(f.family) || []), f]));
+    const stored = (told.features.find((f) => f.stored) || {}).stored;
     const newest = symbols.length ? symbols[0] : null;
-    $('feature-note').textContent = `${told.features.length} features; set ${told.feature_set}. ` + (newest ? `Values of the candle of ${new Date(newest[1].start_ms).toISOString().slice(0, 16).replace('T', ' ')} UTC; statistics of ${newest[0]} over its last ${newest[1].rows.toLocaleString('en-US')} candles in memory.` : 'No candle has features yet.');
+    $('feature-note').textContent = `${told.features.length} features; set ${told.feature_set}. ` + (newest ? `Values of the candle of ${new Date(newest[1].start_ms).toISOString().slice(0, 16).replace('T', ' ')} UTC; statistics over ${stored ? `the ${(stored.count + stored.nulls).toLocaleString('en-US')} rows of all symbols in the store` : `the last ${newest[1].rows.toLocaleString('en-US')} candles of ${newest[0]} in memory`}.` : 'No candle has features yet.');
     const columns = ['Name', 'Meaning', ...symbols.map(([s]) => s), 'Mean', 'Deviation', 'Least', 'Most', 'Nulls', 'Range', 'Warm-up'];
     const box = element('div'), table = element('table'), head = element('thead'), line = element('tr');
     box.className = 'crt-scroll'; table.className = 'crt-table';
