@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 
 from crypto_rt import vectors
 from crypto_rt.bus import Received
-from crypto_rt.messages import TechnicalIndicators, decode, encode
+from crypto_rt.messages import NewsMark, NewsSignal, TechnicalIndicators, decode, encode
+from crypto_rt.news_features import NEWS_NAMES, news_features
 from crypto_rt.predictions import Champions, Closes, PredictionStep
 from crypto_rt.settings import Settings, load_settings
 from crypto_rt.vectors import CONTEXT, LEADER, NEWEST, Outside, Rows, leader_columns, names_of, oldest_ms, vector_of
 
 START = 1_722_470_400_000
 NAMES = [feature.name for feature in CONTEXT if feature.family == 'leader']
+QUIET = dict.fromkeys(NEWS_NAMES)  # what nobody listened to
 
 
 def row(n: int, symbol: str = 'BTC/USD', interval: int = 60, late_ms: int = 2000, **other: object) -> TechnicalIndicators:
@@ -79,7 +81,7 @@ def test_the_order_of_arrival_and_repeats_change_nothing(drawn: tuple[int, list[
     kept, x = Rows(), row(place, 'ETH/USD', interval)
     for r in [*rows, *reversed(rows)]:
         kept.take(r)
-    assert vector_of(x, kept.as_of(x.end_ms), ()) == {**x.values, **defined(x, rows)}
+    assert vector_of(x, kept.as_of(x.end_ms), ()) == {**x.values, **defined(x, rows), **QUIET}
 
 
 @given(leaders(), st.integers(0, 25))
@@ -120,7 +122,7 @@ def test_a_restart_anywhere_gives_the_same_vectors(drawn: tuple[int, list[Techni
     never.take(map(message, rows))
     again.take(map(message, rows[max(0, cut - 2) :]))
     for x in own:
-        assert again.vector(x) == never.vector(x) == ({**x.values, **defined(x, rows)}, [])
+        assert again.vector(x) == never.vector(x) == ({**x.values, **defined(x, rows), **QUIET}, [])
 
 
 def test_what_was_forgotten_is_fetched_again() -> None:
@@ -135,7 +137,7 @@ def test_what_was_forgotten_is_fetched_again() -> None:
     for n in (30, 39, 20, 21, 38):
         x = row(n, 'ETH/USD')
         outside.take(map(message, rows[: n + 1] if n < 39 else rows))
-        assert outside.vector(x) == ({**x.values, **defined(x, rows)}, [])
+        assert outside.vector(x) == ({**x.values, **defined(x, rows), **QUIET}, [])
     assert asked == [25, 15]
 
 
@@ -145,7 +147,7 @@ def test_a_leader_that_is_far_ahead_is_not_forgotten() -> None:
     outside.rows[60] = Rows(keep=20)
     outside.take(map(message, rows[:200]))
     for n in range(10, 150):
-        assert outside.vector(row(n, 'ETH/USD')) == ({**row(n, 'ETH/USD').values, **defined(row(n, 'ETH/USD'), rows)}, [])
+        assert outside.vector(row(n, 'ETH/USD')) == ({**row(n, 'ETH/USD').values, **defined(row(n, 'ETH/USD'), rows), **QUIET}, [])
     outside.take(map(message, rows[200:]))
     assert outside.rows[60].keys[0][0] == row(144).start_ms and len(outside.rows[60].rows) == len(outside.rows[60].keys) == 156
 
@@ -211,3 +213,39 @@ def test_a_prediction_says_that_the_leader_was_late() -> None:
     assert [decode('predictions', out.value).flags for out in (first, second)] == [['leader_late'], []]
     assert step.counts['late'] == 1
     assert oldest_ms(60) == 300_000
+
+
+# --- news
+
+
+def story(n: int, score: float, known: int, scorer: str = 'head', assets: tuple[str, ...] = ('BTC',)) -> NewsSignal:
+    label = 'positive' if score > 0 else 'negative' if score < 0 else 'neutral'
+    return NewsSignal(f'n{n}', scorer, '1', list(assets), score, label, 0.5, 'f', START + known, START + known)
+
+
+stories = st.lists(st.builds(story, st.integers(0, 8), st.sampled_from([-1.0, -0.25, 0.0, 0.5]), st.integers(0, 3_000_000), st.sampled_from(['head', 'vader'])), max_size=20)
+
+
+@hypothesis_settings(max_examples=60)
+@given(stories, st.integers(0, 20), st.integers(1, 40))
+def test_news_are_the_same_after_a_restart_and_as_of_the_end_of_the_candle(told: list[NewsSignal], cut: int, place: int) -> None:
+    x = row(place)
+    mark = NewsMark(START + 10_000_000)
+    never, again = (Outside(patient(), archive=lambda since_ms, known=known: known) for known in ([], told[:cut]))
+    never.take(Received('', encode(m), 'news_signals', 0, 0) for m in [*told, mark])
+    again.take(Received('', encode(m), 'news_signals', 0, 0) for m in [*told[max(0, cut - 2) :], mark])
+    first: dict[str, NewsSignal] = {}
+    for s in sorted((s for s in told if s.scorer == 'head'), key=lambda s: s.available_ms):
+        first.setdefault(s.news_id, s)
+    early = [s for s in first.values() if s.available_ms <= x.end_ms]
+    vector, late = never.vector(x)
+    assert (vector, late) == again.vector(x) and not late
+    assert {name: vector[name] for name in NEWS_NAMES} == news_features(early, 'BTC', x.end_ms)
+
+
+def test_news_that_are_waited_for_in_vain_are_null_and_say_so() -> None:
+    outside = Outside(patient(wait_ms=30), live=True, archive=lambda since_ms: [story(1, 0.5, 0)])
+    outside.take([Received('', encode(NewsMark(row(4).end_ms)), 'news_signals', 0, 0)])
+    heard, missed = outside.vector(row(4)), outside.vector(row(5))
+    assert heard[1] == [] and heard[0]['news_count_1h'] > 0
+    assert missed[1] == ['news_late'] and all(missed[0][name] is None for name in NEWS_NAMES)
