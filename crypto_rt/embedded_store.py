@@ -48,7 +48,8 @@ __all__ = ['log', 'CATALOGUE', 'plain_error', 'connect', 'quoted', 'table_of', '
            'EmbeddedGroup', 'ViewDef', 'view_schema', 'batch_sql', 'view_frame', 'batch_data', 'split_labels',
            'serving_sql', 'look_up', 'EmbeddedView', 'group_of', 'known_group', 'check_group', 'check_view',
            'open_view', 'view_of', 'known_view', 'EmbeddedStore', 'open_store', 'StoreWriter', 'Account', 'account_of',
-           'store_accounted', 'start_sealing', 'seal_before', 'fitting', 'topics_read', 'run_feature_store']
+           'store_accounted', 'start_sealing', 'seal_before', 'fitting', 'topics_read', 'run_feature_store',
+           'run_there']
 
 # %% ../nbs/41_embedded_store.ipynb #78dcd2ae
 def plain_error(
@@ -1065,10 +1066,24 @@ def topics_read() -> list[str]:
 def run_feature_store(settings: Settings) -> None:
     "Store what the topics carry until told to stop."
     store = open_feature_store(settings)
+    if settings.store.backend == 'hopsworks':
+        run_there(settings, store)
+        return
     writer = StoreWriter(store, settings)  # type: ignore[arg-type]
     ensure_topics(settings)
     writer.logs = log_ids(settings, ['trades', 'gaps'])
     run_service(settings, 'feature-store', topics_read(), ['dead_letters'], writer)
     if writer.sealing:
         writer.sealing.terminate()
+    store.close()
+
+# %% ../nbs/41_embedded_store.ipynb #3ae3089a
+def run_there(settings: Settings, store: Any) -> None:
+    "Store what the topics carry on the cluster until told to stop."
+    from crypto_rt.hopsworks_views import HopsworksWriter
+
+    writer = HopsworksWriter(store)
+    ensure_topics(settings)
+    run_service(settings, 'feature-store', topics_read(), ['dead_letters'], writer)
+    writer.materialize()
     store.close()

@@ -32,9 +32,9 @@ ROOM = 6_000  # characters for the texts of one online row: RonDB holds 30,000 b
 # %% auto #0
 __all__ = ['log', 'RANK', 'ROOM', 'Test', 'Login', 'login_of', 'nothing_there', 'may_pass', 'patiently', 'plain', 'quietly',
            'import_client', 'bound_requests', 'reachable', 'connect', 'disconnect', 'Placed', 'roles_of', 'placed',
-           'definition_of', 'frame_there', 'write_options', 'insert_there', 'materialize_there', 'fetch', 'tests_of',
-           'relation_there', 'values_of', 'read_there', 'history_there', 'entities_there', 'HopsworksGroup',
-           'known_there', 'group_there', 'create_there']
+           'definition_of', 'frame_there', 'write_options', 'insert_there', 'insert_columns_there', 'materialize_there',
+           'fetch', 'tests_of', 'relation_there', 'values_of', 'read_there', 'history_there', 'entities_there',
+           'HopsworksGroup', 'known_there', 'group_there', 'create_there']
 
 # %% ../nbs/46_hopsworks_store.ipynb #44458437
 class Login(NamedTuple):
@@ -246,9 +246,14 @@ def write_options(login: Login, wait: bool) -> dict[str, Any]:
             'online_ingestion_options': {'upsert_if_newer': True, 'timeout': login.timeout_seconds * 2}}  # fmt: skip
 
 
-def insert_there(group: HopsworksGroup, rows: Any, *, wait: bool = False, batch: int = 20_000) -> InsertResult:
+def insert_there(group: HopsworksGroup, rows: Any, *, wait: bool = False) -> InsertResult:
     "Upsert messages, mappings or a DataFrame; they are on the broker when this returns."
-    frame = frame_there(group.definition, conform(group.definition, rows))
+    return insert_columns_there(group, conform(group.definition, rows), wait=wait)
+
+
+def insert_columns_there(group: HopsworksGroup, columns: Sequence[Sequence[Any]], *, wait: bool = False, batch: int = 20_000) -> InsertResult:
+    "Upsert what `conform` returned."
+    frame = frame_there(group.definition, columns)
     for first in range(0, len(frame), batch):
         part = frame.iloc[first:first + batch].reset_index(drop=True)
 
@@ -272,6 +277,8 @@ def materialize_there(group: HopsworksGroup, before_ms: int | None = None, wait:
         with quietly():
             job = group.handle().materialization_job
             while job.run(await_termination=False) is None:
+                if not wait:
+                    return
                 _ended(job, group.store.login.timeout_seconds)
             if wait and (state := _ended(job, 60 * group.store.login.timeout_seconds)) != 'SUCCEEDED':
                 raise ValueError(f'the job {job.name} ended as {state}: its log in Hopsworks says why; what was inserted is kept and comes with the next run')
@@ -398,6 +405,7 @@ class HopsworksGroup:
         self.store.groups.pop((self.definition.name, self.definition.version), None)
 
     insert = insert_there
+    insert_columns = insert_columns_there
     materialize = materialize_there
     read = read_there
     history = history_there

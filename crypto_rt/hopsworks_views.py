@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .embedded_store import ViewDef, batch_sql, check_view, frame_from, run_sql, split_labels, view_schema
-from .feature_store import FeatureVector, GroupDef, Query
+from .bus import Out, Received
+from .embedded_store import ViewDef, account_of, batch_sql, check_view, fitting, frame_from, run_sql, split_labels, view_schema
+from .feature_store import GROUPS, FeatureVector, GroupDef, Query, open_group
 from crypto_rt.hopsworks_store import (
     HopsworksGroup, connect, disconnect, group_there, known_there, login_of, patiently, quietly, relation_there, tests_of,
 )  # fmt: skip
@@ -22,9 +25,11 @@ from .settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger('crypto_rt.hopsworks_store')
+
 # %% auto #0
-__all__ = ['joined_there', 'served', 'digest_of', 'keys_of', 'vector_there', 'HopsworksView', 'start_serving', 'vectors_there',
-           'there_query', 'view_there', 'HopsworksStore', 'open_store']
+__all__ = ['log', 'joined_there', 'served', 'digest_of', 'keys_of', 'vector_there', 'HopsworksView', 'start_serving',
+           'vectors_there', 'there_query', 'view_there', 'HopsworksStore', 'open_store', 'HopsworksWriter']
 
 # %% ../nbs/47_hopsworks_views.ipynb #374ed579
 def joined_there(view: HopsworksView, start: int, end: int, as_of: int | None, equal: Mapping[str, Any]) -> pd.DataFrame:
@@ -211,3 +216,38 @@ class HopsworksStore:
 def open_store(folder: Path, settings: Settings) -> HopsworksStore:
     "Return the store of the cluster that the settings and the environment name; certificates go below `folder`."
     return HopsworksStore(settings, folder / 'hopsworks')
+
+# %% ../nbs/47_hopsworks_views.ipynb #a8b2cc1a
+class HopsworksWriter:
+    "The step that stores what the topics carry on the cluster."
+
+    def __init__(self, store: Any, materialize_every_seconds: float = 600.0):
+        self.groups: dict[str, Any] = {name: open_group(store, name) for name in GROUPS}
+        self.every, self.materialized_at, self.counts = materialize_every_seconds, time.monotonic(), {'stored': 0, 'dead_letters': 0}
+
+    def take(self, messages: Sequence[Received]) -> list[Out]:
+        "Store one micro-batch; return the dead letters of what did not fit."
+        group = self.groups[messages[0].topic]
+        if group.definition.name == 'trades':
+            account = account_of(messages, -1)
+            columns, letters = [list(column) for column in zip(*account.rows, strict=True)], account.letters
+        else:
+            columns, letters = fitting(group.definition, messages)
+        if columns and columns[0]:
+            self.counts['stored'] += group.insert_columns(columns).rows
+        self.counts['dead_letters'] += len(letters)
+        if time.monotonic() - self.materialized_at >= self.every:
+            self.materialize(wait=False)
+        return letters
+
+    def open_from(self, topic: str, partition: int) -> None:
+        "Return None: what was taken is stored."
+
+    def materialize(self, wait: bool = False) -> None:
+        "Have all groups brought up to date; a job that fails is logged, its rows come with the next."
+        self.materialized_at = time.monotonic()
+        for name, group in self.groups.items():
+            try:
+                group.materialize(wait=wait)
+            except (RuntimeError, ConnectionError) as error:
+                log.error('%s was not materialized: %s', name, error)

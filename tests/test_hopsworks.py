@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from crypto_rt import embedded_store, hopsworks_store, hopsworks_views, parity
+from crypto_rt.bus import Received
 from crypto_rt.feature_store import GROUPS, FeatureDef, canonical_digest, open_feature_store, open_group, to_frame
+from crypto_rt.messages import Trade, Trades, encode
 from crypto_rt.parity import MINUTE, NOON, SCHEMA, awkward_rows, symbols_of
 from crypto_rt.settings import load_settings
 from tests.hopsworks_double import Double
@@ -182,6 +184,21 @@ def test_rows_land_as_avro_with_the_right_headers(double, store):
     assert len(came) == 20 and all(headers['upsertIfNewer'] == '1' for headers in came)
     assert sum('storage' not in headers for headers in came) == 2
     assert not any('executions' in line for line in double.cluster.asked if 'POST' in line and group.definition.name in line)
+
+
+def test_the_service_takes_a_batch_twice_and_sets_aside_what_does_not_fit(store):
+    writer = hopsworks_views.HopsworksWriter(store)
+    some = [candle(n, symbol='SVC/USD') for n in range(3)]
+    sent = [Received('SVC/USD', raw, 'candles', 0, place) for place, raw in enumerate([*map(encode, some), b'{"type"'])]
+    trades = Trades('SVC/USD', [Trade(n, '1', '2', 'buy', 'market', NOON + n) for n in range(5)], NOON, 'live')
+    for _ in range(2):
+        assert len(writer.take(sent)) == 1
+        assert writer.take([Received('SVC/USD', encode(trades), 'trades', 0, 0)]) == []
+    writer.groups['candles'].materialize()
+    writer.groups['trades'].materialize()
+    assert writer.groups['candles'].history(dict(symbol='SVC/USD', interval_seconds=60)) == some
+    assert writer.groups['trades'].history(dict(symbol='SVC/USD')) == trades.trades
+    assert writer.open_from('candles', 0) is None and writer.counts == {'stored': 16, 'dead_letters': 2}
 
 
 def test_what_is_not_materialized_is_not_read(double, store):
