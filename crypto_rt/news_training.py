@@ -65,8 +65,8 @@ def time_splits(
         if (held := (dates >= low) & (dates < high)).any() and (dates < low).any():
             yield dates < low, held
 
-# %% ../nbs/56_news_training.ipynb #019282fa
-PENALTY = 0.0002  # C of the logistic regression
+# %% ../nbs/56_news_training.ipynb #9d31435a
+PENALTY = 0.0001  # C of the logistic regression
 
 
 def fit_linear(
@@ -125,7 +125,7 @@ def figures_of(
 # %% ../nbs/56_news_training.ipynb #f65bd134
 def make_head(
     rows: pd.DataFrame,  # as `read_labelled` gives them
-    pooled: np.ndarray,  # (n, 1536) of the same rows
+    pooled: np.ndarray,  # (n, 4608) of the same rows
     source: str,  # where the labels come from
     until: str,  # date before which rows were taken; empty: all
 ) -> dict[str, Any]:
@@ -139,14 +139,16 @@ def make_head(
     card = {'source': source, 'rows': len(rows), 'first': dates[0], 'last': dates[-1], 'until': until, 'shares': {str(k): round(float((labels == k).mean()), 3) for k in (-1, 0, 1)},
             'cross_validation': {'splits': len(splits), 'accuracy': round(float(accuracy.mean()), 4), 'accuracy_error': round(float(accuracy.std(ddof=1) / error), 4),
                                  'macro_f1': round(float(f1.mean()), 4), 'macro_f1_error': round(float(f1.std(ddof=1) / error), 4)}, **ABOUT}  # fmt: skip
-    coefficients = {label: [float(f'{w:.4g}') for w in weights[:, k]] for k, label in enumerate(LABELS)}
-    head = {'card': card, 'layer': news_signals.LAYER, 'calibration': {'slope': round(slope, 4), 'bias': bias.round(4).tolist()},
+    short = np.array([[float(f'{w:.4g}') for w in row] for row in weights])
+    intercepts = intercepts + pooled.mean(0, dtype=float) @ (weights - short)  # so that rounding shifts no class
+    coefficients = {label: short[:, k].tolist() for k, label in enumerate(LABELS)}
+    head = {'card': card, 'layers': list(news_signals.LAYERS), 'calibration': {'slope': round(slope, 4), 'bias': bias.round(4).tolist()},
             'intercepts': intercepts.round(5).tolist(), 'coefficients': coefficients, 'training_texts': sorted({text_key(text) for text in rows.news})}  # fmt: skip
     return head | {'digest': news_signals.head_digest(head)}
 
 # %% ../nbs/56_news_training.ipynb #237873c7
 ABOUT = {
-    'what': 'a linear head on layer 4 of the frozen encoder all-MiniLM-L6-v2 (mean, first token, greatest, least); the encoder is not part of it',
+    'what': 'a linear head on layers 3, 4, 5 of the frozen encoder all-MiniLM-L6-v2 (mean, first token, greatest, least); the encoder is not part of it',
     'use': 'one weak feature beside others; never a reason to trade by itself',
     'limits': 'English headlines about crypto of the years it was trained on; it sees topic more than negation, and quoted instructions can move it',
     'labels': 'negative, neutral, positive for the reader of the headline; not what the price did',
@@ -155,7 +157,7 @@ ABOUT = {
 # %% ../nbs/56_news_training.ipynb #c94e3eca
 def file_columns(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     "Return the labels that the file's own columns give."
-    found = {f'file_{name.removesuffix("_class")}': rows[name].to_numpy() for name in rows if name.endswith('_class')}
+    found = {f'file_{name.removesuffix("_class")}': rows[name].to_numpy() for name in map(str, rows) if name.endswith('_class')}
     kinds = ['finbert_negative', 'finbert_neutral', 'finbert_positive']
     if all(kind in rows for kind in kinds):
         found['file_finbert'] = rows[kinds].abs().to_numpy().argmax(1) - 1  # CryptoLin writes the negative one with a minus
