@@ -9,8 +9,7 @@ import subprocess
 import sys
 import time
 
-WORDS = ('bitcoin ether exchange regulator fund record falls rises hack bank token court approves halts raises million network upgrade miners '
-         'wallet users sue launch stablecoin market price lawsuit treasury custody broker').split()  # fmt: skip
+WORDS = ['bitcoin', 'ether', 'exchange', 'regulator', 'fund', 'record', 'falls', 'rises', 'hack', 'bank', 'token', 'court', 'approves', 'halts', 'raises', 'million', 'network', 'upgrade', 'miners', 'wallet', 'users', 'sue', 'launch', 'stablecoin', 'market', 'price', 'lawsuit', 'treasury', 'custody', 'broker']  # fmt: skip
 
 
 def headlines(count: int) -> list[str]:
