@@ -8,19 +8,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from apps import dashboard as pages
 from apps.stream import Hub
 from crypto_rt.indicators import TABLE, Feature
 from crypto_rt.messages import News, NewsSignal, TechnicalIndicators
-from crypto_rt.news_features import LOOK_BACK_MS, NEWS_FEATURES, news_features
+from crypto_rt.news_features import NEWS_FEATURES, news_columns, news_features
 from crypto_rt.vectors import CONTEXT, leader_features
 
 DECAYED = 'news_sum_6h'
 
 
 def finite(value: float) -> float | None:
-    """Return a bound as JSON can say it; null: none."""
+    """Return a number as JSON can say it; null: none, or not finite."""
     return value if math.isfinite(value) else None
 
 
@@ -93,17 +94,9 @@ def told(hub: Hub, story: News) -> dict[str, Any]:
 
 def decayed(signals: list[NewsSignal], symbol: str, moments: list[int]) -> list[dict[str, Any]]:
     """Return the sum of the scores about a symbol at each moment; null while nothing was heard."""
-    asset = symbol.partition('/')[0]
-    ordered = sorted(signals, key=lambda s: s.available_ms)
-    begin, end, points = 0, 0, []
-    for at_ms in moments:
-        while end < len(ordered) and ordered[end].available_ms <= at_ms:
-            end += 1
-        while begin < end and ordered[begin].available_ms <= at_ms - LOOK_BACK_MS:
-            begin += 1
-        found = news_features(ordered[begin:end], asset, at_ms)
-        points.append({'at_ms': at_ms, 'value': found[DECAYED], 'count': found['news_count_6h']})
-    return points
+    columns = news_columns(np.array(moments, np.int64), symbol.partition('/')[0], signals)
+    values, counts = columns[DECAYED].tolist(), columns['news_count_6h'].tolist()
+    return [{'at_ms': at_ms, 'value': finite(value), 'count': finite(count)} for at_ms, value, count in zip(moments, values, counts, strict=True)]
 
 
 def page() -> str:
