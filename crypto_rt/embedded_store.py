@@ -26,7 +26,8 @@ import msgspec
 
 from .bus import Out, Received, ensure_topics, log_ids, run_service
 from crypto_rt.feature_store import (
-    GROUPS, FeatureDef, FeatureVector, GroupDef, InsertResult, Query, conform, dtype_of, open_feature_store, open_group, struct_of, trade_rows,
+    GROUPS, FeatureDef, FeatureVector, GroupDef, InsertResult, Query, conform, dtype_of, indicator_groups, open_feature_store, open_group, struct_of,
+    trade_rows,
 )  # fmt: skip
 from .messages import Dropped, Gap, NewsMark, Trades, dead_letter, decode, encode
 from .settings import Settings
@@ -64,6 +65,8 @@ def plain_error(
         return PermissionError(errno.EACCES, f'feature store {path} cannot be opened for writing: check who owns it, or choose another --data-dir')
     if 'not a database' in text or 'malformed' in text:
         return OSError(errno.EIO, f'feature store {path} is damaged ({text}); move it away and run `crypto-rt backfill`, or restore a copy')
+    if 'disk I/O' in text:
+        return OSError(errno.EIO, f'{path} cannot be read or written ({text}): is the disk full or a file size limited? what was acknowledged is safe')
     if 'locked' in text:
         return TimeoutError(f'feature store {path} was locked by another process for 30 s; is a backfill running?')
     return error
@@ -163,10 +166,19 @@ def write_segment(
     columns: Sequence[Sequence[Any]],  # checked, in the order of identity
 ) -> Path:  # the file, whole and on the disk
     "Write a Parquet file that nobody knows of yet."
+    path = folder / f'{uuid.uuid4().hex}.parquet'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(path, group, columns)
+    except OSError as error:
+        path.with_suffix('.tmp').unlink(missing_ok=True)
+        raise OSError(error.errno, f'segment {path} cannot be written ({error.strerror or error}): nothing was changed; free some space and run again') from None
+    return path
+
+# %% ../nbs/41_embedded_store.ipynb #17f72181
+def _write(path: Path, group: GroupDef, columns: Sequence[Sequence[Any]]) -> None:
     import pyarrow.parquet as pq
 
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f'{uuid.uuid4().hex}.parquet'
     kinds = {kind: [f.name for f in group.schema if f.type in types]
              for kind, types in (('dictionary', ('string',)), ('split', ('double',)), ('delta', ('bigint', 'timestamp')))}  # fmt: skip
     with path.with_suffix('.tmp').open('wb') as file:
@@ -175,10 +187,11 @@ def write_segment(
         file.flush()
         os.fsync(file.fileno())
     path.with_suffix('.tmp').replace(path)
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-    return path
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 # %% ../nbs/41_embedded_store.ipynb #b72c9d00
 def overlapping(
@@ -921,6 +934,7 @@ class StoreWriter:
 
     def __init__(self, store: EmbeddedStore, settings: Settings, seal_every_seconds: float = 600.0):
         self.groups, self.store = {name: open_group(store, name) for name in GROUPS}, store
+        self.older = [group for old in indicator_groups()[:-1] if (group := store.get_feature_group(old.name, old.version))]
         self.keep_ms, self.seal_every = settings.store.seal_after_days * 86_400_000, seal_every_seconds
         self.sealed_at, self.newest_ms, self.counts = time.monotonic(), 0, {'stored': 0, 'dead_letters': 0}
         self.sealing: subprocess.Popen[bytes] | None = None
@@ -937,6 +951,8 @@ class StoreWriter:
             if columns[0]:
                 group.insert_columns(columns)
                 self.newest_ms = max(self.newest_ms, *columns[group.definition.names.index(group.definition.event_time)])
+            for old in self.older if messages[0].topic == 'technical_indicators' else ():
+                old.insert_columns(fitting(old.definition, messages)[0])  # a champion of an older set may be trained anew
             self.counts['stored'] += len(columns[0])
         self.counts['dead_letters'] += len(letters)
         if time.monotonic() - self.sealed_at >= self.seal_every:
@@ -1014,13 +1030,13 @@ def start_sealing(writer: StoreWriter) -> None:
 def seal_before(
     directory: Path | str,  # of the store
     before_ms: int,  # a start of a day
-) -> dict[str, int]:  # rows sealed of each group
+) -> dict[tuple[str, int], int]:  # rows sealed of each version of each group
     "Seal the days before an instant, of all groups."
     store = open_store(Path(directory))
     with store.database.transaction('DEFERRED') as db:
         names = db.execute('SELECT name, version FROM _groups').fetchall()
-    groups = {name: store.get_feature_group(name, version) for name, version in names}
-    sealed = {name: group.materialize(before_ms) for name, group in groups.items() if group}
+    groups = {key: store.get_feature_group(*key) for key in names}
+    sealed = {key: group.materialize(before_ms) for key, group in groups.items() if group}
     store.close()
     return sealed
 

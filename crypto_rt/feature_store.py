@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from contextlib import suppress
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol
 
@@ -25,10 +27,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Type', 'GROUPS', 'PROVENANCE', 'BACKENDS', 'known_at', 'FeatureDef', 'GroupDef', 'schema_of', 'indicator_groups',
-           'row_of', 'columns_of', 'trade_rows', 'struct_of', 'conform', 'dtype_of', 'frame_of', 'to_frame',
-           'canonical_digest', 'Query', 'Join', 'InsertResult', 'FeatureVector', 'FeatureGroup', 'FeatureView',
-           'FeatureStore', 'store_dir', 'open_feature_store', 'open_group', 'candle_history', 'training_view']
+__all__ = ['Type', 'GROUPS', 'MONTH_MS', 'PROVENANCE', 'BACKENDS', 'known_at', 'FeatureDef', 'GroupDef', 'schema_of',
+           'indicator_groups', 'row_of', 'columns_of', 'trade_rows', 'struct_of', 'conform', 'dtype_of', 'frame_of',
+           'to_frame', 'canonical_digest', 'Query', 'Join', 'InsertResult', 'FeatureVector', 'FeatureGroup',
+           'FeatureView', 'FeatureStore', 'store_dir', 'open_feature_store', 'open_group', 'candle_history',
+           'training_view']
 
 # %% ../nbs/40_feature_store.ipynb #f0f5b956
 def known_at(
@@ -171,7 +174,11 @@ def columns_of(
         if set(rows.columns) != set(group.names):
             raise ValueError(_other_names(group, rows.columns))
         return [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in group.names]
-    names = group.names
+    names, rows = group.names, list(rows)
+    if set(map(type, rows)) == {TechnicalIndicators} and len(names) > len(_INDICATOR_FIELDS) + 1:
+        with suppress(KeyError):
+            values = map(itemgetter(*names[len(_INDICATOR_FIELDS):]), map(attrgetter('values'), rows))
+            return [list(column) for part in (map(_fields_of_indicators, rows), values) for column in zip(*part, strict=True)]
     table = [row for item in rows for row in (trade_rows(item) if isinstance(item, Trades) else (row_of(group, item, names),))]
     return [list(column) for column in zip(*table, strict=True)] if table else [[] for _ in group.schema]
 
@@ -221,6 +228,9 @@ def _refuse(group: GroupDef, columns: list[list[Any]], place: int, row: int, why
 
 def _checked(group: GroupDef, columns: list[list[Any]], place: int) -> list[Any]:
     feature, column = group.schema[place], columns[place]
+    kinds = set(map(type, column))
+    if feature.type == 'double' and kinds <= {float, type(None)} and feature.nullable and math.isfinite(sum(filter(None, column))):
+        return column  # neither NaN nor infinity: a sum with one of them is none
     if feature.type == 'double' and any(value != value for value in column):
         column = [None if value != value else value for value in column]
     if wrong := {kind for kind in set(map(type, column)) if not _fits(feature, kind)}:
@@ -243,6 +253,7 @@ def _check_instants(group: GroupDef, columns: list[list[Any]]) -> None:
                 except ValueError as error:
                     _refuse(group, columns, place, row, str(error).removeprefix(feature.name + ' '))
     _check_order(group, columns)
+    _check_future(group, columns)
 
 
 def _check_order(group: GroupDef, columns: list[list[Any]]) -> None:
@@ -250,6 +261,16 @@ def _check_order(group: GroupDef, columns: list[list[Any]]) -> None:
         ends, known = (columns[group.names.index(name)] for name in ('end_ms', 'available_ms'))
         if (row := next((r for r, (end, at) in enumerate(zip(ends, known, strict=True)) if at < end), -1)) >= 0:
             _refuse(group, columns, group.names.index('available_ms'), row, f'{known[row]} is before end_ms {ends[row]}: known before it had ended')
+
+# %% ../nbs/40_feature_store.ipynb #5a67c493
+MONTH_MS = 30 * 86_400_000
+
+
+def _check_future(group: GroupDef, columns: list[list[Any]]) -> None:
+    known, latest = columns[group.names.index(group.available)], time.time() * 1000 + MONTH_MS
+    if (top := max(filter(None, known), default=0)) > latest:
+        row = known.index(top)
+        _refuse(group, columns, group.names.index(group.available), row, f'{top} is more than a month after this clock: no row is known before its time')
 
 # %% ../nbs/40_feature_store.ipynb #0f93c9d9
 def conform(

@@ -32,7 +32,7 @@ def store(tmp_path):
 def filled(store, seed):
     "Insert, replace, revise and seal in a seeded order; return the candles' group and what it must hold."
     chance, group, held = random.Random(seed), open_group(store, 'candles'), {}
-    for step in range(30):
+    for _ in range(30):
         rows = [candle(chance.randrange(6) * 720 + chance.randrange(3), str(chance.randrange(1, 1000)), chance.randrange(2)) for _ in range(chance.randrange(1, 6))]
         way = chance.choice((group.insert, group.insert, group.insert_sealed))
         way(rows)
