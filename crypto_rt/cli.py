@@ -18,9 +18,9 @@ from .settings import Settings, load_settings
 # %% auto #0
 __all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated', 'of_candles',
            'symbols_of_file', 'run_trades', 'run_candles', 'stored_candles', 'run_candles_replay', 'run_exchange',
-           'run_kafka', 'run_events', 'run_backfill', 'run_features', 'run_compact', 'run_export', 'run_verify',
-           'run_train', 'run_train_news', 'news_of', 'run_news', 'run_news_signals', 'run_evaluate', 'run_promote',
-           'run_rollback', 'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
+           'run_kafka', 'run_events', 'run_backfill', 'run_features', 'run_compact', 'run_recompute', 'run_export',
+           'run_verify', 'run_train', 'run_train_news', 'news_of', 'run_news', 'run_news_signals', 'run_evaluate',
+           'run_promote', 'run_rollback', 'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
 
 # %% ../nbs/82_cli.ipynb #490b1b10
 COMMON = {
@@ -257,6 +257,7 @@ def run_backfill(args: argparse.Namespace) -> None:
         return
     if not args.file:
         backfill.backfill_exchange(settings, Rest(settings), progress)
+        backfill.recompute(settings, settings.data.symbols, settings.data.interval_seconds, progress)
         return
     for file in args.file:
         symbols = settings.data.symbols if args.symbols else None
@@ -293,6 +294,18 @@ def run_compact(args: argparse.Namespace) -> None:
         print(json.dumps(store_upkeep.compact(store, settings.store.retention_days, dry=args.dry_run)))
     finally:
         store.close()
+
+# %% ../nbs/82_cli.ipynb #dfd821af
+@command('recompute', 'compute the features that stored candles lack', '--symbols', '--interval')
+def run_recompute(args: argparse.Namespace) -> None:
+    from crypto_rt import backfill
+
+    settings = settings_of(args)
+    asked = settings.data.symbols if args.symbols else ()
+    done = backfill.recompute(settings, asked, args.interval_seconds, sys.stderr.isatty())
+    if missing := sorted(set(asked) - {each['symbol'] for each in done['of_each']}):
+        raise ValueError(f'no candles of {", ".join(missing)} are stored, or none of this --interval; run crypto-rt backfill first')
+    print(json.dumps({'ok': True, **done}))
 
 # %% ../nbs/82_cli.ipynb #e4104b46
 @command('export', 'write what is stored to a Parquet file', '--interval',
