@@ -193,7 +193,7 @@ def ask(
             return reply.status_code, b'' if reply.status_code == 304 else _body(reply, settings.news.max_bytes, deadline), dict(reply.headers)
     raise Refused('redirects', f'more than {REDIRECTS} redirects')
 
-
+# %% ../nbs/31_news_feeds.ipynb #031b8f32
 def _body(reply: Any, limit: int, deadline: float) -> bytes:
     body = bytearray()
     for piece in reply.iter_bytes():
@@ -252,7 +252,7 @@ def poll(
     feed.counts['entries'] += len(entries)
     return entries
 
-
+# %% ../nbs/31_news_feeds.ipynb #6379f678
 def redacted(text: str, secret: str) -> str:
     "Return text for logs: without the secret, or any other token of an address, cut to a line."
     text = text.replace(secret, '***') if secret else text
@@ -269,7 +269,7 @@ def feeds_of(
             raise ValueError(f'[news] feeds must be addresses such as https://decrypt.co/feed, was {url!r}')
     return [Feed(url) for url in dict.fromkeys(settings.news.feeds)] + ([Feed(settings.news.cryptopanic_url, token)] if token else [])
 
-
+# %% ../nbs/31_news_feeds.ipynb #208afac7
 def rounds(
     feeds: list[Feed],
     settings: Settings,

@@ -33,8 +33,8 @@ log = logging.getLogger('crypto_rt.news_files')
 
 # %% auto #0
 __all__ = ['log', 'LARGEST', 'COLUMNS', 'OLD_MS', 'unpacked', 'news_kind', 'Bad', 'read_panic', 'read_table', 'read_news',
-           'Taken', 'take_in', 'balanced', 'NewsReplay', 'Desk', 'run_news', 'Silent', 'last_mark', 'keep_letters',
-           'run_live', 'tell_counts']
+           'Taken', 'take_in', 'balanced', 'NewsReplay', 'Desk', 'aside', 'run_news', 'Silent', 'last_mark',
+           'keep_letters', 'run_live', 'tell_counts']
 
 # %% ../nbs/32_news_files.ipynb #f462ce4d
 LARGEST = 1 << 30  # bytes, unpacked
@@ -225,7 +225,7 @@ class Desk:
             try:
                 story = story_of(entry, at_ms)
             except ValueError as error:
-                yield from self.aside(feed, entry, str(error))
+                yield from aside(self, feed, entry, str(error))
                 continue
             if how := self.memory.find(story):
                 feed.counts['again' if how == 'id' else 'duplicates'] += 1
@@ -234,14 +234,15 @@ class Desk:
             old = story.available_ms - story.published_ms > OLD_MS
             yield bus.Out('news', story.news_id, encode(msgspec.structs.replace(story, flags=[*story.flags, 'old']) if old else story))
 
-    def aside(self, feed: Feed, entry: Entry, reason: str) -> Iterator[bus.Out]:
-        "Yield what cannot be used, the first time that a feed says it."
-        raw = msgspec.json.encode(entry)
-        letter = dead_letter('news', raw, reason, f'news/{feed.name}/{text_hash(raw.decode())[:12]}')
-        feed.counts['again' if letter.id in self.bad else 'dead_letters'] += 1
-        if letter.id not in self.bad:
-            self.bad.add(letter.id)
-            yield bus.Out('dead_letters', feed.name, encode(letter))
+# %% ../nbs/32_news_files.ipynb #758960b7
+def aside(desk: Desk, feed: Feed, entry: Entry, reason: str) -> Iterator[bus.Out]:
+    "Yield what cannot be used, the first time that a feed says it."
+    raw = msgspec.json.encode(entry)
+    letter = dead_letter('news', raw, reason, f'news/{feed.name}/{text_hash(raw.decode())[:12]}')
+    feed.counts['again' if letter.id in desk.bad else 'dead_letters'] += 1
+    if letter.id not in desk.bad:
+        desk.bad.add(letter.id)
+        yield bus.Out('dead_letters', feed.name, encode(letter))
 
 # %% ../nbs/32_news_files.ipynb #047ed914
 def run_news(
