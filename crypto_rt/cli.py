@@ -257,7 +257,7 @@ def run_backfill(args: argparse.Namespace) -> None:
         return
     if not args.file:
         backfill.backfill_exchange(settings, Rest(settings), progress)
-        backfill.recompute(settings, settings.data.symbols, settings.data.interval_seconds, progress)
+        backfill.recompute(settings, settings.data.symbols, settings.data.interval_seconds, progress, thorough=False)
         return
     for file in args.file:
         symbols = settings.data.symbols if args.symbols else None
