@@ -86,10 +86,12 @@ def bench_writes(folder: Path) -> dict[str, Any]:
     for name, rows in zip(('candles', 'technical_indicators'), messages(0, 50_000), strict=True):
         group = open_group(store, name)
         parts = [rows[at : at + 1000] for at in range(0, len(rows), 1000)]
+        busy = time.process_time()
         seconds, _ = timed(lambda group=group, parts=parts: [group.insert(part) for part in parts])
+        busy = time.process_time() - busy
         columns = conform(group.definition, rows[:20_000])
         alone, _ = timed(lambda group=group, columns=columns: group.insert_columns(columns))
-        rates[name] = {'insert_rows_per_s': round(len(rows) / seconds), 'without_checks_rows_per_s': round(20_000 / alone), 'columns': len(group.definition.names)}
+        rates[name] = {'insert_rows_per_s': round(len(rows) / seconds), 'insert_rows_per_cpu_s': round(len(rows) / busy), 'without_checks_rows_per_s': round(20_000 / alone), 'columns': len(group.definition.names)}
     group = open_group(store, 'candles')
     minutes = [messages(10_000 + k, 10)[0] for k in range(300)]
     small = spread([lambda rows=rows: group.insert(rows) for rows in minutes])
@@ -121,11 +123,12 @@ def bench_training_set(
     view = store.get_or_create_feature_view('bench', 1, query=query.join(signal.select(['score']), ['symbol'], 'signal_'))
     end = START + each * MINUTE
     seconds, frame = timed(lambda: view.get_batch_data(START, end))
-    tables = [group.read(START, end) for group in (indicators, candles, signal)]
+    reading, tables = timed(lambda: [group.read(START, end) for group in (indicators, candles, signal)])
     alone, joined = timed(lambda: merge_asof(*tables))
     same = bool((joined.signal_score.fillna(9).to_numpy() == frame.signal_score.fillna(9).to_numpy()).all())
     store.close()
-    return {'rows': len(frame), 'columns': frame.shape[1], 'seconds': round(seconds, 2), 'merge_asof_seconds_once_in_memory': round(alone, 2), 'equal': same,
+    return {'rows': len(frame), 'columns': frame.shape[1], 'seconds': round(seconds, 2), 'read_seconds': round(reading, 2), 'merge_asof_seconds': round(alone, 2),
+            'by_pandas': round(seconds / (reading + alone), 2), 'equal': same,
             'seal_rows_per_s': round(2 * rows / sealing)}  # fmt: skip
 
 
@@ -149,12 +152,31 @@ def merge_asof(left: pd.DataFrame, candles: pd.DataFrame, signal: pd.DataFrame) 
     return left.sort_values(['symbol', 'start_ms'])
 
 
+TARGETS = {  # figure: where it is, what it must be
+    'insert_rows_per_s of candles': (lambda f: f['writes']['candles']['insert_rows_per_s'], '>=', 50_000),
+    'insert_rows_per_s of technical_indicators': (lambda f: f['writes']['technical_indicators']['insert_rows_per_s'], '>=', 50_000),
+    'online_vector p99_ms': (lambda f: f['writes']['online_vector_of_2_groups']['p99_ms'], '<=', 1.0),
+    'training set of 3 groups, seconds for a million rows': (lambda f: f['training_set']['seconds'] * 1e6 / f['training_set']['rows'], '<=', 10.0),
+    'training set, seconds by those of reading and merge_asof': (lambda f: f['training_set']['by_pandas'], '<=', 1.0),
+    '30 days of 20 symbols, MB': (lambda f: f['month_of_20_symbols_mb'], '<=', 300)}  # fmt: skip
+
+
+def targets(figures: dict[str, Any]) -> dict[str, Any]:
+    "Return each figure with its target and whether it is met."
+    found = {name: (round(value(figures), 3), sign, bound) for name, (value, sign, bound) in TARGETS.items()}
+    return {name: {'was': was, 'target': f'{sign} {bound}', 'ok': was >= bound if sign == '>=' else was <= bound} for name, (was, sign, bound) in found.items()}
+
+
 def bench(rows: int = 1_000_000) -> dict[str, Any]:
     "Return the store's figures."
     with tempfile.TemporaryDirectory() as folder:
-        return {'writes': bench_writes(Path(folder) / 'a'), 'training_set': bench_training_set(Path(folder) / 'b', rows),
-                'month_of_20_symbols_mb': bench_size(Path(folder) / 'c')}  # fmt: skip
+        figures = {'writes': bench_writes(Path(folder) / 'a'), 'training_set': bench_training_set(Path(folder) / 'b', rows),
+                   'month_of_20_symbols_mb': bench_size(Path(folder) / 'c')}  # fmt: skip
+    judged = targets(figures)
+    return {'ok': all(t['ok'] for t in judged.values()) and figures['training_set']['equal'], 'targets': judged, **figures}
 
 
 if __name__ == '__main__':
-    print(json.dumps(bench(*map(int, sys.argv[1:])), indent=1))
+    report = bench(*map(int, sys.argv[1:]))
+    print(json.dumps(report))
+    sys.exit(not report['ok'])

@@ -256,7 +256,7 @@ def test_kill_9_while_inserting_and_sealing_loses_nothing_acknowledged(tmp_path)
 
 def test_other_processes_read_and_write_at_once(tmp_path):
     env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
-    writers = [subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path), str(first)], env=env, stdout=subprocess.PIPE, text=True) for first in (0, 10**6)]
+    writers = [subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path), str(first)], env=env, stdout=subprocess.PIPE, text=True) for first in (0, -50_000)]
     done = [int(writer.stdout.readline()) for writer in writers]
     store, seen = EmbeddedStore(tmp_path), 0
     group = open_group(store, 'candles')
@@ -270,7 +270,7 @@ def test_other_processes_read_and_write_at_once(tmp_path):
         assert writer.poll() is None, 'a writer has failed'
         writer.terminate()
         writer.communicate()
-    assert seen > 40 and done == [20, 10**6 + 20]
+    assert seen > 40 and done == [20, -50_000 + 20]
     store.close()
 
 

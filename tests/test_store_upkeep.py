@@ -125,7 +125,7 @@ from tests.test_feature_store import candle
 store, first = EmbeddedStore(sys.argv[1]), int(sys.argv[2])
 group = open_group(store, 'candles')
 for n in range(first, 10**9, 20):
-    group.insert([candle(60 * k, str(k)) for k in range(n, n + 20)])
+    group.insert([candle(k, str(k)) for k in range(n, n + 20)])
     print(n + 20, flush=True)
     if n % 40 == 0: group.materialize()
     if n % 80 == 0: compact(store, grace_ms=-1)
@@ -144,7 +144,7 @@ def test_kill_9_at_random_loses_nothing_acknowledged(tmp_path):
         writer.stdout.close()
         store = EmbeddedStore(tmp_path)
         found = open_group(store, 'candles').read()
-        numbers = ((found.start_ms - NOON) // 3_600_000).tolist()
+        numbers = ((found.start_ms - NOON) // 60_000).tolist()
         assert numbers[:acknowledged] == list(range(acknowledged)) and len(numbers) == len(set(numbers)) and len(numbers) % 20 == 0
         assert store.database.here().execute('PRAGMA integrity_check').fetchone() == ('ok',)
         store.close()
@@ -156,7 +156,7 @@ def test_reading_goes_on_while_another_process_merges(tmp_path):
     writer.stdout.readline()
     seen, until = 0, time.monotonic() + 4
     while time.monotonic() < until:
-        numbers = (open_group(store, 'candles').read().start_ms - NOON) // 3_600_000
+        numbers = (open_group(store, 'candles').read().start_ms - NOON) // 60_000
         assert numbers.tolist() == list(range(len(numbers))) and len(numbers) >= seen
         seen = len(numbers)
     assert writer.poll() is None and seen > 20
