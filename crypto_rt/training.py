@@ -18,11 +18,13 @@ import msgspec
 import numpy as np
 
 from . import intervals, registry
-from .feature_store import FeatureStore, open_feature_store, open_group, training_view
+from .feature_store import FeatureStore, columns_of, open_feature_store, open_group, struct_of, training_view
+from .messages import NewsSignal
+from .news_features import news_columns
 from .settings import Settings, check, to_env
 from .targets import log_returns, walk_forward
 from .times import iso, now_ms
-from .vectors import NEWEST, leader_columns, names_of, oldest_ms
+from .vectors import NEWEST, Heard, leader_columns, names_of, oldest_ms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger('crypto_rt.training')
 
 # %% auto #0
-__all__ = ['log', 'FOREVER', 'stored_candles', 'stored_features', 'training_frame', 'fit', 'answer', 'floor_of', 'out_of_fold',
-           'with_intervals', 'figures', 'fold_table', 'suspicious', 'verdict', 'columns_sha256', 'final_model',
-           'choose_interval', 'pipeline', 'run_pipeline', 'train']
+__all__ = ['log', 'FOREVER', 'stored_candles', 'stored_features', 'signals_stored', 'training_frame', 'fit', 'answer', 'floor_of',
+           'out_of_fold', 'with_intervals', 'figures', 'fold_table', 'suspicious', 'verdict', 'columns_sha256',
+           'final_model', 'choose_interval', 'pipeline', 'run_pipeline', 'train']
 
 # %% ../nbs/54_training.ipynb #f43263ca
 FOREVER = (10**12, 10**13 - 1)  # every instant that `times` lets in
@@ -56,14 +58,25 @@ def stored_features(
     symbol: str,
     interval_seconds: int,
     leader: str = '',  # its symbol, as [features] leader names it; '': none
-) -> pd.DataFrame:  # features, the leader's among them, close, is_partial, warm_up
+    scorer: str = '',  # whose news signals count; '': nobody's
+) -> pd.DataFrame:  # features, the leader's and the news among them, close, is_partial, warm_up
     "Return the training view of one symbol and interval, as vectors of the newest feature set."
     own = training_view(store).get_batch_data(*FOREVER, equal={'symbol': symbol, 'interval_seconds': interval_seconds})
     rows = None
     if leader not in ('', symbol) and len(own):
         span = int(own.start_ms.min()) - oldest_ms(interval_seconds) - interval_seconds * 1000, int(own.start_ms.max()) + interval_seconds * 1000
         rows = open_group(store, 'technical_indicators').read(*span, all_revisions=True, equal={'symbol': leader, 'interval_seconds': interval_seconds})
-    return own.join(leader_columns(own, interval_seconds, rows))
+    signals = signals_stored(store, scorer) if scorer else []
+    news = news_columns(own.start_ms.to_numpy() + interval_seconds * 1000, symbol.partition('/')[0], signals).set_index(own.index)
+    return own.join(leader_columns(own, interval_seconds, rows)).join(news)
+
+
+def signals_stored(store: FeatureStore, scorer: str) -> list[NewsSignal]:
+    "Return the stored signals of a scorer, each story once, as it was first known."
+    group, heard = open_group(store, 'news_signals'), Heard(scorer)
+    for row in zip(*columns_of(group.definition, group.read(equal={'scorer': scorer})), strict=True):
+        heard.take(struct_of(group.definition, row))
+    return list(heard.signals.values())
 
 # %% ../nbs/54_training.ipynb #942205c5
 def training_frame(
