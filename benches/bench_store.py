@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -152,6 +154,27 @@ def merge_asof(left: pd.DataFrame, candles: pd.DataFrame, signal: pd.DataFrame) 
     return left.sort_values(['symbol', 'start_ms'])
 
 
+def bench_feast(folder: Path, rows: int = 50_000) -> dict[str, Any]:
+    "Return the join of two tables beside Feast's, by the Python that CRYPTO_RT_FEAST_PYTHON names (it has `feast[duckdb]`)."
+    if not (python := os.environ.get('CRYPTO_RT_FEAST_PYTHON')):
+        return {'left_out': 'CRYPTO_RT_FEAST_PYTHON names no Python with feast[duckdb]'}
+    store, each = EmbeddedStore(folder), np.arange(rows // 20)
+    left, right = (store.get_or_create_feature_group(name, 1, primary_key=['symbol'], schema=SIGNAL) for name in ('moments', 'signals'))
+    for group, late in ((left, 0), (right, MINUTE // 2)):
+        group.insert(pd.concat([pd.DataFrame(dict(symbol=f'S{s:02}/USD', start_ms=START + MINUTE * each, revision=0, available_ms=START + MINUTE * each + late,
+                                                  score=np.sin(each / 7 + s))) for s in range(20)]))  # fmt: skip
+    view = store.get_or_create_feature_view('feast', 1, query=left.select(['start_ms']).join(right.select(['score']), ['symbol'], 'signal_'))
+    ours, frame = timed(lambda: view.get_batch_data(START, START + MINUTE * rows))
+    for name, group in (('left', left), ('right', right)):
+        table = group.read()
+        table.assign(event_timestamp=pd.to_datetime(table.available_ms, unit='ms', utc=True))[['symbol', 'event_timestamp', *(['score'] * (name == 'right'))]].to_parquet(folder / f'{name}.parquet')
+    store.close()
+    done = subprocess.run([python, str(Path(__file__).with_name('feast_join.py')), str(folder), str(rows)], capture_output=True, text=True, check=True)
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    return {'rows': rows, 'seconds': round(ours, 3), 'feast_seconds': theirs['seconds'], 'times_feast': round(theirs['seconds'] / ours, 1),
+            'equal': bool(np.isclose(frame.signal_score.sum(), theirs['sum'], rtol=1e-9, atol=1e-6))}  # fmt: skip
+
+
 TARGETS = {  # figure: where it is, what it must be
     'insert_rows_per_s of candles': (lambda f: f['writes']['candles']['insert_rows_per_s'], '>=', 50_000),
     'insert_rows_per_s of technical_indicators': (lambda f: f['writes']['technical_indicators']['insert_rows_per_s'], '>=', 50_000),
@@ -171,9 +194,9 @@ def bench(rows: int = 1_000_000) -> dict[str, Any]:
     "Return the store's figures."
     with tempfile.TemporaryDirectory() as folder:
         figures = {'writes': bench_writes(Path(folder) / 'a'), 'training_set': bench_training_set(Path(folder) / 'b', rows),
-                   'month_of_20_symbols_mb': bench_size(Path(folder) / 'c')}  # fmt: skip
+                   'month_of_20_symbols_mb': bench_size(Path(folder) / 'c'), 'feast': bench_feast(Path(folder) / 'd')}  # fmt: skip
     judged = targets(figures)
-    return {'ok': all(t['ok'] for t in judged.values()) and figures['training_set']['equal'], 'targets': judged, **figures}
+    return {'ok': all(t['ok'] for t in judged.values()) and figures['training_set']['equal'] and figures['feast'].get('times_feast', 50) >= 50 and figures['feast'].get('equal', True), 'targets': judged, **figures}
 
 
 if __name__ == '__main__':

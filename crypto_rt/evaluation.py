@@ -135,14 +135,13 @@ def read_signals(
     if file:
         messages = [decode('news_signals', line) for line in Path(file).read_bytes().splitlines() if line.strip()]
         return [m for m in messages if isinstance(m, NewsSignal) and not isinstance(m, NewsMark)]
-    from crypto_rt.feature_store import GROUPS, open_feature_store, open_group
+    from crypto_rt.feature_store import columns_of, open_feature_store, open_group, struct_of
 
-    if 'news_signals' not in GROUPS:
-        raise ValueError('news signals are not stored yet; name a file of them with --signals')
     store = open_feature_store(settings)
-    rows = open_group(store, 'news_signals').read()
+    group = open_group(store, 'news_signals')
+    columns = columns_of(group.definition, group.read())
     store.close()
-    return [msgspec.convert({key: row[key] for key in NewsSignal.__struct_fields__ if key in row}, NewsSignal, strict=False) for row in rows.to_dict('records')]
+    return [struct_of(group.definition, row) for row in zip(*columns, strict=True)]
 
 # %% ../nbs/55_evaluation.ipynb #a408b71d
 def keep_report(

@@ -83,3 +83,20 @@ def test_without_candles_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.
     settings = load_settings(env={}, data={'directory': str(tmp_path / 'data')})
     with pytest.raises(ValueError, match='expected candles of BTC/USD of 60 s in the store, found none; run crypto-rt backfill'):
         evaluation.evaluate(settings, 'BTC/USD', signals='s.jsonl', progress=False)
+
+
+def test_signals_come_back_from_the_store(tmp_path):
+    from msgspec import structs
+
+    from crypto_rt.evaluation import read_signals
+    from crypto_rt.feature_store import open_feature_store, open_group
+    from crypto_rt.messages import NewsSignal
+    from crypto_rt.settings import Data, Settings
+
+    settings = Settings(data=Data(directory=str(tmp_path)))
+    one = NewsSignal('a1', 'head', '1', ['BTC', 'ETH'], -0.5, 'negative', 0.75, 'f0', 1_700_000_000_000, 1_700_000_300_000, ['truncated'])
+    two = structs.replace(one, news_id='b2', assets=[], flags=[])
+    store = open_feature_store(settings)
+    open_group(store, 'news_signals').insert([two, one])
+    store.close()
+    assert sorted(read_signals(settings), key=lambda s: s.news_id) == [one, two]
