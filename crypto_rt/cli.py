@@ -295,7 +295,7 @@ def run_compact(args: argparse.Namespace) -> None:
     finally:
         store.close()
 
-# %% ../nbs/82_cli.ipynb #dfd821af
+# %% ../nbs/82_cli.ipynb #9e224b0a
 @command('recompute', 'compute the features that stored candles lack', '--symbols', '--interval')
 def run_recompute(args: argparse.Namespace) -> None:
     from crypto_rt import backfill
@@ -305,6 +305,8 @@ def run_recompute(args: argparse.Namespace) -> None:
     done = backfill.recompute(settings, asked, args.interval_seconds, sys.stderr.isatty())
     if missing := sorted(set(asked) - {each['symbol'] for each in done['of_each']}):
         raise ValueError(f'no candles of {", ".join(missing)} are stored, or none of this --interval; run crypto-rt backfill first')
+    if not done['of_each']:
+        raise ValueError('no candles are stored, or none of this --interval; run crypto-rt backfill first')
     print(json.dumps({'ok': True, **done}))
 
 # %% ../nbs/82_cli.ipynb #e4104b46

@@ -229,7 +229,7 @@ def story_of(
     title, body = plain(entry.title, TITLE), plain(entry.body, BODY)
     if not title:
         raise ValueError(f'expected a title, was {entry.title[:60]!r}')
-    url = clean_url(entry.url, entry.base)
+    url = clean_url(entry.url, entry.base) if entry.url.strip() else ''  # no link is not a link to the site
     published_ms, available_ms, flags = times_of(entry, fetched_ms, delay_ms)
     codes, odd = known_codes(entry.codes)
     hints = {'odd_code': odd, 'bad_url': not url and bool(entry.url), 'not_english': not is_english(f'{title} {body[:300]}'),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .feature_store import open_feature_store, open_group
-from .messages import DeadLetter, News, encode
+from .messages import DeadLetter, News, decode, encode
 from .news_files import read_news, take_in
 from .settings import Settings
 
@@ -33,7 +33,11 @@ def keep_aside(settings: Settings, name: str, letters: Sequence[DeadLetter]) -> 
     if letters:
         folder = Path(settings.data.directory) / 'dead_letters'
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f'{name}.jsonl').write_bytes(b''.join(encode(letter) + b'\n' for letter in letters))
+        file = folder / f'{name}.jsonl'
+        there = [decode('dead_letters', line) for line in file.read_bytes().splitlines()] if file.exists() else []
+        known = {(letter.id, letter.raw) for letter in there}
+        with file.open('ab') as out:
+            out.writelines(encode(letter) + b'\n' for letter in letters if (letter.id, letter.raw) not in known)
 
 
 def backfill_news(

@@ -33,7 +33,7 @@ log = logging.getLogger('crypto_rt.news_files')
 
 # %% auto #0
 __all__ = ['log', 'LARGEST', 'COLUMNS', 'OLD_MS', 'unpacked', 'news_kind', 'Bad', 'read_panic', 'read_table', 'read_news',
-           'Taken', 'take_in', 'balanced', 'NewsReplay', 'Desk', 'aside', 'run_news', 'Silent', 'last_mark',
+           'raw_of', 'Taken', 'take_in', 'balanced', 'NewsReplay', 'Desk', 'aside', 'run_news', 'Silent', 'last_mark',
            'keep_letters', 'run_live', 'tell_counts']
 
 # %% ../nbs/32_news_files.ipynb #f462ce4d
@@ -102,6 +102,8 @@ def read_panic(raw: bytes) -> list[Entry | Bad]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f'expected JSON, {str(error)[:200]}') from None
     posts = found.get('results', found) if isinstance(found, dict) else found
+    if not isinstance(posts, dict | list):
+        raise ValueError(f'expected a list of posts, was {type(posts).__name__}')
     return [_panic(post) for post in (posts.values() if isinstance(posts, dict) else posts)]
 
 # %% ../nbs/32_news_files.ipynb #2843a9eb
@@ -133,6 +135,14 @@ def read_news(
     except (ValueError, csv.Error) as error:
         raise ValueError(f'{name}: {error}') from None
 
+# %% ../nbs/32_news_files.ipynb #8081c254
+def raw_of(entry: Entry) -> bytes:
+    "Return an entry as it is kept aside; half a surrogate pair, which no encoding knows, becomes `?`."
+    try:
+        return msgspec.json.encode(entry)
+    except UnicodeEncodeError:
+        return repr(entry).encode('utf-8', 'replace')
+
 # %% ../nbs/32_news_files.ipynb #28abb256
 class Taken(NamedTuple):
     "What became of the items of some files."
@@ -156,7 +166,7 @@ def take_in(
                 raise ValueError(item.reason)
             found.append(story_of(item, delay_ms=delay_ms))
         except ValueError as error:
-            raw = item.raw if isinstance(item, Bad) else msgspec.json.encode(item)
+            raw = item.raw if isinstance(item, Bad) else raw_of(item)
             letters.append(dead_letter('news', raw, str(error), f'{where}/{number}'))
     return balanced(found, list(known), letters, counts, Duplicates(settings.news.duplicate_hours, settings.news.similarity))
 
@@ -237,7 +247,7 @@ class Desk:
 # %% ../nbs/32_news_files.ipynb #758960b7
 def aside(desk: Desk, feed: Feed, entry: Entry, reason: str) -> Iterator[bus.Out]:
     "Yield what cannot be used, the first time that a feed says it."
-    raw = msgspec.json.encode(entry)
+    raw = raw_of(entry)
     letter = dead_letter('news', raw, reason, f'news/{feed.name}/{text_hash(raw.decode())[:12]}')
     feed.counts['again' if letter.id in desk.bad else 'dead_letters'] += 1
     if letter.id not in desk.bad:

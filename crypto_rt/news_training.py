@@ -26,7 +26,7 @@ log = logging.getLogger('crypto_rt.news_training')
 
 # %% auto #0
 __all__ = ['log', 'PENALTY', 'ABOUT', 'NAME', 'read_labelled', 'last_part', 'time_splits', 'fit_linear', 'fit_calibration',
-           'unseen_raw', 'figures_of', 'make_head', 'file_columns', 'tfidf_labels', 'examine', 'injected',
+           'unseen_raw', 'figures_of', 'make_head', 'file_columns', 'tfidf_labels', 'examine', 'read_cases', 'injected',
            'register_head', 'promote_head', 'load_head', 'current_head', 'train_news', 'verify_news']
 
 # %% ../nbs/56_news_training.ipynb #199e4f28
@@ -36,7 +36,10 @@ def read_labelled(
     "Return the labelled headlines; `ValueError` says what the file lacks."
     import pandas as pd
 
-    rows = pd.read_csv(file)
+    try:
+        rows = pd.read_csv(file)
+    except ValueError as error:
+        raise ValueError(f'expected a CSV table in {Path(file).name}: {error}') from None
     if missing := [name for name in ('news', 'final_manual_labelling') if name not in rows]:
         raise ValueError(f'expected the columns news and final_manual_labelling in {Path(file).name}, {", ".join(missing)} is not there')
     rows = rows.assign(label=pd.to_numeric(rows.final_manual_labelling, errors='coerce'), news=rows.news.astype('string').fillna('').map(headline))
@@ -202,6 +205,21 @@ def _row(labels: np.ndarray, given: np.ndarray) -> dict[str, Any]:
     accuracy, f1 = figures_of(labels, given)
     return {'accuracy': round(accuracy, 4), 'macro_f1': round(f1, 4), 'n': len(labels)}
 
+# %% ../nbs/56_news_training.ipynb #ce069537
+def read_cases(file: Path | str) -> list[dict[str, str]]:
+    "Return the attacks of a file, JSON lines with plain and text; `ValueError` that names the line."
+    found: list[dict[str, str]] = []
+    for number, line in enumerate(Path(file).read_bytes().splitlines(), 1):
+        if line.strip():
+            try:
+                case = json.loads(line)
+                found.append({side: case[side] for side in ('plain', 'text')})
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(f'{Path(file).name}, line {number}: expected a JSON object with plain and text, was {line[:60]!r}') from None
+    if not found:
+        raise ValueError(f'expected attacks in {Path(file).name}, there is none')
+    return found
+
 # %% ../nbs/56_news_training.ipynb #15231de7
 def injected(
     cases: Sequence[Mapping[str, str]],  # plain: the headline; text: the same with the attack
@@ -308,7 +326,6 @@ def verify_news(
         mine = told['scorers'].get('head')
         told['ok'] = mine is None or mine['accuracy'] > told['scorers']['majority']['accuracy']
     if injection:
-        cases = [json.loads(line) for line in Path(injection).read_text(encoding='utf-8').splitlines() if line.strip()]
-        told['injection'] = injected(cases, scorers)
+        told['injection'] = injected(read_cases(injection), scorers)
         told['ok'] = told['ok'] and not any(row['invalid'] for row in told['injection']['scorers'].values())
     return told

@@ -105,7 +105,7 @@ def claim(
         raise ValueError(f'data directory {folder} is in use by process {lock.read().strip() or "?"}; stop it, or name another with --data-dir') from None
     record = folder / 'source.json'
     if identity is not None and record.is_file() and (there := json.loads(record.read_text())) != dict(identity):
-        raise ValueError(f'data directory {folder} holds data of {describe(there)}, not of {describe(identity)}; name another with --data-dir')
+        raise ValueError(f'data directory {folder} holds data of {describe(there)}, not of {describe(identity)}{" with another content" if describe(there) == describe(identity) else ""}; name another with --data-dir')
     if identity is not None:
         record.write_text(json.dumps(dict(identity)))
     lock.truncate(0)

@@ -268,9 +268,10 @@ def features_of(
     "Return a group with its columns, what they mean and their figures; `KeyError` that names the groups and versions there are."
     there = {(group.definition.name, group.definition.version): group for group in groups_of(store)}
     versions = [v for n, v in there if n == name]
-    if not versions or (version or max(versions)) not in versions:
+    wanted = max(versions, default=0) if version is None else version
+    if wanted not in versions:
         raise KeyError(f'no feature group {name!r}{f" version {version}" if versions else ""}; there are {", ".join(f"{n} {v}" for n, v in there) or "none"}')
-    group = there[name, version or max(versions)]
+    group = there[name, wanted]
     meant = {f.name: f.meaning for f in (*TABLE.features, *CONTEXT)} if name == 'technical_indicators' else {}
     figures = statistics_of(group) if statistics else {}
     columns = [{'name': f.name, 'type': f.type, 'nullable': f.nullable, 'meaning': meant.get(f.name, ''), **figures.get(f.name, {})} for f in group.definition.schema]

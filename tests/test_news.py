@@ -21,7 +21,7 @@ from crypto_rt.news import ASSETS, Entry, clean_url, known_codes, named_assets, 
 from crypto_rt.news_backfill import backfill_news
 from crypto_rt.news_feeds import check_document, parse_feed, parse_panic, text_of
 from crypto_rt.news_files import Bad, NewsReplay, read_news, read_table, take_in
-from crypto_rt.settings import Settings
+from crypto_rt.settings import Data, Settings
 
 NOW_MS = 1_763_400_000_000
 some_text = st.text(max_size=200)
@@ -283,3 +283,26 @@ def test_a_hundred_thousand_headlines_in_a_minute() -> None:
     found = [memory.find(named(str(n), title, n / 3600)) for n, title in enumerate(titles)]
     assert found.count('near') == 500 and found.count('') == 4500
     assert (time.process_time() - began) * 20 < 60
+
+
+def test_half_a_surrogate_costs_one_item_and_not_the_file(tmp_path):
+    posts = [{'Title': 'Bitcoin \ud800 rises', 'Date': '2025-11-14 10:00:00-05:00', 'ID': 1}, {'Title': 'Ether falls for a second day', 'Date': '2025-11-14 11:00:00-05:00', 'ID': 2}]
+    (tmp_path / 'posts.json').write_text(json.dumps(posts))
+    taken = take_in(read_news(tmp_path / 'posts.json'), Settings())
+    assert taken.counts['in'] == 2 == taken.counts['kept'] + taken.counts['dead_letters'] and taken.counts['kept'] >= 1
+
+
+@pytest.mark.parametrize('results', ['null', '5', '"text"'])
+def test_a_reply_without_posts_says_what_came(tmp_path, results):
+    (tmp_path / 'reply.json').write_text(f'{{"results":{results}}}')
+    with pytest.raises(ValueError, match='expected a list of posts, was'):
+        read_news(tmp_path / 'reply.json')
+
+
+def test_files_of_one_name_keep_all_their_dead_letters(tmp_path):
+    settings = Settings(data=Data(directory=str(tmp_path / 'data')))
+    for folder in ('a', 'b', 'a'):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / 'posts.json').write_text(json.dumps([{'Title': '', 'Date': f'2025-11-14 1{ord(folder) % 10}:00:00-05:00', 'ID': folder}]))
+        assert backfill_news(settings, tmp_path / folder / 'posts.json')['dead_letters'] == 1
+    assert len((tmp_path / 'data' / 'dead_letters' / 'posts.json.jsonl').read_text().splitlines()) == 2
