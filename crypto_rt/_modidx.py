@@ -1559,6 +1559,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'crypto_rt.vectors.fetch': ('vectors.html#fetch', 'crypto_rt/vectors.py'),
                                    'crypto_rt.vectors.follow_outside': ('vectors.html#follow_outside', 'crypto_rt/vectors.py'),
                                    'crypto_rt.vectors.heard': ('vectors.html#heard', 'crypto_rt/vectors.py'),
+                                   'crypto_rt.vectors.is_whole': ('vectors.html#is_whole', 'crypto_rt/vectors.py'),
                                    'crypto_rt.vectors.leader_columns': ('vectors.html#leader_columns', 'crypto_rt/vectors.py'),
                                    'crypto_rt.vectors.leader_features': ('vectors.html#leader_features', 'crypto_rt/vectors.py'),
                                    'crypto_rt.vectors.led': ('vectors.html#led', 'crypto_rt/vectors.py'),

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from . import bus
+from .indicator_service import decoded
 from .indicators import TABLE, Feature, FeatureTable, sets_of
 from .messages import NewsMark, NewsSignal, TechnicalIndicators, decode
 from .news_features import LOOK_BACK_MS, NEWS_FEATURES, news_features
@@ -30,7 +32,7 @@ log = logging.getLogger('crypto_rt.vectors')
 # %% auto #0
 __all__ = ['log', 'LEADER', 'CONTEXT', 'SETS', 'NEWEST', 'PATIENCE_SECONDS', 'oldest_ms', 'leader_features', 'Rows', 'vector_of',
            'vector_sets', 'names_of', 'seen', 'leader_columns', 'Heard', 'Outside', 'led', 'heard', 'fetch', 'wait',
-           'follow_outside', 'rows_behind', 'signals_behind']
+           'follow_outside', 'rows_behind', 'is_whole', 'signals_behind']
 
 # %% ../nbs/34_vectors.ipynb #eb5f0ddb
 def _of_leader(name: str) -> Feature:
@@ -320,13 +322,18 @@ def rows_behind(
     count: int = 500,  # messages of each partition at first; then ever more
 ) -> list[TechnicalIndicators]:  # also older ones
     "Return a symbol's rows from the topic, read backwards as far as needed."
-    read = -1
     while True:
         messages = bus.tail(settings, 'technical_indicators', count)
-        found = [row for m in messages if m.key == symbol and (row := decode(m.topic, m.value)).interval_seconds == interval_seconds]
-        if len(messages) == read or (found and min(row.start_ms for row in found) < since_ms):
+        rows = decoded('technical_indicators', (m.value for m in messages if m.key == symbol))
+        found = [row for row in rows if row.interval_seconds == interval_seconds]
+        if is_whole(messages, count) or (found and min(row.start_ms for row in found) < since_ms):
             return found
-        read, count = len(messages), count * 4
+        count *= 4
+
+
+def is_whole(messages: Sequence[bus.Received], count: int) -> bool:
+    "Tell whether a tail of `count` messages of each partition reached every beginning; end markers, which it leaves out, are few."
+    return max(Counter(m.partition for m in messages).values(), default=0) < count - 50
 
 # %% ../nbs/34_vectors.ipynb #23315829
 def signals_behind(
@@ -335,10 +342,10 @@ def signals_behind(
     count: int = 500,  # messages at first; then ever more
 ) -> list[NewsSignal]:  # also older ones
     "Return the signals of the topic, read backwards as far as needed."
-    read = -1
     while True:
-        told = [decode(m.topic, m.value) for m in bus.tail(settings, 'news_signals', count)]
+        messages = bus.tail(settings, 'news_signals', count)
+        told = list(decoded('news_signals', (m.value for m in messages)))
         oldest_ms = min((m.through_ms if isinstance(m, NewsMark) else m.available_ms for m in told), default=0)
-        if len(told) == read or oldest_ms < known_ms:
+        if is_whole(messages, count) or oldest_ms < known_ms:
             return [m for m in told if isinstance(m, NewsSignal)]
-        read, count = len(told), count * 4
+        count *= 4

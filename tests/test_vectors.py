@@ -249,3 +249,18 @@ def test_news_that_are_waited_for_in_vain_are_null_and_say_so() -> None:
     heard, missed = outside.vector(row(4)), outside.vector(row(5))
     assert heard[1] == [] and heard[0]['news_count_1h'] > 0
     assert missed[1] == ['news_late'] and all(missed[0][name] is None for name in NEWS_NAMES)
+
+
+def test_what_lies_behind_is_read_once_whole_though_the_topic_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    "A tail that reaches the beginning ends the search, even when each look finds more than the one before."
+    looks: list[int] = []
+
+    def tail(settings: Settings, topic: str, count: int) -> list[Received]:
+        looks.append(count)
+        assert len(looks) < 5, 'it reads for ever'
+        return [message(row(n)) for n in range(460 + len(looks))][-count:]
+
+    monkeypatch.setattr(vectors.bus, 'tail', tail)
+    assert [r.start_ms for r in vectors.rows_behind(patient(), 'BTC/USD', 60, START)] == [row(n).start_ms for n in range(462)]
+    assert looks == [500, 2000]
+    assert len(vectors.rows_behind(patient(), 'BTC/USD', 60, row(455).start_ms)) == 463 and len(looks) == 3
