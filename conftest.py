@@ -20,6 +20,11 @@ os.environ.setdefault('MLFLOW_DISABLE_TELEMETRY', 'true')
 os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    "Name our marks."
+    config.addinivalue_line('markers', 'hopsworks_live: needs a cluster of Hopsworks and its HOPSWORKS_* in the environment')
+
+
 def missing(
     thing: str,  # its word in CRYPTO_RT_TEST_REQUIRE: shared, browser, kafka, promtool
     why: str,  # what was looked for, and where

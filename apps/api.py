@@ -34,8 +34,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps import dashboard as pages
+from apps import features as feature_pages
 from apps.stream import CHANNELS, TOPICS, Client, Heard, Hub, hear, place
-from crypto_rt.messages import Candle, Gap, Prediction, TechnicalIndicators
+from crypto_rt.messages import Candle, Gap, News, NewsSignal, Prediction, TechnicalIndicators
 from crypto_rt.settings import Settings
 
 log = logging.getLogger('crypto_rt.api')
@@ -43,6 +44,7 @@ STATIC = Path(__file__).with_name('static')
 HEARTBEAT_SECONDS = 5.0
 WARM_TAIL = 1000  # messages of each partition that are read at the start
 MAX_CLIENTS = 1000
+FIGURES_SECONDS = 300.0  # for so long statistics of the store count as new
 TOO_SLOW, REFUSED = 1013, 1008  # close codes: try again later, policy
 SOURCES = {'live': 'live', 'replay': 'replay', 'simulate': 'simulated', 'simulated': 'simulated'}
 Batch = Iterable[Heard | ValueError]
@@ -86,6 +88,22 @@ class AskGaps(Ask):
     """Gaps of one symbol or of all, by when they opened."""
 
     symbol: SymbolText | None = None
+
+
+class AskNews(Ask):
+    """News about one symbol's base currency, or all, by when it was known."""
+
+    limit: Annotated[int, Field(ge=1, le=1000, description='the newest so many')] = 50
+    symbol: SymbolText | None = None
+
+
+class AskDecay(BaseModel):
+    """What the news said of a symbol at the ends of its last candles."""
+
+    model_config = ConfigDict(extra='forbid')
+    symbol: SymbolText
+    scorer: Annotated[str | None, Field(max_length=40, description='left out: the first of [news_signals] scorers')] = None
+    limit: Annotated[int, Field(ge=1, le=1000, description='so many candles back')] = 300
 
 
 class AskSymbol(BaseModel):
@@ -135,6 +153,8 @@ class History:
     def __init__(self, settings: Settings, store: Any = None) -> None:
         self.settings, self.store = settings, store
         self.thread = ThreadPoolExecutor(1, 'store')
+        self.stored: dict[str, dict[str, Any]] = {}  # figures of the stored features
+        self.figured, self.figuring = 0.0, threading.Lock()
 
     def _open(self) -> Any:
         from crypto_rt import feature_store
@@ -158,6 +178,27 @@ class History:
         except Exception as error:  # whatever a backend raises, the stream goes on without the past
             log.warning('%s: %s cannot be read from the store: %s', symbol, group, error)
             return []
+
+    def _figure(self) -> None:
+        from crypto_rt.feature_store import GROUPS
+        from crypto_rt.store_upkeep import statistics_of
+
+        store = self._open()
+        group = store and store.get_feature_group('technical_indicators', GROUPS['technical_indicators'].version)
+        try:
+            if hasattr(group, 'database'):  # the embedded store; Hopsworks shows its own figures
+                self.stored = statistics_of(group)
+        except Exception as error:
+            log.warning('the statistics of the features cannot be read from the store: %s', error)
+        finally:
+            self.figured = time.monotonic() + (FIGURES_SECONDS if self.stored else 10.0)
+            self.figuring.release()
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Return the statistics of the stored features as last computed, and have them computed again beside when they are old."""
+        if time.monotonic() >= self.figured and self.figuring.acquire(blocking=False):
+            threading.Thread(target=self._figure, name='figures', daemon=True).start()
+        return self.stored
 
     def _gaps(self, symbol: str, ask: Ask) -> list[Any]:
         from crypto_rt.feature_store import GROUPS
@@ -263,6 +304,8 @@ class Reader:
     def take(self, batch: Batch, publish: bool, done: threading.Event) -> None:
         """Give a batch to the hub; runs on the loop."""
         self.hub.bus_error = ''
+        if batch := list(batch):
+            self.hub.broker_error = ''  # what brings messages is there
         try:
             self.hub.take(batch, publish)
         finally:
@@ -286,7 +329,7 @@ async def watch_broker(hub: Hub, seconds: float) -> None:
     from crypto_rt import bus
 
     while True:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(min(seconds, 1.0) if hub.broker_error else seconds)
         try:
             await asyncio.to_thread(bus.wait_for_broker, hub.settings, 2.0)
             hub.broker_error = ''
@@ -295,6 +338,25 @@ async def watch_broker(hub: Hub, seconds: float) -> None:
 
 
 # --- keys
+
+
+class Seldom(logging.Filter):
+    """Lets a message of a kind through once in a while; the kind is its format and level."""
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        super().__init__()
+        self.seconds, self.last, self.held = seconds, dict[tuple[str, int], float](), dict[tuple[str, int], int]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record may pass; the next one that may says how many could not."""
+        kind, now = (str(record.msg), record.levelno), time.monotonic()
+        if now - self.last.get(kind, -self.seconds) < self.seconds:
+            self.held[kind] = self.held.get(kind, 0) + 1
+            return False
+        self.last[kind] = now
+        if held := self.held.pop(kind, 0):
+            record.msg, record.args = f'{record.getMessage()} ({held} more like it since)', ()
+        return True
 
 
 class Keys:
@@ -437,6 +499,12 @@ class HubMetrics:
         for state, count in hub.gap_counts().items():
             gaps.add_metric([state], count)
         yield gaps
+        compared, found = hub.comparison.read(), GaugeMetricFamily('crypto_rt_reconciled_windows', 'Windows of the last comparison with the exchange', labels=['verdict'])
+        for verdict in ('exact', 'explained', 'unexplained'):
+            found.add_metric([verdict], compared[verdict])
+        yield found
+        yield GaugeMetricFamily('crypto_rt_reconciled_timestamp_seconds', 'When candles were last compared; 0: never', value=(compared['at_ms'] or 0) / 1000)
+        yield GaugeMetricFamily('crypto_rt_news_stories', 'News stories in memory', value=len(hub.news.stories))
         yield GaugeMetricFamily('crypto_rt_api_websocket_clients', 'Open websockets', value=len(hub.clients))
         yield CounterMetricFamily('crypto_rt_api_evicted_clients', 'Websockets dropped because they were too slow', value=hub.evicted)
         yield GaugeMetricFamily('crypto_rt_api_stream_seq', 'Number of the last stream message', value=hub.seq)
@@ -593,6 +661,25 @@ def create_app(
                 found[key] = gap
         return packed({'gaps': sorted(found.values(), key=lambda g: (g.opened_ms, g.symbol, g.first_missing))[-ask.limit :]})
 
+    @app.get('/v1/features', summary='Every feature: its declaration, newest value, and statistics over the store and over the candles in memory')
+    async def features(ask: Annotated[AskSymbol, Query()]) -> Response:
+        wanted = [known_symbol(ask.symbol, hub.symbols)] if ask.symbol else hub.symbols
+        return packed(await asyncio.to_thread(feature_pages.catalogue, hub, wanted, history.figures()))
+
+    @app.get('/v1/news', summary='The latest stories, the last known first, and what each scorer says of them', responses=stories_shape())
+    async def news(ask: Annotated[AskNews, Query()]) -> Response:
+        ask.check()
+        asset = known_symbol(ask.symbol, hub.symbols).partition('/')[0] if ask.symbol else None
+        found = [s for s in hub.news.newest(10**6, asset) if (ask.since or 0) <= s.available_ms < (ask.until or 10**13)][: ask.limit]
+        return packed({'through_ms': hub.news.through_ms or None, 'news': [feature_pages.told(hub, story) for story in found]})
+
+    @app.get('/v1/news/signal', summary='The sum of the scores about a symbol, halving every 6 h, at the ends of its last candles')
+    async def news_signal(ask: Annotated[AskDecay, Query()]) -> Response:
+        symbol, scorer = known_symbol(ask.symbol, hub.symbols), ask.scorer or settings.news_signals.scorers[0]
+        rows = await series('candles', Ask(limit=ask.limit), symbol, None)
+        points = await asyncio.to_thread(feature_pages.decayed, hub.news.signals_of(scorer), symbol, [row.end_ms for row in rows])
+        return packed({'symbol': symbol, 'scorer': scorer, 'feature': feature_pages.DECAYED, 'points': points})
+
     @app.get('/v1/status', summary='Source, counts, lags and what the services say')
     async def status() -> Response:
         return packed(hub.status())
@@ -608,6 +695,10 @@ def create_app(
     @app.get('/docs', include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(docs_page(app.openapi()))
+
+    @app.get('/features', include_in_schema=False)
+    async def features_page() -> HTMLResponse:
+        return HTMLResponse(feature_pages.page())
 
     @app.get('/asyncapi.yaml', include_in_schema=False)
     async def asyncapi() -> Response:
@@ -632,6 +723,14 @@ def create_app(
     return app
 
 
+def stories_shape() -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI words for stories with their signals."""
+    signals = {'type': 'object', 'properties': {'signals': {'type': 'array', 'items': {'$ref': '#/components/schemas/NewsSignal'}}}}
+    told = answers('news', News)
+    told[200]['content']['application/json']['schema']['properties']['news']['items'] = {'allOf': [{'$ref': '#/components/schemas/News'}, signals]}
+    return told
+
+
 def within(rows: list[Any], ask: Ask) -> list[Any]:
     """Return the newest `limit` rows whose start lies in [since, until)."""
     return [row for row in rows if (ask.since or 0) <= row.start_ms < (ask.until or 10**13)][-ask.limit :]
@@ -643,7 +742,7 @@ def describe(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _, schemas = msgspec.json.schema_components([Candle, TechnicalIndicators, Prediction, Gap], ref_template='#/components/schemas/{name}')
+            _, schemas = msgspec.json.schema_components([Candle, TechnicalIndicators, Prediction, Gap, News, NewsSignal], ref_template='#/components/schemas/{name}')
             plain().setdefault('components', {}).setdefault('schemas', {}).update(schemas)
         return plain()
 
@@ -688,6 +787,13 @@ def asked_for(websocket: WebSocket, hub: Hub) -> tuple[Client, int | None]:
         ValueError: When a symbol or a channel does not exist, or `since` is no number.
     """
     query = websocket.query_params
+    if unknown := sorted(set(query) - {'symbols', 'channels', 'since', 'epoch', 'key'}):
+        raise ValueError(f'no parameter {unknown[0][:30]}; there are symbols, channels, since, epoch')
+    if twice := sorted(name for name in query if len(query.getlist(name)) > 1):
+        raise ValueError(f'{twice[0]} came twice; separate by commas')
+    for name in ('symbols', 'channels'):
+        if name in query and not all(part.strip() for part in query[name].split(',')):
+            raise ValueError(f'{name} has an empty name; leave the parameter out for all')
     symbols = [s.strip().upper().replace('-', '/') for s in query.get('symbols', '').split(',') if s.strip()] or hub.symbols
     channels = [c.strip() for c in query.get('channels', '').split(',') if c.strip()] or list(CHANNELS)
     if unknown := sorted(set(symbols) - set(hub.symbols)):
@@ -736,6 +842,8 @@ def run_api(settings: Settings, port: int | None = None, dashboard: bool = True)
     import uvicorn
 
     os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
+    for name in ('crypto_rt.bus', 'quixstreams', 'confluent_kafka'):
+        logging.getLogger(name).addFilter(Seldom())
     app = create_app(settings, dashboard=dashboard)
     bound = listening_socket(settings.api.host, settings.api.port if port is None else port)
     host, chosen = settings.api.host, bound.getsockname()[1]

@@ -6,19 +6,36 @@ Everything here lives on one event loop and is not locked: the thread that reads
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from crypto_rt.messages import Candle, DeadLetter, Dropped, FormingCandle, Gap, Prediction, ServiceEvent, TechnicalIndicators, decode
+from crypto_rt.messages import (
+    Candle,
+    DeadLetter,
+    Dropped,
+    FormingCandle,
+    Gap,
+    News,
+    NewsMark,
+    NewsSignal,
+    Prediction,
+    ServiceEvent,
+    TechnicalIndicators,
+    decode,
+)
 from crypto_rt.settings import Settings
 from crypto_rt.times import now_ms
 
-CHANNELS = ('candles', 'candles_forming', 'technical_indicators', 'predictions')
-TOPICS = (*CHANNELS, 'gaps', 'dead_letters', 'service_events')
+BY_SYMBOL = ('candles', 'candles_forming', 'technical_indicators', 'predictions')
+CHANNELS = (*BY_SYMBOL, 'news')  # `news` brings stories and what the scorers say of them, for every symbol
+TOPICS = (*BY_SYMBOL, 'news', 'news_signals', 'gaps', 'dead_letters', 'service_events')
+STORIES_KEPT = 2000  # stories that stay in memory
 GAPS_KEPT = 2000  # gaps that stay in memory; older ones are in the store
 KEPT = 2000  # messages of each channel and symbol that stay in memory; older candles come from the store
 Channelled = Candle | FormingCandle | TechnicalIndicators | Prediction
@@ -87,6 +104,68 @@ class Recent:
         return rows[max(rows)] if rows else None
 
 
+class Stories:
+    """The last news and what each scorer says of it."""
+
+    def __init__(self, kept: int = STORIES_KEPT) -> None:
+        self.kept, self.through_ms = kept, 0
+        self.stories: dict[str, News] = {}
+        self.signals: dict[str, dict[tuple[str, str], NewsSignal]] = {}
+
+    def add(self, struct: News | NewsSignal) -> bool:
+        """Keep a story or a signal; False if it was known."""
+        if isinstance(struct, News):
+            fresh = self.stories.get(struct.news_id) != struct
+            self.stories[struct.news_id] = struct
+        else:
+            rows = self.signals.setdefault(struct.news_id, {})
+            key = (struct.scorer, struct.version)
+            fresh, rows[key] = rows.get(key) != struct, struct
+        if max(len(self.stories), len(self.signals)) > 2 * self.kept:
+            newest = {story.news_id for story in self.newest(self.kept)}
+            self.stories = {key: story for key, story in self.stories.items() if key in newest}
+            self.signals = dict(list(self.signals.items())[-self.kept :])
+        return fresh
+
+    def newest(self, limit: int, asset: str | None = None) -> list[News]:
+        """Return stories, the last known first."""
+        found = [story for story in self.stories.values() if asset is None or asset in story.assets]
+        return sorted(found, key=lambda story: (-story.available_ms, story.news_id))[:limit]
+
+    def signals_of(self, scorer: str) -> list[NewsSignal]:
+        """Return the signals of one scorer, each story once and by the version heard last."""
+        found = ([signal for signal in rows.values() if signal.scorer == scorer][-1:] for rows in list(self.signals.values()))
+        return [signal for last in found for signal in last]
+
+
+class Comparison:
+    """What the last comparison with the exchange's own candles found, as `reconciliation.json` says."""
+
+    COUNTS = ('compared', 'exact', 'explained', 'unexplained')
+
+    def __init__(self, directory: str) -> None:
+        self.file, self.seen_ns = Path(directory) / 'reconciliation.json', 0
+        self.found: dict[str, Any] = self.nothing()
+
+    def nothing(self, error: str = '') -> dict[str, Any]:
+        """Return what there is to say before the first comparison."""
+        return {**dict.fromkeys(self.COUNTS, 0), 'at_ms': None, 'error': error}
+
+    def read(self) -> dict[str, Any]:
+        """Return the counts; `compared` is 0 while nothing was compared, `error` says why the last try failed."""
+        try:
+            changed_ns = self.file.stat().st_mtime_ns
+            if changed_ns != self.seen_ns:
+                told = json.loads(self.file.read_bytes())
+                counts = {name: int(told.get(name, 0)) for name in self.COUNTS}
+                self.found, self.seen_ns = {**counts, 'at_ms': told.get('at_ms'), 'error': str(told.get('error', ''))}, changed_ns
+        except FileNotFoundError:
+            self.found, self.seen_ns = self.nothing(), 0
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            self.found = self.nothing(f'{self.file.name} cannot be read: {error}')
+        return self.found
+
+
 class Entry(NamedTuple):
     """One message of the stream, encoded once for all clients."""
 
@@ -111,7 +190,7 @@ class Client:
 
     def wants(self, message: Entry) -> bool:
         """Tell whether the filter lets a message through; what concerns the stream itself always passes."""
-        return message.channel == 'stream' or (message.channel in self.channels and message.symbol in self.symbols)
+        return message.channel == 'stream' or (message.channel in self.channels and (not message.symbol or message.symbol in self.symbols))
 
     def offer(self, message: Entry) -> None:
         """Queue a message; a client whose queue is full is marked for eviction instead."""
@@ -151,6 +230,8 @@ class Hub:
         self.services: dict[str, ServiceEvent] = {}
         self.gaps: dict[tuple[str, int, int], Gap] = {}
         self.last_dead_letter: DeadLetter | None = None
+        self.news, self.comparison = Stories(), Comparison(settings.data.directory)
+        self.warm = False  # whether what lay in the topics before this process has been read
         self.evicted = 0
         self.bus_error = 'not connected yet'  # of the reader
         self.broker_error = ''  # of the one who looks after the broker
@@ -160,7 +241,7 @@ class Hub:
     @property
     def symbols(self) -> list[str]:
         """The symbols of the settings, then others that came over the bus."""
-        return list(dict.fromkeys([*self.settings.data.symbols, *(symbol for _, symbol in self.recent.rows)]))
+        return list(dict.fromkeys([*self.settings.data.symbols, *(symbol for _, symbol in list(self.recent.rows))]))
 
     @property
     def bus(self) -> str:
@@ -188,12 +269,29 @@ class Hub:
                 self.services[message.struct.service] = message.struct
             elif isinstance(message.struct, DeadLetter):
                 self.last_dead_letter = message.struct
+            elif isinstance(message.struct, NewsMark):
+                self.news.through_ms = max(self.news.through_ms, message.struct.through_ms)
+            elif isinstance(message.struct, News | NewsSignal):
+                if self.news.add(message.struct) and publish:
+                    self.send('news', 'update', message.raw)
             elif isinstance(message.struct, Gap):
                 self.take_gap(message.struct)
             elif isinstance(message.struct, Dropped) or (message.topic == 'candles_forming' and i != last_forming[message.struct.symbol]):
                 continue
             elif self.recent.add(message) and publish:
                 self.send(message.topic, 'update', message.raw, message.struct.symbol)
+        if publish and not self.warm:
+            self.warm = True
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Give every client the state again under one new number: who came while the past was being read has seen none of it."""
+        if not self.clients:
+            return
+        self.seq += 1
+        self.ring.append(entry(self.seq, 'stream', 'heartbeat', msgspec.json.encode(self.pulse())))
+        for client in list(self.clients):
+            client.offer(self.snapshot(client))
 
     def take_gap(self, gap: Gap) -> None:
         """Keep the latest revision of a gap, and the newest gaps."""
@@ -239,6 +337,7 @@ class Hub:
             'dead_letters': self.heard['dead_letters'],
             'undecodable': sum(self.undecodable.values()),
             'gaps': self.gap_counts(),
+            'reconciliation': self.comparison.read(),
             'clients': len(self.clients),
             **self.extra,
         }
@@ -246,7 +345,7 @@ class Hub:
     def snapshot(self, client: Client) -> Entry:
         """Return the present state of what a client asked for, under the number of the last message that it contains."""
         channels = {}
-        for channel in (c for c in CHANNELS if c in client.channels):
+        for channel in (c for c in BY_SYMBOL if c in client.channels):
             found = {symbol: self.recent.latest(channel, symbol) for symbol in sorted(client.symbols)}
             channels[channel] = {symbol: msgspec.Raw(heard.raw) for symbol, heard in found.items() if heard}
         body = {**self.pulse(), 'symbols': sorted(client.symbols), 'channels': sorted(client.channels), 'latest': channels}
@@ -293,6 +392,8 @@ class Hub:
             'silent_ms': {topic: now - at for topic, at in self.last_heard_ms.items()},
             'undecodable': dict(self.undecodable),
             'gaps': self.gap_counts(),
+            'reconciliation': self.comparison.read(),
+            'news': {'stories': len(self.news.stories), 'through_ms': self.news.through_ms or None},
             'dead_letters': {'count': self.heard['dead_letters'], 'last': dead and {'topic': dead.topic, 'reason': dead.reason, 'seen_ms': dead.seen_ms}},
             'services': {name: {'kind': e.kind, 'at_ms': e.at_ms, 'counts': e.counts} for name, e in sorted(self.services.items())},
             'clients': len(self.clients),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from crypto_rt.embedded_store import EmbeddedStore
-from crypto_rt.feature_store import FEATURE_NAMES, FEATURE_SET, FeatureDef, candle_history, conform, open_group, training_view
-from crypto_rt.indicators import indicators_of
+from crypto_rt.feature_store import FeatureDef, candle_history, conform, open_group, training_view
+from crypto_rt.indicators import FEATURE_NAMES, FEATURE_SET, indicators_of
 from crypto_rt.messages import Candle, TechnicalIndicators
 
 START, MINUTE = 1_722_470_400_000, 60_000
@@ -86,10 +88,12 @@ def bench_writes(folder: Path) -> dict[str, Any]:
     for name, rows in zip(('candles', 'technical_indicators'), messages(0, 50_000), strict=True):
         group = open_group(store, name)
         parts = [rows[at : at + 1000] for at in range(0, len(rows), 1000)]
+        busy = time.process_time()
         seconds, _ = timed(lambda group=group, parts=parts: [group.insert(part) for part in parts])
+        busy = time.process_time() - busy
         columns = conform(group.definition, rows[:20_000])
         alone, _ = timed(lambda group=group, columns=columns: group.insert_columns(columns))
-        rates[name] = {'insert_rows_per_s': round(len(rows) / seconds), 'without_checks_rows_per_s': round(20_000 / alone), 'columns': len(group.definition.names)}
+        rates[name] = {'insert_rows_per_s': round(len(rows) / seconds), 'insert_rows_per_cpu_s': round(len(rows) / busy), 'without_checks_rows_per_s': round(20_000 / alone), 'columns': len(group.definition.names)}
     group = open_group(store, 'candles')
     minutes = [messages(10_000 + k, 10)[0] for k in range(300)]
     small = spread([lambda rows=rows: group.insert(rows) for rows in minutes])
@@ -121,11 +125,12 @@ def bench_training_set(
     view = store.get_or_create_feature_view('bench', 1, query=query.join(signal.select(['score']), ['symbol'], 'signal_'))
     end = START + each * MINUTE
     seconds, frame = timed(lambda: view.get_batch_data(START, end))
-    tables = [group.read(START, end) for group in (indicators, candles, signal)]
+    reading, tables = timed(lambda: [group.read(START, end) for group in (indicators, candles, signal)])
     alone, joined = timed(lambda: merge_asof(*tables))
     same = bool((joined.signal_score.fillna(9).to_numpy() == frame.signal_score.fillna(9).to_numpy()).all())
     store.close()
-    return {'rows': len(frame), 'columns': frame.shape[1], 'seconds': round(seconds, 2), 'merge_asof_seconds_once_in_memory': round(alone, 2), 'equal': same,
+    return {'rows': len(frame), 'columns': frame.shape[1], 'seconds': round(seconds, 2), 'read_seconds': round(reading, 2), 'merge_asof_seconds': round(alone, 2),
+            'by_pandas': round(seconds / (reading + alone), 2), 'equal': same,
             'seal_rows_per_s': round(2 * rows / sealing)}  # fmt: skip
 
 
@@ -149,12 +154,52 @@ def merge_asof(left: pd.DataFrame, candles: pd.DataFrame, signal: pd.DataFrame) 
     return left.sort_values(['symbol', 'start_ms'])
 
 
+def bench_feast(folder: Path, rows: int = 50_000) -> dict[str, Any]:
+    "Return the join of two tables beside Feast's, by the Python that CRYPTO_RT_FEAST_PYTHON names (it has `feast[duckdb]`)."
+    if not (python := os.environ.get('CRYPTO_RT_FEAST_PYTHON')):
+        return {'left_out': 'CRYPTO_RT_FEAST_PYTHON names no Python with feast[duckdb]'}
+    store, each = EmbeddedStore(folder), np.arange(rows // 20)
+    left, right = (store.get_or_create_feature_group(name, 1, primary_key=['symbol'], schema=SIGNAL) for name in ('moments', 'signals'))
+    for group, late in ((left, 0), (right, MINUTE // 2)):
+        group.insert(pd.concat([pd.DataFrame(dict(symbol=f'S{s:02}/USD', start_ms=START + MINUTE * each, revision=0, available_ms=START + MINUTE * each + late,
+                                                  score=np.sin(each / 7 + s))) for s in range(20)]))  # fmt: skip
+    view = store.get_or_create_feature_view('feast', 1, query=left.select(['start_ms']).join(right.select(['score']), ['symbol'], 'signal_'))
+    ours, frame = timed(lambda: view.get_batch_data(START, START + MINUTE * rows))
+    for name, group in (('left', left), ('right', right)):
+        table = group.read()
+        table.assign(event_timestamp=pd.to_datetime(table.available_ms, unit='ms', utc=True))[['symbol', 'event_timestamp', *(['score'] * (name == 'right'))]].to_parquet(folder / f'{name}.parquet')
+    store.close()
+    done = subprocess.run([python, str(Path(__file__).with_name('feast_join.py')), str(folder), str(rows)], capture_output=True, text=True, check=True)
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    return {'rows': rows, 'seconds': round(ours, 3), 'feast_seconds': theirs['seconds'], 'times_feast': round(theirs['seconds'] / ours, 1),
+            'equal': bool(np.isclose(frame.signal_score.sum(), theirs['sum'], rtol=1e-9, atol=1e-6))}  # fmt: skip
+
+
+TARGETS = {  # figure: where it is, what it must be
+    'insert_rows_per_s of candles': (lambda f: f['writes']['candles']['insert_rows_per_s'], '>=', 50_000),
+    'insert_rows_per_s of technical_indicators': (lambda f: f['writes']['technical_indicators']['insert_rows_per_s'], '>=', 50_000),
+    'online_vector p99_ms': (lambda f: f['writes']['online_vector_of_2_groups']['p99_ms'], '<=', 1.0),
+    'training set of 3 groups, seconds for a million rows': (lambda f: f['training_set']['seconds'] * 1e6 / f['training_set']['rows'], '<=', 10.0),
+    'training set, seconds by those of reading and merge_asof': (lambda f: f['training_set']['by_pandas'], '<=', 1.0),
+    '30 days of 20 symbols, MB': (lambda f: f['month_of_20_symbols_mb'], '<=', 300)}  # fmt: skip
+
+
+def targets(figures: dict[str, Any]) -> dict[str, Any]:
+    "Return each figure with its target and whether it is met."
+    found = {name: (round(value(figures), 3), sign, bound) for name, (value, sign, bound) in TARGETS.items()}
+    return {name: {'was': was, 'target': f'{sign} {bound}', 'ok': was >= bound if sign == '>=' else was <= bound} for name, (was, sign, bound) in found.items()}
+
+
 def bench(rows: int = 1_000_000) -> dict[str, Any]:
     "Return the store's figures."
     with tempfile.TemporaryDirectory() as folder:
-        return {'writes': bench_writes(Path(folder) / 'a'), 'training_set': bench_training_set(Path(folder) / 'b', rows),
-                'month_of_20_symbols_mb': bench_size(Path(folder) / 'c')}  # fmt: skip
+        figures = {'writes': bench_writes(Path(folder) / 'a'), 'training_set': bench_training_set(Path(folder) / 'b', rows),
+                   'month_of_20_symbols_mb': bench_size(Path(folder) / 'c'), 'feast': bench_feast(Path(folder) / 'd')}  # fmt: skip
+    judged = targets(figures)
+    return {'ok': all(t['ok'] for t in judged.values()) and figures['training_set']['equal'] and figures['feast'].get('times_feast', 50) >= 50 and figures['feast'].get('equal', True), 'targets': judged, **figures}
 
 
 if __name__ == '__main__':
-    print(json.dumps(bench(*map(int, sys.argv[1:])), indent=1))
+    report = bench(*map(int, sys.argv[1:]))
+    print(json.dumps(report))
+    sys.exit(not report['ok'])

@@ -33,11 +33,12 @@ log = logging.getLogger('crypto_rt.backfill')
 
 # %% auto #0
 __all__ = ['log', 'MANY', 'PAST', 'PIECE', 'NEWEST', 'EVERY_PAGES', 'FIRST_MS', 'AMOUNTS', 'EXPORTS', 'missing', 'add', 'shown',
-           'store_candles', 'pieces', 'store_indicators', 'store_missing', 'backfill_exchange', 'Folds',
-           'candles_of_trades', 'merged', 'longer', 'intervals_of', 'has_ids', 'candles_of_file', 'kept', 'Writer',
-           'write_trades', 'write_candles', 'flush', 'store_longer', 'backfill_file', 'Reached', 'reached_file',
-           'reached_so_far', 'note', 'begin', 'pages_until', 'passed', 'bring', 'save', 'backfill_trades', 'counted',
-           'of_symbol', 'floats', 'stored_interval', 'stored_key', 'export']
+           'store_candles', 'pieces', 'store_indicators', 'store_missing', 'stored_spans', 'oldest_done', 'recompute',
+           'backfill_exchange', 'Folds', 'candles_of_trades', 'merged', 'longer', 'intervals_of', 'has_ids',
+           'candles_of_file', 'kept', 'Writer', 'write_trades', 'write_candles', 'flush', 'store_longer',
+           'backfill_file', 'Reached', 'reached_file', 'reached_so_far', 'note', 'begin', 'pages_until', 'passed',
+           'bring', 'save', 'backfill_trades', 'counted', 'of_symbol', 'floats', 'stored_interval', 'stored_key',
+           'export']
 
 # %% ../nbs/42_backfill.ipynb #dd79813d
 def missing(
@@ -75,13 +76,14 @@ def shown(
     rows: Iterable[Any],
     what: str,  # written before the bar
     progress: bool,
+    unit: str = ' rows',
 ) -> Iterable[Any]:
     "Return `rows` behind a progress bar, or as they are."
     if not progress:
         return rows
     from tqdm import tqdm
 
-    return tqdm(rows, desc=what, unit=' rows', mininterval=0.5)
+    return tqdm(rows, desc=what, unit=unit, mininterval=0.5)
 
 # %% ../nbs/42_backfill.ipynb #6e531001
 def store_candles(
@@ -142,6 +144,52 @@ def store_missing(
         return {'candles': 0, 'indicators': 0}
     added, first = store_candles(store, offered), offered[0]
     return {'candles': added, 'indicators': store_indicators(store, first.symbol, first.interval_seconds, first.start_ms, offered[-1].end_ms, progress)}
+
+# %% ../nbs/42_backfill.ipynb #ff9a1d01
+def stored_spans(
+    group: Any,  # of candles
+    symbol: str,
+    interval_seconds: int,
+) -> list[tuple[int, int]]:  # since, until; ascending, cut where `pieces` cuts
+    "Return the pieces of time in which there are candles."
+    found: list[tuple[int, int]] = []
+    long_ms, before_ms = PIECE * interval_seconds * 1000, None
+    while rows := group.history(dict(symbol=symbol, interval_seconds=interval_seconds), before_ms=before_ms, last=1):
+        before_ms = rows[0].start_ms // long_ms * long_ms
+        found.append((before_ms, before_ms + long_ms))
+    return found[::-1]
+
+
+def oldest_done(store: FeatureStore, key: dict[str, Any], span: tuple[int, int]) -> bool:
+    "Tell whether the oldest candle, which lies in `span`, has its features."
+    candles, step = open_group(store, 'candles'), key['interval_seconds'] * 1000
+    low, high = span
+    while high - low > step:
+        middle = (low + high) // 2 // step * step
+        low, high = (low, middle) if candles.history(key, since_ms=low, before_ms=middle, last=1) else (middle, high)
+    return bool(open_group(store, 'technical_indicators').history(key, since_ms=low, before_ms=high, last=1))
+
+# %% ../nbs/42_backfill.ipynb #626b8157
+def recompute(
+    settings: Settings,
+    symbols: Sequence[str] | None = None,  # only these
+    interval_seconds: int | None = None,  # only this length
+    progress: bool = True,
+    thorough: bool = True,  # False: leave alone where the oldest candle has its features, since it is the last to get them
+) -> dict[str, Any]:  # feature_set, rows written, and how many of them of each symbol and length
+    "Compute the features of the newest set that stored candles lack."
+    store = open_feature_store(settings)
+    candles, version = open_group(store, 'candles'), open_group(store, 'technical_indicators').definition.version
+    chosen = [key for key in sorted(candles.entities()) if (not symbols or key[0] in symbols) and interval_seconds in (None, key[1])]
+    written = dict.fromkeys(chosen, 0)
+    spans = {key: stored_spans(candles, *key) for key in chosen}
+    lacking = [key for key in chosen if thorough or not oldest_done(store, dict(symbol=key[0], interval_seconds=key[1]), spans[key][0])]
+    parts = [(key, span) for key in lacking for span in reversed(spans[key])]
+    for key, span in shown(parts, f'core-v{version} of stored candles', progress, ' pieces'):
+        written[key] += store_indicators(store, *key, *span)
+    store.close()
+    of_each = [{'symbol': symbol, 'interval_seconds': seconds, 'rows': rows} for (symbol, seconds), rows in written.items()]
+    return {'feature_set': f'core-v{version}', 'rows': sum(written.values()), 'of_each': of_each}
 
 # %% ../nbs/42_backfill.ipynb #731a1f29
 def backfill_exchange(

@@ -61,7 +61,7 @@ def write_market(
     return len(rows)
 
 # %% ../nbs/72_chaos.ipynb #506adce7
-SERVICES = {'exchange': '', 'trades': 'chaos:trades_with_past', 'candles': 'candles:run_candles', 'indicators': 'indicators:run_indicators',
+SERVICES = {'exchange': '', 'trades': 'chaos:trades_with_past', 'candles': 'candles:run_candles', 'indicators': 'indicator_service:run_indicators',
             'feature-store': 'embedded_store:run_feature_store', 'predictions': 'predictions:run_predictions'}  # fmt: skip
 WAITED_FOR = frozenset(SERVICES) - {'exchange'}
 USUAL = {'drop': 0.02, 'duplicate': 0.02, 'reorder': 0.02, 'delay': 0.01, 'late': 0.002, 'shuffle': 0.02, 'truncate': 0.001, 'cut': 0.0002, 'close': 0.0002,

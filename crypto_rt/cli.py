@@ -16,10 +16,11 @@ from typing import Any
 from .settings import Settings, load_settings
 
 # %% auto #0
-__all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated',
-           'symbols_of_file', 'run_trades', 'run_candles', 'stored_candles', 'run_exchange', 'run_kafka', 'run_events',
-           'run_backfill', 'run_export', 'run_verify', 'run_train', 'run_promote', 'run_rollback', 'run_models',
-           'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
+__all__ = ['COMMON', 'COMMANDS', 'VERIFY', 'settings_of', 'command', 'run_up', 'check_speed', 'check_simulated', 'of_candles',
+           'symbols_of_file', 'run_trades', 'run_candles', 'stored_candles', 'run_candles_replay', 'run_exchange',
+           'run_kafka', 'run_events', 'run_backfill', 'run_features', 'run_compact', 'run_recompute', 'run_export',
+           'run_verify', 'run_train', 'run_train_news', 'news_of', 'run_news', 'run_news_signals', 'run_evaluate',
+           'run_promote', 'run_rollback', 'run_models', 'run_status', 'run_bench', 'run_doctor', 'parser', 'main']
 
 # %% ../nbs/82_cli.ipynb #490b1b10
 COMMON = {
@@ -71,12 +72,15 @@ def command(
 # %% ../nbs/82_cli.ipynb #97ab2dc8
 @command('up', 'run everything: trades in, predictions out, dashboard', '--symbols', '--interval', '--horizon', '--broker', '--port',
          source=dict(choices=('auto', 'live', 'replay', 'simulate'), default='auto', help='auto: live when the exchange answers, else simulated'),
-         file=dict(help='what to replay: a trades file'), speed=dict(default='1', help='of a replay or simulation: a factor, or max'),
+         file=dict(help='what to replay: a trades or a candles file'), news_file=dict(nargs='+', metavar='F', help='news files to replay with it'),
+         speed=dict(help='of a replay or simulation: a factor, or max (default: 1; max for candles)'),
          seconds=dict(type=float, help=argparse.SUPPRESS), until_idle=dict(action='store_true', help='end when the replay has flowed through'),
          no_browser=dict(action='store_true', help='do not open the dashboard'), **{'for': dict(type=float, metavar='SECONDS', dest='seconds', help='stop by itself')})  # fmt: skip
 def run_up(args: argparse.Namespace) -> int:
     from crypto_rt import runner
 
+    candles = of_candles(args)
+    args.speed = args.speed or ('max' if candles else '1')
     check_speed(args.speed)
     settings = settings_of(args)
     settings, source, note, arguments = runner.resolve(settings, args.source, args.file, args.speed)
@@ -87,7 +91,7 @@ def run_up(args: argparse.Namespace) -> int:
     if args.until_idle and source != 'replay':
         raise ValueError(f'--until-idle ends a replay, but the source is {source}; give --source replay --file F, or --for SECONDS')
     identity = runner.identity_of(source, args.file, settings.exchange.simulation_seed)
-    plan = runner.Plan(settings, source, note, arguments, args.until_idle, args.seconds, browser=not args.no_browser)
+    plan = runner.Plan(settings, source, note, arguments, args.until_idle, args.seconds, not args.no_browser, 'candles' if candles else '', news_of(args, source))
     return runner.up(plan, identity, main)
 
 # %% ../nbs/82_cli.ipynb #7e58de44
@@ -111,13 +115,27 @@ def check_simulated(settings: Settings) -> None:
             raise unknown_symbol(symbol, SIMULATED, 'the simulated market')
 
 
+def of_candles(args: argparse.Namespace) -> bool:
+    "Tell whether a candles file is to be replayed; then its interval is that of the run."
+    from crypto_rt.files import sniff
+
+    if not args.file or args.source not in ('auto', 'replay') or sniff(args.file) != 'candles':
+        return False
+    from crypto_rt.candle_replay import interval_of
+
+    args.interval_seconds = interval_of(args.file, args.symbols.split(',') if args.symbols else None, args.interval_seconds)
+    return True
+
+
 def symbols_of_file(settings: Settings, args: argparse.Namespace) -> Settings:
     "Return the settings with the symbols of the replayed file; `ValueError` when --symbols asks for others."
     import msgspec
 
-    from crypto_rt.files import trade_symbols
+    from crypto_rt.candle_replay import candle_symbols
+    from crypto_rt.files import sniff, trade_symbols
 
-    there = trade_symbols(args.file, settings.data.symbols if args.symbols else None)
+    find = candle_symbols if sniff(args.file) == 'candles' else trade_symbols
+    there = find(args.file, settings.data.symbols if args.symbols else None)
     if args.symbols and (missing := set(settings.data.symbols) - set(there)):
         raise ValueError(f"{args.file} has {', '.join(sorted(there))}, but not {', '.join(sorted(missing))}; change --symbols")
     symbols = settings.data.symbols if args.symbols else tuple(sorted(there))
@@ -134,7 +152,7 @@ def _service(name: str, help: str, module: str, function: str) -> None:
 
 
 for _row in (
-    ('indicators', 'candles to technical indicators', 'crypto_rt.indicators', 'run_indicators'),
+    ('indicators', 'candles to technical indicators', 'crypto_rt.indicator_service', 'run_indicators'),
     ('feature-store', 'store candles, indicators and predictions', 'crypto_rt.embedded_store', 'run_feature_store'),
     ('predictions', 'predict on every final candle', 'crypto_rt.predictions', 'run_predictions'),
     ('reconcile', "compare our candles with the exchange's every few minutes", 'crypto_rt.reconciliation', 'run_reconciliation'),
@@ -166,6 +184,15 @@ def stored_candles(settings: Settings, last: int) -> list[Any]:
         return []
     store = open_feature_store(settings)
     return [c for symbol in settings.data.symbols for c in candle_history(store, symbol, settings.data.interval_seconds, last=last)]
+
+# %% ../nbs/82_cli.ipynb #8a77c0f0
+@command('candles-replay', 'put the rows of a candles file on the topic of candles', '--symbols', '--interval', '--broker',
+         file=dict(required=True, help='a candles file'), speed=dict(default='max', help='a factor, or max'))  # fmt: skip
+def run_candles_replay(args: argparse.Namespace) -> None:
+    from crypto_rt import candle_replay
+    from crypto_rt.exchange import speed_of
+
+    candle_replay.run_candle_replay(settings_of(args), args.file, speed_of(args.speed))
 
 # %% ../nbs/82_cli.ipynb #8c844d44
 @command('exchange', "a local server that speaks Kraken's WebSocket v2 and REST", '--symbols', '--port',
@@ -206,6 +233,7 @@ def run_events(args: argparse.Namespace) -> None:
 # %% ../nbs/82_cli.ipynb #11419ed2
 @command('backfill', 'candles or trades into the feature store', '--symbols', '--interval',
          file=dict(nargs='+', help='candles or trades files; without: the exchange'),
+         news_file=dict(nargs='+', metavar='F', help='news files; prints what became of every item'),
          since=dict(help='trades over REST from here: ISO 8601 or milliseconds'), until=dict(help='and before this; else now'),
          absent=dict(choices=('hole', 'empty'), default='hole', help='what a missing minute of a candles file means'))  # fmt: skip
 def run_backfill(args: argparse.Namespace) -> None:
@@ -214,6 +242,12 @@ def run_backfill(args: argparse.Namespace) -> None:
     from crypto_rt.times import parse_time
 
     settings, progress = settings_of(args), sys.stderr.isatty()
+    if args.news_file:
+        from crypto_rt.news_backfill import backfill_news
+
+        for file in args.news_file:
+            print(json.dumps({'file': os.path.basename(file), **backfill_news(settings, file)}))
+        return
     if args.file and (args.since or args.until):
         raise ValueError('--since and --until are for the exchange; with --file the whole file is taken')
     if args.since or args.until:
@@ -223,11 +257,57 @@ def run_backfill(args: argparse.Namespace) -> None:
         return
     if not args.file:
         backfill.backfill_exchange(settings, Rest(settings), progress)
+        backfill.recompute(settings, settings.data.symbols, settings.data.interval_seconds, progress, thorough=False)
         return
     for file in args.file:
         symbols = settings.data.symbols if args.symbols else None
         done = backfill.backfill_file(settings, file, symbols=symbols, interval_seconds=args.interval_seconds, absent=args.absent, progress=progress)
         print(json.dumps({'file': os.path.basename(file), **done}))
+
+# %% ../nbs/82_cli.ipynb #a438e026
+@command('features', 'what the feature store has: groups, or the columns of one with what they mean',
+         _group=dict(nargs='?', metavar='GROUP'), version=dict(type=int, help='of the group (default: the newest)'),
+         statistics=dict(action='store_true', help='count, nulls, range, quantiles, mean and deviation of each column'),
+         json=dict(action='store_true', help='one JSON value instead of a table'))  # fmt: skip
+def run_features(args: argparse.Namespace) -> None:
+    from crypto_rt import store_upkeep
+    from crypto_rt.embedded_store import open_store
+    from crypto_rt.feature_store import store_dir
+
+    store = open_store(store_dir(settings_of(args)))
+    try:
+        print(store_upkeep.shown(store, args.group, args.version, args.statistics, args.json))
+    finally:
+        store.close()
+
+# %% ../nbs/82_cli.ipynb #5eacc633
+@command('compact', 'merge the segments of the feature store and drop what `[store] retention_days` keeps no longer',
+         dry_run=dict(action='store_true', help='only say what would be dropped'))  # fmt: skip
+def run_compact(args: argparse.Namespace) -> None:
+    from crypto_rt import store_upkeep
+    from crypto_rt.embedded_store import open_store
+    from crypto_rt.feature_store import store_dir
+
+    settings = settings_of(args)
+    store = open_store(store_dir(settings))
+    try:
+        print(json.dumps(store_upkeep.compact(store, settings.store.retention_days, dry=args.dry_run)))
+    finally:
+        store.close()
+
+# %% ../nbs/82_cli.ipynb #9e224b0a
+@command('recompute', 'compute the features that stored candles lack', '--symbols', '--interval')
+def run_recompute(args: argparse.Namespace) -> None:
+    from crypto_rt import backfill
+
+    settings = settings_of(args)
+    asked = settings.data.symbols if args.symbols else ()
+    done = backfill.recompute(settings, asked, args.interval_seconds, sys.stderr.isatty())
+    if missing := sorted(set(asked) - {each['symbol'] for each in done['of_each']}):
+        raise ValueError(f'no candles of {", ".join(missing)} are stored, or none of this --interval; run crypto-rt backfill first')
+    if not done['of_each']:
+        raise ValueError('no candles are stored, or none of this --interval; run crypto-rt backfill first')
+    print(json.dumps({'ok': True, **done}))
 
 # %% ../nbs/82_cli.ipynb #e4104b46
 @command('export', 'write what is stored to a Parquet file', '--interval',
@@ -270,14 +350,62 @@ def _verify_chaos(settings: Settings, args: argparse.Namespace) -> dict[str, Any
 
 VERIFY |= {'gaps': _verify_gaps, 'candles': _verify_candles, 'chaos': _verify_chaos}
 
+# %% ../nbs/82_cli.ipynb #e593fe55
+def _verify_indicators(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.indicator_checks import verify_indicators
+
+    if not args.candles:
+        raise ValueError('verify indicators needs a candles file; give --candles F')
+    named = settings.data.symbols if args.symbols else ()
+    return verify_indicators(args.candles, args.restart_every, named, args.interval_seconds, args.absent, sys.stderr.isatty())
+
+
+VERIFY['indicators'] = _verify_indicators
+
+# %% ../nbs/82_cli.ipynb #abe21adc
+def _verify_serving(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.certificates import verify_serving
+    from crypto_rt.times import parse_time
+
+    since, until = (parse_time(t) if t else None for t in (args.since, args.until))
+    return verify_serving(settings, settings.data.symbols if args.symbols else (), since, until)
+
+
+VERIFY['serving'] = _verify_serving
+
+# %% ../nbs/82_cli.ipynb #7e78f73c
+def _verify_news(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.news_training import verify_news
+
+    return verify_news(settings, args.labelled, args.injection)
+
+
+VERIFY['news'] = _verify_news
+
+# %% ../nbs/82_cli.ipynb #d8b4a7ca
+def _verify_store(settings: Settings, args: argparse.Namespace) -> dict[str, Any]:
+    from crypto_rt.parity import verify_store
+
+    if args.seeds < 1:
+        raise ValueError(f'--seeds must be 1 or more, was {args.seeds}')
+    return verify_store(settings, [name.strip() for name in args.backends.split(',')], args.seeds)
+
+
+VERIFY['store'] = _verify_store
+
 # %% ../nbs/82_cli.ipynb #133aa881
 @command('verify', 'check a claim; prints its figures, fails when it does not hold', '--symbols', '--interval', '--broker',
-         _name=dict(choices=sorted(VERIFY), metavar='|'.join(sorted(VERIFY)), help='gaps: no trade lost or doubled; candles: equal to the exchange; chaos: equal after faults and kills'),
-         trades=dict(metavar='F', help='candles: a trades file'), candles=dict(metavar='F', help='candles: what it must equal'),
-         absent=dict(choices=('hole', 'empty'), default='hole', help='candles: what a minute that F leaves out means'),
-         seeds=dict(type=int, default=5, help='chaos: so many runs'), first=dict(type=int, default=1, help='chaos: the first seed'),
+         _name=dict(choices=sorted(VERIFY), metavar='|'.join(sorted(VERIFY)), help='gaps: no trade lost or doubled; candles: equal to the exchange; indicators: equal after restarts; chaos: equal after faults and kills; serving: what was shown to the model is what the store holds; store: two backends give the same'),
+         trades=dict(metavar='F', help='candles: a trades file'), candles=dict(metavar='F', help='candles: what it must equal; indicators: the file to compute'),
+         absent=dict(choices=('hole', 'empty'), default='hole', help='candles, indicators: what a minute that F leaves out means'),
+         restart_every=dict(type=int, default=97, metavar='N', help='indicators: candles in a life'),
+         seeds=dict(type=int, default=5, help='chaos: so many runs; store: so many histories'), first=dict(type=int, default=1, help='chaos: the first seed'),
          instances=dict(type=int, default=1, help='chaos: of each service'), brokers=dict(type=int, default=1, help='chaos: nodes of Kafka'),
-         file=dict(metavar='F', help='chaos: trades to play; else simulated ones'))  # fmt: skip
+         file=dict(metavar='F', help='chaos: trades to play; else simulated ones'),
+         since=dict(help='serving: candles from here, ISO 8601 or milliseconds'), until=dict(help='serving: and before this'),
+         backends=dict(default='embedded,hopsworks', help='store: what is compared; a cluster is named by HOPSWORKS_*'),
+         labelled=dict(metavar='F.csv', help='news: headlines with the columns news and final_manual_labelling'),
+         injection=dict(metavar='F.jsonl', help='news: headlines, plain and with an attack around them'))  # fmt: skip
 def run_verify(args: argparse.Namespace) -> int:
     figures = VERIFY[args.name](settings_of(args), args)
     print(json.dumps(figures))
@@ -293,7 +421,52 @@ def run_train(args: argparse.Namespace) -> None:
         summary = training.train(settings, symbol, args.interval_seconds, args.horizon_seconds)
         print(json.dumps(summary, default=str))
 
+# %% ../nbs/82_cli.ipynb #71db36e3
+@command('train-news', 'train the head of the news signal on labelled headlines, and register it',
+         labelled=dict(required=True, metavar='F.csv', help='columns news, final_manual_labelling and, better, date'),
+         until=dict(default='', metavar='DATE', help='learn from rows before this date, examine on the others'),
+         origin=dict(default='', help="where the labels come from, for the model's card"),
+         promote=dict(action='store_true', help='let it score from the next start of the service on'))  # fmt: skip
+def run_train_news(args: argparse.Namespace) -> None:
+    from crypto_rt import news_training
 
+    print(json.dumps(news_training.train_news(settings_of(args), args.labelled, args.until, args.origin, args.promote), default=str))
+
+# %% ../nbs/82_cli.ipynb #dc7d2b54
+def news_of(
+    args: argparse.Namespace,
+    source: str,  # settled: live, replay or simulate
+) -> str | None:  # None: the run has no news
+    "Return the arguments of `crypto-rt news`; `ValueError` for files that nothing is replayed beside, or that are none."
+    import shlex
+    from pathlib import Path
+
+    if not args.news_file:
+        return '' if source == 'live' else None
+    if source != 'replay':
+        raise ValueError(f'--news-file goes with the replay of a market, but the source is {source}; give --source replay --file F, too')
+    from crypto_rt.news_files import news_kind, unpacked
+
+    for file in args.news_file:
+        news_kind(unpacked(file), Path(file).name)
+    return '--news-file ' + ' '.join(shlex.quote(str(Path(file).resolve())) for file in args.news_file)
+
+# %% ../nbs/82_cli.ipynb #52115b3b
+@command('news', 'poll news feeds, or replay news files in step with the candles', '--symbols', '--broker',
+         news_file=dict(nargs='+', metavar='F', help='news files to replay; without: the feeds of the settings'))  # fmt: skip
+def run_news(args: argparse.Namespace) -> None:
+    from crypto_rt import news_files
+
+    news_files.run_news(settings_of(args), args.news_file or ())
+
+# %% ../nbs/82_cli.ipynb #61e181aa
+@command('news-signals', 'score news', '--symbols', '--broker')
+def run_news_signals(args: argparse.Namespace) -> None:
+    from crypto_rt import news_training, signal_service
+
+    signal_service.run_news_signals(settings_of(args), news_training.current_head)
+
+# %% ../nbs/82_cli.ipynb #d6feb91c
 _ONE_MODEL = dict(symbol=dict(required=True), version=dict(help='a version of the registry'), why=dict(default='by hand', help='for the promotion log'))
 
 
@@ -302,6 +475,18 @@ def _one_model(args: argparse.Namespace) -> tuple[Settings, str, int, int]:
 
     settings = settings_of(args)
     return settings, normalise_symbol(args.symbol), settings.data.interval_seconds, settings.data.horizon_seconds
+
+# %% ../nbs/82_cli.ipynb #35e408f9
+@command('evaluate', 'train with and without the news on the same rows, and say whether it helps', '--symbols', '--interval', '--horizon',
+         ablate=dict(choices=('news',), default='news', help='which features are left out (default: news)'),
+         scorer=dict(help='whose signals, when several scorers have spoken'),
+         signals=dict(metavar='F.jsonl', help='a file with a message of the topic news_signals on each line; else the store'))  # fmt: skip
+def run_evaluate(args: argparse.Namespace) -> None:
+    from crypto_rt import evaluation
+
+    settings = settings_of(args)
+    found = [evaluation.evaluate(settings, symbol, args.scorer, args.signals, sys.stderr.isatty()) for symbol in settings.data.symbols]
+    print(json.dumps({'ok': True, 'ablated': args.ablate, 'reports': found}))
 
 # %% ../nbs/82_cli.ipynb #fc36e764
 @command('promote', 'make a registered model the champion', '--interval', '--horizon', **_ONE_MODEL)
@@ -341,7 +526,7 @@ def run_status(args: argparse.Namespace) -> None:
         raise ConnectionError(f'no system answers at 127.0.0.1:{port} ({error}); start it with `crypto-rt up`, or name its --port or --data-dir') from None
 
 # %% ../nbs/82_cli.ipynb #33f813dd
-@command('bench', 'measure; prints one JSON object', _names=dict(nargs='*', help='candles, indicators, store …; none: all'), json=dict(action='store_true'))
+@command('bench', 'measure; prints one JSON object', _names=dict(nargs='*', help='candles, features, store …; none: all'), json=dict(action='store_true'))
 def run_bench(args: argparse.Namespace) -> int:
     import importlib
     import pkgutil

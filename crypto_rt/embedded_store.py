@@ -26,9 +26,10 @@ import msgspec
 
 from .bus import Out, Received, ensure_topics, log_ids, run_service
 from crypto_rt.feature_store import (
-    GROUPS, FeatureDef, FeatureVector, GroupDef, InsertResult, Query, conform, dtype_of, open_feature_store, open_group, struct_of, trade_rows,
+    GROUPS, FeatureDef, FeatureVector, GroupDef, InsertResult, Query, conform, dtype_of, indicator_groups, open_feature_store, open_group, struct_of,
+    trade_rows,
 )  # fmt: skip
-from .messages import Dropped, Gap, Trades, dead_letter, decode, encode
+from .messages import Dropped, Gap, NewsMark, Trades, dead_letter, decode, encode
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -41,14 +42,15 @@ log = logging.getLogger('crypto_rt.embedded_store')
 __all__ = ['log', 'CATALOGUE', 'plain_error', 'connect', 'quoted', 'table_of', 'create_sql', 'insert_sql', 'Segment',
            'arrow_schema', 'arrow_of', 'write_segment', 'overlapping', 'Relation', 'relation', 'latest_sql',
            'newest_sql', 'Database', 'transaction', 'remembered', 'remember', 'same_schema', 'create_catalogue',
-           'newest', 'condition', 'insert_rows', 'insert_columns', 'insert_once', 'by_entity', 'count_up', 'list_spans',
-           'sealed_ids', 'unstored', 'count_history', 'counted', 'seal_day', 'seal_days', 'insert_sealed', 'snapshot',
-           'segments_of', 'history_rows', 'segment_rows', 'history_of', 'entities_of', 'select_of', 'select_all_of',
-           'frame_from', 'run_sql', 'read_frame', 'literal', 'EmbeddedGroup', 'ViewDef', 'view_schema', 'batch_sql',
-           'view_frame', 'batch_data', 'split_labels', 'serving_sql', 'look_up', 'EmbeddedView', 'group_of',
-           'known_group', 'check_group', 'check_view', 'open_view', 'view_of', 'known_view', 'EmbeddedStore',
-           'open_store', 'StoreWriter', 'Account', 'account_of', 'store_accounted', 'start_sealing', 'seal_before',
-           'fitting', 'run_feature_store']
+           'newest', 'condition', 'insert_rows', 'insert_columns', 'insert_once', 'by_entity', 'count_up', 'insert_new',
+           'without_known', 'list_spans', 'sealed_ids', 'unstored', 'without_numbers', 'count_history', 'counted',
+           'seal_day', 'seal_days', 'insert_sealed', 'snapshot', 'segments_of', 'history_rows', 'segment_rows',
+           'history_of', 'entities_of', 'select_of', 'select_all_of', 'frame_from', 'run_sql', 'read_frame', 'literal',
+           'EmbeddedGroup', 'ViewDef', 'view_schema', 'batch_sql', 'view_frame', 'batch_data', 'split_labels',
+           'serving_sql', 'look_up', 'EmbeddedView', 'group_of', 'known_group', 'check_group', 'check_view',
+           'open_view', 'view_of', 'known_view', 'EmbeddedStore', 'open_store', 'StoreWriter', 'Account', 'account_of',
+           'store_accounted', 'start_sealing', 'seal_before', 'fitting', 'topics_read', 'run_feature_store',
+           'run_there']
 
 # %% ../nbs/41_embedded_store.ipynb #78dcd2ae
 def plain_error(
@@ -63,6 +65,8 @@ def plain_error(
         return PermissionError(errno.EACCES, f'feature store {path} cannot be opened for writing: check who owns it, or choose another --data-dir')
     if 'not a database' in text or 'malformed' in text:
         return OSError(errno.EIO, f'feature store {path} is damaged ({text}); move it away and run `crypto-rt backfill`, or restore a copy')
+    if 'disk I/O' in text:
+        return OSError(errno.EIO, f'{path} cannot be read or written ({text}): is the disk full or a file size limited? what was acknowledged is safe')
     if 'locked' in text:
         return TimeoutError(f'feature store {path} was locked by another process for 30 s; is a backfill running?')
     return error
@@ -94,7 +98,9 @@ CREATE TABLE IF NOT EXISTS _segments (seq INTEGER PRIMARY KEY AUTOINCREMENT, tab
     first_key TEXT, last_key TEXT, top_revision INTEGER, top_available INTEGER);
 CREATE TABLE IF NOT EXISTS _spans (seq INTEGER, tab TEXT, entity TEXT, first_id INTEGER, last_id INTEGER, PRIMARY KEY (tab, entity, first_id, seq));
 CREATE TABLE IF NOT EXISTS _counts (tab TEXT, name TEXT, entity TEXT, value INTEGER, PRIMARY KEY (tab, name, entity));
-CREATE TABLE IF NOT EXISTS _accounted (log TEXT, place INTEGER, reached INTEGER, PRIMARY KEY (log, place))
+CREATE TABLE IF NOT EXISTS _accounted (log TEXT, place INTEGER, reached INTEGER, PRIMARY KEY (log, place));
+CREATE TABLE IF NOT EXISTS _retired (path TEXT PRIMARY KEY, at_ms INTEGER);
+CREATE TABLE IF NOT EXISTS _statistics (tab TEXT, start_ms INTEGER, end_ms INTEGER, state TEXT, figures TEXT, PRIMARY KEY (tab, start_ms, end_ms))
 """
 _SQLITE = {'string': 'TEXT', 'double': 'REAL', 'bigint': 'INTEGER', 'timestamp': 'INTEGER', 'boolean': 'INTEGER'}
 
@@ -160,10 +166,19 @@ def write_segment(
     columns: Sequence[Sequence[Any]],  # checked, in the order of identity
 ) -> Path:  # the file, whole and on the disk
     "Write a Parquet file that nobody knows of yet."
+    path = folder / f'{uuid.uuid4().hex}.parquet'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(path, group, columns)
+    except OSError as error:
+        path.with_suffix('.tmp').unlink(missing_ok=True)
+        raise OSError(error.errno, f'segment {path} cannot be written ({error.strerror or error}): nothing was changed; free some space and run again') from None
+    return path
+
+# %% ../nbs/41_embedded_store.ipynb #17f72181
+def _write(path: Path, group: GroupDef, columns: Sequence[Sequence[Any]]) -> None:
     import pyarrow.parquet as pq
 
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f'{uuid.uuid4().hex}.parquet'
     kinds = {kind: [f.name for f in group.schema if f.type in types]
              for kind, types in (('dictionary', ('string',)), ('split', ('double',)), ('delta', ('bigint', 'timestamp')))}  # fmt: skip
     with path.with_suffix('.tmp').open('wb') as file:
@@ -172,10 +187,11 @@ def write_segment(
         file.flush()
         os.fsync(file.fileno())
     path.with_suffix('.tmp').replace(path)
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-    return path
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 # %% ../nbs/41_embedded_store.ipynb #b72c9d00
 def overlapping(
@@ -244,7 +260,7 @@ def newest_sql(
 ) -> str:
     "Return the SELECT of rows that were the newest of their key when they became available."
     kept = quoted(dict.fromkeys((*group.primary_key, group.event_time, group.available, *names)))
-    known, rank = quoted([group.available]), f'{quoted([group.event_time])} * 65536 + {quoted([group.revision])}'
+    known, rank = quoted([group.available]), quoted([group.event_time]) + ('' if group.once else f' * 65536 + {quoted([group.revision])}')
     order = f'OVER (PARTITION BY {quoted(group.primary_key)} ORDER BY {known}, _rank)'
     where = f'WHERE {known} <= {int(as_of)}' if as_of is not None else ''
     return (f'SELECT {kept} FROM (SELECT {kept}, {rank} AS _rank FROM ({rows.sql}) {where}) '
@@ -324,7 +340,7 @@ def create_catalogue(directory: Path, database: Database) -> None:
     except OSError as error:
         raise PermissionError(errno.EACCES, f'feature store {directory} cannot be made: {error.strerror}; choose another --data-dir') from None
     with database.transaction('DEFERRED') as db:
-        there = db.execute("SELECT 1 FROM sqlite_master WHERE name = '_accounted'").fetchone()
+        there = db.execute("SELECT 1 FROM sqlite_master WHERE name = '_statistics'").fetchone()
     if not there:
         with database.transaction() as db:
             for statement in CATALOGUE.split(';'):
@@ -362,7 +378,8 @@ def insert_columns(group: EmbeddedGroup, columns: list[list[Any]]) -> InsertResu
     hot, online = insert_sql(group.definition)
     with group.database.transaction() as db:
         if group.definition.once:
-            return InsertResult(insert_once(db, group, list(zip(*columns, strict=True))))
+            once = insert_once if group.definition.numbered else insert_new
+            return InsertResult(once(db, group, list(zip(*columns, strict=True))))
         db.executemany(hot, zip(*columns, strict=True))
         db.executemany(online, newest(group.definition, columns))
     return InsertResult(len(columns[0]))
@@ -398,6 +415,25 @@ def count_up(db: sqlite3.Connection, table: str, entity: str, **by: int) -> None
     db.executemany('INSERT INTO _counts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value',
                    [(table, name, entity, value) for name, value in by.items() if value])  # fmt: skip
 
+# %% ../nbs/41_embedded_store.ipynb #59dcfaae
+def insert_new(
+    db: sqlite3.Connection,  # in a transaction
+    group: EmbeddedGroup,
+    rows: Sequence[tuple[Any, ...]],  # in the order of the schema
+) -> int:  # how many were new
+    "Insert what is not stored yet, of a group whose keys are texts."
+    fresh = without_known(db, group, rows)
+    for sql in insert_sql(group.definition):
+        db.executemany(sql, fresh)
+    return len(fresh)
+
+
+def without_known(db: sqlite3.Connection, group: EmbeddedGroup, rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    "Return the rows whose key is not online."
+    keys = [group.definition.names.index(name) for name in group.definition.primary_key]
+    known = f'SELECT 1 FROM "{group.table}_online" WHERE {" AND ".join(f"{quoted([name])} = ?" for name in group.definition.primary_key)}'
+    return [row for row in rows if db.execute(known, [row[key] for key in keys]).fetchone() is None]
+
 # %% ../nbs/41_embedded_store.ipynb #7b0af92e
 def list_spans(db: sqlite3.Connection, group: EmbeddedGroup, ids: Iterable[tuple[str, int]]) -> None:
     "Note from which id to which id the segment just listed reaches."
@@ -426,21 +462,28 @@ def sealed_ids(db: sqlite3.Connection, group: EmbeddedGroup, entity: str, number
 # %% ../nbs/41_embedded_store.ipynb #71d178da
 def unstored(group: EmbeddedGroup, columns: list[list[Any]]) -> list[list[Any]]:
     "Return what of a history is neither hot nor sealed."
+    rows = list(zip(*columns, strict=True))
+    with group.database.transaction() as db:
+        fresh = without_numbers(db, group, rows) if group.definition.numbered else without_known(db, group, rows)
+    return [list(column) for column in zip(*fresh, strict=True)] if fresh else [[] for _ in group.definition.schema]
+
+
+def without_numbers(db: sqlite3.Connection, group: EmbeddedGroup, rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    "Return the rows whose number is neither hot nor sealed."
     fresh: list[tuple[Any, ...]] = []
     key, number = (quoted([name]) for name in group.definition.primary_key)
-    with group.database.transaction() as db:
-        for entity, rows in by_entity(zip(*columns, strict=True)).items():
-            numbers = [row[1] for row in rows]
-            known = sealed_ids(db, group, entity, numbers)
-            hot = db.execute(f'SELECT {number} FROM "{group.table}_hot" WHERE {key} = ? AND {number} BETWEEN ? AND ?', (entity, min(numbers), max(numbers)))
-            known.update(n for (n,) in hot)
-            fresh += [row for row in rows if row[1] not in known]
-    return [list(column) for column in zip(*fresh, strict=True)] if fresh else [[] for _ in group.definition.schema]
+    for entity, some in by_entity(rows).items():
+        numbers = [row[1] for row in some]
+        known = sealed_ids(db, group, entity, numbers)
+        hot = db.execute(f'SELECT {number} FROM "{group.table}_hot" WHERE {key} = ? AND {number} BETWEEN ? AND ?', (entity, min(numbers), max(numbers)))
+        known.update(n for (n,) in hot)
+        fresh += [row for row in some if row[1] not in known]
+    return fresh
 
 
 def count_history(db: sqlite3.Connection, group: EmbeddedGroup, offered: list[list[Any]], stored: list[list[Any]], replaced: int) -> None:
     "Count a history that went into a segment: what was offered, and what of it was there before."
-    if group.definition.once and offered[0]:
+    if group.definition.numbered and offered[0]:
         some, new = Counter(offered[0]), Counter(stored[0])
         new[offered[0][0]] -= replaced
         for entity, count in some.items():
@@ -459,7 +502,7 @@ def _list_segment(db: sqlite3.Connection, group: EmbeddedGroup, path: Path, colu
     db.execute('INSERT INTO _segments (tab, path, rows, first_ms, last_ms, first_key, last_key, top_revision, top_available) VALUES (?,?,?,?,?,?,?,?,?)',
                (group.table, str(path.relative_to(group.database.path.parent)), len(times), min(times), max(times), str(min(keys)), str(max(keys)),
                 0 if group.definition.once else max(of[group.definition.revision]), max(of[group.definition.available])))  # fmt: skip
-    if group.definition.once:
+    if group.definition.numbered:
         list_spans(db, group, zip(keys, of[group.definition.primary_key[1]], strict=True))
 
 
@@ -891,9 +934,11 @@ class StoreWriter:
 
     def __init__(self, store: EmbeddedStore, settings: Settings, seal_every_seconds: float = 600.0):
         self.groups, self.store = {name: open_group(store, name) for name in GROUPS}, store
+        self.older = [group for old in indicator_groups()[:-1] if (group := store.get_feature_group(old.name, old.version))]
         self.keep_ms, self.seal_every = settings.store.seal_after_days * 86_400_000, seal_every_seconds
         self.sealed_at, self.newest_ms, self.counts = time.monotonic(), 0, {'stored': 0, 'dead_letters': 0}
         self.sealing: subprocess.Popen[bytes] | None = None
+        self.retention = settings.store.retention_days
         self.logs: dict[str, str] = {}
 
     def take(self, messages: Sequence[Received]) -> list[Out]:
@@ -905,7 +950,9 @@ class StoreWriter:
             columns, letters = fitting(group.definition, messages)
             if columns[0]:
                 group.insert_columns(columns)
-                self.newest_ms = max(self.newest_ms, *columns[group.definition.names.index('start_ms')])
+                self.newest_ms = max(self.newest_ms, *columns[group.definition.names.index(group.definition.event_time)])
+            for old in self.older if messages[0].topic == 'technical_indicators' else ():
+                old.insert_columns(fitting(old.definition, messages)[0])  # a champion of an older set may be trained anew
             self.counts['stored'] += len(columns[0])
         self.counts['dead_letters'] += len(letters)
         if time.monotonic() - self.sealed_at >= self.seal_every:
@@ -976,20 +1023,20 @@ def start_sealing(writer: StoreWriter) -> None:
     writer.sealed_at = time.monotonic()
     before_ms = (writer.newest_ms - writer.keep_ms) // 86_400_000 * 86_400_000
     if before_ms > 0 and (writer.sealing is None or writer.sealing.poll() is not None):
-        code = f'from crypto_rt.embedded_store import seal_before; seal_before({str(writer.store.directory)!r}, {before_ms})'
+        code = f'from crypto_rt.store_upkeep import keep_up; keep_up({str(writer.store.directory)!r}, {before_ms}, {writer.retention!r})'
         writer.sealing = subprocess.Popen([sys.executable, '-c', code])
 
 
 def seal_before(
     directory: Path | str,  # of the store
     before_ms: int,  # a start of a day
-) -> dict[str, int]:  # rows sealed of each group
+) -> dict[tuple[str, int], int]:  # rows sealed of each version of each group
     "Seal the days before an instant, of all groups."
     store = open_store(Path(directory))
     with store.database.transaction('DEFERRED') as db:
         names = db.execute('SELECT name, version FROM _groups').fetchall()
-    groups = {name: store.get_feature_group(name, version) for name, version in names}
-    sealed = {name: group.materialize(before_ms) for name, group in groups.items() if group}
+    groups = {key: store.get_feature_group(*key) for key in names}
+    sealed = {key: group.materialize(before_ms) for key, group in groups.items() if group}
     store.close()
     return sealed
 
@@ -1002,7 +1049,9 @@ def fitting(
     good, letters = [], []
     for message in messages:
         try:
-            good.append((message, decode(message.topic, message.value)))
+            item = decode(message.topic, message.value)
+            if not isinstance(item, NewsMark):
+                good.append((message, item))
         except ValueError as error:
             letters.append(_letter(message, error))
     try:
@@ -1023,14 +1072,34 @@ def _letter(message: Received, error: ValueError) -> Out:
     log.warning('%s at %s does not fit: %s', message.key, where, error)
     return Out('dead_letters', message.key, encode(dead_letter(message.topic, message.value, str(error), where)))
 
+# %% ../nbs/41_embedded_store.ipynb #c215f96e
+def topics_read() -> list[str]:
+    "Return the topics that are stored."
+    news = os.environ.get('CRYPTO_RT_UNTIL_IDLE') != '1' or os.environ.get('CRYPTO_RT_NEWS') == '1'
+    return [name for name in GROUPS if news or not name.startswith('news')]
+
 # %% ../nbs/41_embedded_store.ipynb #4254c1d8
 def run_feature_store(settings: Settings) -> None:
-    "Store trades, gaps, candles, indicators and predictions until told to stop."
+    "Store what the topics carry until told to stop."
     store = open_feature_store(settings)
+    if settings.store.backend == 'hopsworks':
+        run_there(settings, store)
+        return
     writer = StoreWriter(store, settings)  # type: ignore[arg-type]
     ensure_topics(settings)
     writer.logs = log_ids(settings, ['trades', 'gaps'])
-    run_service(settings, 'feature-store', list(GROUPS), ['dead_letters'], writer)
+    run_service(settings, 'feature-store', topics_read(), ['dead_letters'], writer)
     if writer.sealing:
         writer.sealing.terminate()
+    store.close()
+
+# %% ../nbs/41_embedded_store.ipynb #3ae3089a
+def run_there(settings: Settings, store: Any) -> None:
+    "Store what the topics carry on the cluster until told to stop."
+    from crypto_rt.hopsworks_views import HopsworksWriter
+
+    writer = HopsworksWriter(store)
+    ensure_topics(settings)
+    run_service(settings, 'feature-store', topics_read(), ['dead_letters'], writer)
+    writer.materialize()
     store.close()

@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from contextlib import suppress
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from .indicators import FEATURE_NAMES, FEATURE_SET
-from .messages import Candle, Gap, Prediction, TechnicalIndicators, Trade, Trades
+from .indicators import TABLE, FeatureTable
+from .messages import Candle, Gap, News, NewsSignal, Prediction, TechnicalIndicators, Trade, Trades
 from .settings import Settings
 from .times import check_ms
 
@@ -25,10 +27,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Type', 'GROUPS', 'PROVENANCE', 'BACKENDS', 'known_at', 'FeatureDef', 'GroupDef', 'schema_of', 'row_of', 'columns_of',
-           'trade_rows', 'struct_of', 'conform', 'dtype_of', 'frame_of', 'to_frame', 'canonical_digest', 'Query',
-           'Join', 'InsertResult', 'FeatureVector', 'FeatureGroup', 'FeatureView', 'FeatureStore', 'store_dir',
-           'open_feature_store', 'open_group', 'candle_history', 'training_view']
+__all__ = ['Type', 'GROUPS', 'MONTH_MS', 'PROVENANCE', 'BACKENDS', 'known_at', 'FeatureDef', 'GroupDef', 'schema_of',
+           'indicator_groups', 'row_of', 'columns_of', 'trade_rows', 'struct_of', 'conform', 'dtype_of', 'frame_of',
+           'to_frame', 'canonical_digest', 'Query', 'Join', 'InsertResult', 'FeatureVector', 'FeatureGroup',
+           'FeatureView', 'FeatureStore', 'store_dir', 'open_feature_store', 'open_group', 'candle_history',
+           'training_view']
 
 # %% ../nbs/40_feature_store.ipynb #f0f5b956
 def known_at(
@@ -73,12 +76,18 @@ class GroupDef(Struct, frozen=True):
         return self.primary_key if self.once else (*self.primary_key, self.event_time, self.revision)
 
     @property
+    def numbered(self) -> bool:  # whether the rows of an entity are counted by the last key
+        return self.once and len(self.primary_key) == 2 and any(f.name == self.primary_key[-1] and f.type == 'bigint' for f in self.schema)
+
+    @property
     def entity(self) -> tuple[str, ...]:
-        return self.primary_key[:1] if self.once else self.primary_key
+        return self.primary_key[:1] if self.numbered else self.primary_key
 
     @property
     def rank(self) -> tuple[str, str]:
-        return (self.primary_key[-1], self.event_time) if self.once else (self.event_time, self.revision)
+        if self.once:
+            return (self.primary_key[-1] if self.numbered else self.available, self.event_time)
+        return (self.event_time, self.revision)
 
 # %% ../nbs/40_feature_store.ipynb #c746f484
 _TYPE_OF = {'StrType': 'string', 'LiteralType': 'string', 'ListType': 'string', 'DictType': 'string',
@@ -103,15 +112,27 @@ def schema_of(
 
 # %% ../nbs/40_feature_store.ipynb #4f29af6b
 _INDICATOR_FIELDS = schema_of(TechnicalIndicators, leave_out=('values',))
+
+
+def indicator_groups(
+    table: FeatureTable = TABLE,
+) -> list[GroupDef]:  # a version for each feature set, oldest first
+    "Return the groups that hold the features of final candles."
+    return [GroupDef('technical_indicators', int(name.rpartition('v')[2]), ('symbol', 'interval_seconds'),
+                     (*_INDICATOR_FIELDS, *(FeatureDef(feature, 'double') for feature in names)), description=f'features {name} of final candles')
+            for name, names in table.sets.items()]  # fmt: skip
+
+# %% ../nbs/40_feature_store.ipynb #4f6a8675
 GROUPS = {group.name: group for group in (
     GroupDef('candles', 1, ('symbol', 'interval_seconds'), schema_of(Candle), description='final candles, all revisions, amounts as exact text'),
-    GroupDef('technical_indicators', int(FEATURE_SET.rpartition('v')[2]), ('symbol', 'interval_seconds'),
-             (*_INDICATOR_FIELDS, *(FeatureDef(name, 'double') for name in FEATURE_NAMES)), description=f'features {FEATURE_SET} of final candles'),
-    GroupDef('predictions', 1, ('symbol', 'interval_seconds', 'horizon_seconds', 'model_version'), schema_of(Prediction),
+    indicator_groups()[-1],
+    GroupDef('predictions', 2, ('symbol', 'interval_seconds', 'horizon_seconds', 'model_version'), schema_of(Prediction),
              available='made_at_ms', description='what was predicted, as it was published'),
     GroupDef('trades', 1, ('symbol', 'trade_id'), (FeatureDef('symbol', 'string', False), *schema_of(Trade), FeatureDef('ingest_ms', 'bigint', False),
              FeatureDef('source', 'string', False), FeatureDef('available_ms', 'bigint', False)), 'event_ms', description='every fill', once=True),
     GroupDef('gaps', 1, ('symbol', 'epoch', 'first_missing'), schema_of(Gap), 'opened_ms', available='updated_ms', description='holes in the trade ids'),
+    GroupDef('news', 1, ('news_id',), schema_of(News), 'available_ms', description='stories, by when they could be known', once=True),
+    GroupDef('news_signals', 1, ('news_id', 'scorer', 'version'), schema_of(NewsSignal), 'available_ms', description='scores of stories', once=True),
 )}  # fmt: skip
 
 # %% ../nbs/40_feature_store.ipynb #c160d71e
@@ -129,8 +150,7 @@ def row_of(
     names, few = names or group.names, len(_INDICATOR_FIELDS)
     if isinstance(item, TechnicalIndicators):
         try:
-            if len(item.values) == len(names) - few:
-                return _fields_of_indicators(item) + tuple(map(item.values.__getitem__, names[few:]))
+            return _fields_of_indicators(item) + tuple(map(item.values.__getitem__, names[few:]))  # of a message with more, what this set has
         except KeyError:
             pass
         raise ValueError(_other_names(group, (*names[:few], *item.values)))
@@ -154,7 +174,11 @@ def columns_of(
         if set(rows.columns) != set(group.names):
             raise ValueError(_other_names(group, rows.columns))
         return [rows[name].astype(object).where(rows[name].notna(), None).tolist() for name in group.names]
-    names = group.names
+    names, rows = group.names, list(rows)
+    if set(map(type, rows)) == {TechnicalIndicators} and len(names) > len(_INDICATOR_FIELDS) + 1:
+        with suppress(KeyError):
+            values = map(itemgetter(*names[len(_INDICATOR_FIELDS):]), map(attrgetter('values'), rows))
+            return [list(column) for part in (map(_fields_of_indicators, rows), values) for column in zip(*part, strict=True)]
     table = [row for item in rows for row in (trade_rows(item) if isinstance(item, Trades) else (row_of(group, item, names),))]
     return [list(column) for column in zip(*table, strict=True)] if table else [[] for _ in group.schema]
 
@@ -182,9 +206,10 @@ def struct_of(
         return TechnicalIndicators(**values)
     if group.name in ('trades', 'gaps'):
         return Gap(**values) if group.name == 'gaps' else Trade(*row[1:7])
-    for name in ('reasons', 'flags', 'trace'):
+    kind = {'predictions': Prediction, 'news': News, 'news_signals': NewsSignal}[group.name]
+    for name in {'reasons', 'flags', 'trace', 'assets'} & values.keys():
         values[name] = msgspec.json.decode(values[name])
-    return Prediction(**values)
+    return kind(**values)
 
 # %% ../nbs/40_feature_store.ipynb #cfb1e375
 _ALLOWED: dict[str, tuple[type, ...]] = {'string': (str,), 'bigint': (int,), 'timestamp': (int,), 'double': (float, int), 'boolean': (bool,)}
@@ -203,6 +228,9 @@ def _refuse(group: GroupDef, columns: list[list[Any]], place: int, row: int, why
 
 def _checked(group: GroupDef, columns: list[list[Any]], place: int) -> list[Any]:
     feature, column = group.schema[place], columns[place]
+    kinds = set(map(type, column))
+    if feature.type == 'double' and kinds <= {float, type(None)} and feature.nullable and math.isfinite(sum(filter(None, column))):
+        return column  # neither NaN nor infinity: a sum with one of them is none
     if feature.type == 'double' and any(value != value for value in column):
         column = [None if value != value else value for value in column]
     if wrong := {kind for kind in set(map(type, column)) if not _fits(feature, kind)}:
@@ -225,6 +253,7 @@ def _check_instants(group: GroupDef, columns: list[list[Any]]) -> None:
                 except ValueError as error:
                     _refuse(group, columns, place, row, str(error).removeprefix(feature.name + ' '))
     _check_order(group, columns)
+    _check_future(group, columns)
 
 
 def _check_order(group: GroupDef, columns: list[list[Any]]) -> None:
@@ -232,6 +261,16 @@ def _check_order(group: GroupDef, columns: list[list[Any]]) -> None:
         ends, known = (columns[group.names.index(name)] for name in ('end_ms', 'available_ms'))
         if (row := next((r for r, (end, at) in enumerate(zip(ends, known, strict=True)) if at < end), -1)) >= 0:
             _refuse(group, columns, group.names.index('available_ms'), row, f'{known[row]} is before end_ms {ends[row]}: known before it had ended')
+
+# %% ../nbs/40_feature_store.ipynb #5a67c493
+MONTH_MS = 30 * 86_400_000
+
+
+def _check_future(group: GroupDef, columns: list[list[Any]]) -> None:
+    known, latest = columns[group.names.index(group.available)], time.time() * 1000 + MONTH_MS
+    if (top := max(filter(None, known), default=0)) > latest:
+        row = known.index(top)
+        _refuse(group, columns, group.names.index(group.available), row, f'{top} is more than a month after this clock: no row is known before its time')
 
 # %% ../nbs/40_feature_store.ipynb #0f93c9d9
 def conform(
@@ -301,6 +340,7 @@ def _bytes_of(column: pd.Series) -> Iterator[bytes]:
         yield b'string' + msgspec.json.encode(column.where(~missing, None).tolist())
         return
     kind, form = ('double', '<f8') if column.dtype.kind == 'f' else ('bigint', '<i8')
+    column = column.astype('Int64') if str(column.dtype) == 'boolean' else column
     values = column.fillna(0).to_numpy().astype(form) if missing.any() else column.to_numpy().astype(form)
     yield kind.encode() + np.packbits(missing).tobytes()
     yield (values + 0).tobytes()
@@ -383,8 +423,8 @@ class FeatureStore(Protocol):
     def get_feature_view(self, name: str, version: int) -> FeatureView | None: ...
     def close(self) -> None: ...
 
-# %% ../nbs/40_feature_store.ipynb #39b979f4
-BACKENDS = {'embedded': 'crypto_rt.embedded_store'}
+# %% ../nbs/40_feature_store.ipynb #8b342031
+BACKENDS = {'embedded': 'crypto_rt.embedded_store', 'hopsworks': 'crypto_rt.hopsworks_views'}
 
 
 def store_dir(settings: Settings) -> Path:
@@ -396,7 +436,8 @@ def open_feature_store(settings: Settings) -> FeatureStore:
     "Return the store that `[store] backend` names, created where it is missing."
     if settings.store.backend not in BACKENDS:
         raise ValueError(f"[store] backend {settings.store.backend!r} is not built yet; there is {', '.join(BACKENDS)}")
-    return importlib.import_module(BACKENDS[settings.store.backend]).open_store(store_dir(settings))
+    module, place = importlib.import_module(BACKENDS[settings.store.backend]), store_dir(settings)
+    return module.open_store(place, settings) if settings.store.backend == 'hopsworks' else module.open_store(place)
 
 
 def open_group(
@@ -424,6 +465,6 @@ def candle_history(
 def training_view(store: FeatureStore) -> FeatureView:
     "Return the view that models are trained on: all features, and of the candle what they leave out."
     features, candles = open_group(store, 'technical_indicators'), open_group(store, 'candles')
-    kept = ['close', 'is_partial', 'warm_up', *FEATURE_NAMES]
+    kept = ['close', 'is_partial', 'warm_up', *TABLE.sets[TABLE.newest]]
     query = features.select(kept).join(candles.select(['volume', 'trade_count', 'is_empty']), prefix='candle_')
     return store.get_or_create_feature_view('training', features.definition.version, query=query)

@@ -5,31 +5,22 @@
 # %% ../nbs/21_indicators.ipynb #89f0131a
 from __future__ import annotations
 
-import logging
 import math
-import time
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from . import bus
-from .messages import Candle, TechnicalIndicators, dead_letter, decode, encode
-from .settings import Settings
+from .messages import Candle, TechnicalIndicators
 from .times import iso
 
-if TYPE_CHECKING:
-    from crypto_rt.bus import Out, Received
-
-log = logging.getLogger('crypto_rt.indicators')
-
 # %% auto #0
-__all__ = ['log', 'KEEP', 'INF', 'HLC', 'RETURNS', 'TREND', 'MOMENTUM', 'VOLATILITY', 'FLOW', 'SHAPE', 'TIME', 'FEATURE_SET',
-           'FEATURES', 'FEATURE_NAMES', 'WARM_UP', 'HANDLES', 'WINDOW', 'ANCHOR', 'REVISABLE', 'Row', 'row_of', 'Rows',
-           'Handle', 'Feature', 'open_handle', 'place', 'handle_values', 'feature_values', 'Indicators', 'message_of',
-           'keep', 'indicators_of', 'corrected', 'messages_behind', 'decoded', 'candles_before', 'merged', 'buried',
-           'IndicatorStep', 'features_of', 'run_indicators']
+__all__ = ['KEEP', 'INF', 'CLOSE', 'HIGH_LOW', 'HLC', 'OHLC', 'SIDES', 'COUNT', 'RETURNS', 'TREND', 'MOMENTUM', 'VOLATILITY',
+           'FLOW', 'SHAPE', 'TIME', 'WINDOW', 'ANCHOR', 'MOST', 'TABLE', 'FEATURES', 'FEATURE_NAMES', 'FEATURE_SET',
+           'WARM_UP', 'HANDLES', 'REVISABLE', 'Row', 'row_of', 'Rows', 'numbers_of', 'Handle', 'Feature',
+           'FeatureTable', 'sets_of', 'open_handle', 'place', 'handle_values', 'feature_values', 'Indicators',
+           'message_of', 'keep', 'indicators_of', 'corrected']
 
 # %% ../nbs/21_indicators.ipynb #c8aedd0b
 class Row(NamedTuple):
@@ -67,22 +58,23 @@ KEEP = 1700  # candles; 1,500 for exact handles and some for late revisions
 
 
 class Rows:
-    "The last candles of one unbroken stretch, a list per number."
+    "The last candles of one unbroken stretch, a list per number; `numbers_of` says what each is."
 
     def __init__(self) -> None:
         self.items: list[Row] = []
         self.flat: list[int] = []
-        numbers: tuple[list[float], ...] = ([], [], [], [], [])
-        self.close, self.squared, self.ranged, self.volume, self.money = numbers  # squares of log returns, of log(high/low); see `_money`
+        numbers: tuple[list[float], ...] = tuple([] for _ in range(9))
+        self.close, self.squared, self.ranged, self.volume, self.signed, self.trades, self.weighted, self.money, self.rising = numbers
         self.lists: tuple[list, ...] = (self.items, self.flat, *numbers)
+        self.shared: dict[str, Any] = {}  # what several features of the newest row need
 
     def push(self, row: Row) -> None:
         "Append the next candle; let the oldest go when there are many."
         last = self.items[-1] if self.items else row
         still = self.flat[-1] + 1 if self.flat and row.high == row.low == last.close else 0
-        new = row, still, row.close, math.log(row.close / last.close) ** 2, math.log(row.high / row.low) ** 2, row.volume, _money(row, last)
-        for values, value in zip(self.lists, new, strict=True):
+        for values, value in zip(self.lists, (row, still, *numbers_of(row, last)), strict=True):
             values.append(value)
+        self.shared.clear()
         if len(self.items) > KEEP + 500:
             self.cut(slice(None, 500))
 
@@ -93,10 +85,18 @@ class Rows:
             del values[part]
         return gone
 
-# %% ../nbs/21_indicators.ipynb #fccbcacb
-def _money(row: Row, last: Row) -> float:
-    typical, before = (row.high + row.low + row.close) / 3, (last.high + last.low + last.close) / 3
-    return math.copysign(typical * row.volume, typical - before) if typical != before else 0.0
+# %% ../nbs/21_indicators.ipynb #3afaac06
+def numbers_of(
+    row: Row,
+    last: Row,  # the one before it
+) -> tuple[float, ...]:
+    "Return close, squared log return, squared log(high/low), volume, bought less sold, trades, volume by place of the close, money that moved, and rose."
+    _, _, _, high, low, close, volume, signed, trades, _ = row
+    height, typical, before = high - low, (high + low + close) / 3, (last.high + last.low + last.close) / 3
+    money = typical * volume if typical != before else 0.0
+    return (close, math.log(close / last.close) ** 2, math.log(high / low) ** 2, volume, math.nan if signed is None else signed,
+            math.nan if trades is None else trades, volume * (2 * close - high - low) / height if height > 0 else 0.0,
+            money, money if typical > before else 0.0)  # fmt: skip
 
 # %% ../nbs/21_indicators.ipynb #5f4a215c
 class Handle(NamedTuple):
@@ -115,18 +115,22 @@ class Feature(NamedTuple):
     high: float
     flat: float | None  # the value after `warm_up` candles in which nothing moved; None: as computed
     tolerance: str  # `bits` or `1e-9` (of the larger of the value and the series' standard deviation)
+    inputs: tuple[str, ...]  # fields of the candle that it is made from
     meaning: str
     function: Callable[..., float | None]  # of the rows and the handles' values
     handles: tuple[Handle, ...] = ()
+    since: int = 1  # the set that first had it
+    until: int | None = None  # the set that has it no more
 
 
-INF, HLC = math.inf, ('high', 'low', 'close')
+INF, CLOSE, HIGH_LOW, HLC, OHLC = math.inf, ('close',), ('high', 'low'), ('high', 'low', 'close'), ('open', 'high', 'low', 'close')
+SIDES, COUNT = ('volume', 'buy_volume'), ('trade_count',)
 
 # %% ../nbs/21_indicators.ipynb #c90e6d7a
 def _log_return(lag: int) -> Feature:
     def function(x: Rows) -> float:
         return math.log(x.close[-1] / x.close[-1 - lag])
-    return Feature(f'log_return_{lag}', 'return', lag + 1, -INF, INF, 0.0, 'bits', f'log of close over close {lag} candles ago', function)
+    return Feature(f'log_return_{lag}', 'return', lag + 1, -INF, INF, 0.0, 'bits', CLOSE, f'log of close over close {lag} candles ago', function)
 
 
 RETURNS = tuple(map(_log_return, (1, 2, 5, 15, 30, 60)))
@@ -138,32 +142,32 @@ def _mean_gap(x: Rows, period: int) -> float:
 
 _PLUS, _MINUS = Handle('PLUS_DI', HLC, (14,)), Handle('MINUS_DI', HLC, (14,))
 TREND = (
-    Feature('sma_gap_20', 'trend', 20, -1, INF, 0.0, 'bits', 'close over its mean of 20, less 1', lambda x: _mean_gap(x, 20)),
-    Feature('sma_gap_50', 'trend', 50, -1, INF, 0.0, 'bits', 'close over its mean of 50, less 1', lambda x: _mean_gap(x, 50)),
-    Feature('ema_gap_20', 'trend', 300, -1, INF, 0.0, 'bits', 'close over its exponential mean of 20, less 1',
-            lambda x, ema: x.close[-1] / ema - 1, (Handle('EMA', ('close',), (20,)),)),
-    Feature('macd_histogram', 'trend', 400, -INF, INF, 0.0, 'bits', 'MACD 12/26 less its signal of 9, as a share of the close',
-            lambda x, macd: macd[2] / x.close[-1], (Handle('MACD', ('close',), (12, 26, 9)),)),
-    Feature('adx_14', 'trend', 450, 0, 100, 0.0, 'bits', 'strength of the trend, either way', lambda x, adx: adx, (Handle('ADX', HLC, (14,)),)),
-    Feature('directional_14', 'trend', 400, -100, 100, 0.0, 'bits', '+DI less -DI', lambda x, up, down: up - down, (_PLUS, _MINUS)),
-    Feature('aroon_25', 'trend', 26, -100, 100, 0.0, 'bits', '100: the high of 25 is new; -100: the low is', lambda x, v: v,
-            (Handle('AROONOSC', ('high', 'low'), (25,)),)),
-    Feature('slope_20', 'trend', 20, -INF, INF, 0.0, '1e-9', 'slope of the line through 20 closes, share of the close per candle',
-            lambda x, v: v / x.close[-1], (Handle('LINEARREG_SLOPE', ('close',), (20,)),)),
+    Feature('sma_gap_20', 'trend', 20, -1, INF, 0.0, 'bits', CLOSE, 'close over its mean of 20, less 1', lambda x: _mean_gap(x, 20)),
+    Feature('sma_gap_50', 'trend', 50, -1, INF, 0.0, 'bits', CLOSE, 'close over its mean of 50, less 1', lambda x: _mean_gap(x, 50)),
+    Feature('ema_gap_20', 'trend', 300, -1, INF, 0.0, 'bits', CLOSE, 'close over its exponential mean of 20, less 1',
+            lambda x, ema: x.close[-1] / ema - 1, (Handle('EMA', CLOSE, (20,)),)),
+    Feature('macd_histogram', 'trend', 400, -INF, INF, 0.0, 'bits', CLOSE, 'MACD 12/26 less its signal of 9, as a share of the close',
+            lambda x, macd: macd[2] / x.close[-1], (Handle('MACD', CLOSE, (12, 26, 9)),)),
+    Feature('adx_14', 'trend', 450, 0, 100, 0.0, 'bits', HLC, 'strength of the trend, either way', lambda x, adx: adx, (Handle('ADX', HLC, (14,)),)),
+    Feature('directional_14', 'trend', 400, -100, 100, 0.0, 'bits', HLC, '+DI less -DI', lambda x, up, down: up - down, (_PLUS, _MINUS)),
+    Feature('aroon_25', 'trend', 26, -100, 100, 0.0, 'bits', HIGH_LOW, '100: the high of 25 is new; -100: the low is', lambda x, v: v,
+            (Handle('AROONOSC', HIGH_LOW, (25,)),)),
+    Feature('slope_20', 'trend', 20, -INF, INF, 0.0, '1e-9', CLOSE, 'slope of the line through 20 closes, share of the close per candle',
+            lambda x, v: v / x.close[-1], (Handle('LINEARREG_SLOPE', CLOSE, (20,)),)),
 )  # fmt: skip
 
 # %% ../nbs/21_indicators.ipynb #efd43db5
 _STOCHASTIC = Handle('STOCH', HLC, (14, 3, 0, 3, 0))
 MOMENTUM = (
-    Feature('rsi_14', 'momentum', 400, 0, 100, 50.0, 'bits', "Wilder's share of rises among the moves", lambda x, v: v,
-            (Handle('RSI', ('close',), (14,)),)),
-    Feature('stochastic_k', 'momentum', 18, 0, 100, 50.0, '1e-9', 'close within the range of 14, mean of 3', lambda x, v: v[0], (_STOCHASTIC,)),
-    Feature('stochastic_d', 'momentum', 18, 0, 100, 50.0, '1e-9', 'mean of 3 of stochastic_k', lambda x, v: v[1], (_STOCHASTIC,)),
-    Feature('williams_14', 'momentum', 14, -100, 0, -50.0, 'bits', 'close below the high of 14: 0 at the high, -100 at the low', lambda x, v: v,
+    Feature('rsi_14', 'momentum', 400, 0, 100, 50.0, 'bits', CLOSE, "Wilder's share of rises among the moves", lambda x, v: v,
+            (Handle('RSI', CLOSE, (14,)),)),
+    Feature('stochastic_k', 'momentum', 18, 0, 100, 50.0, '1e-9', HLC, 'close within the range of 14, mean of 3', lambda x, v: v[0], (_STOCHASTIC,)),
+    Feature('stochastic_d', 'momentum', 18, 0, 100, 50.0, '1e-9', HLC, 'mean of 3 of stochastic_k', lambda x, v: v[1], (_STOCHASTIC,)),
+    Feature('williams_14', 'momentum', 14, -100, 0, -50.0, 'bits', HLC, 'close below the high of 14: 0 at the high, -100 at the low', lambda x, v: v,
             (Handle('WILLR', HLC, (14,)),)),
-    Feature('cci_20', 'momentum', 20, -INF, INF, 0.0, '1e-9', 'typical price from its mean of 20, in mean deviations of 0.015', lambda x, v: v,
+    Feature('cci_20', 'momentum', 20, -INF, INF, 0.0, '1e-9', HLC, 'typical price from its mean of 20, in mean deviations of 0.015', lambda x, v: v,
             (Handle('CCI', HLC, (20,)),)),
-    Feature('ultimate', 'momentum', 29, 0, 100, 50.0, '1e-9', 'buying pressure over 7, 14 and 28', lambda x, v: v,
+    Feature('ultimate', 'momentum', 29, 0, 100, 50.0, '1e-9', HLC, 'buying pressure over 7, 14 and 28', lambda x, v: v,
             (Handle('ULTOSC', HLC, (7, 14, 28)),)),
 )  # fmt: skip
 
@@ -172,59 +176,54 @@ def _root_mean(values: list[float], period: int) -> float:
     return math.sqrt(math.fsum(values[-period:]) / period)
 
 
-def _deviation(x: Rows, period: int) -> tuple[float, float]:
-    window = x.close[-period:]
-    mean = math.fsum(window) / period
-    return mean, math.sqrt(math.fsum([(close - mean) ** 2 for close in window]) / period)
+def _deviation(x: Rows) -> tuple[float, float]:
+    if 'deviation' not in x.shared:
+        window = x.close[-20:]
+        mean = math.fsum(window) / 20
+        x.shared['deviation'] = mean, math.sqrt(math.fsum([(close - mean) ** 2 for close in window]) / 20)
+    return x.shared['deviation']
 
 
 def _bollinger_position(x: Rows) -> float:
-    mean, deviation = _deviation(x, 20)
+    mean, deviation = _deviation(x)
     return (x.close[-1] - mean) / (2 * deviation) if deviation > 1e-12 * mean else 0.0
 
 
 def _bollinger_width(x: Rows) -> float:
-    mean, deviation = _deviation(x, 20)
+    mean, deviation = _deviation(x)
     return 4 * deviation / mean
 
 # %% ../nbs/21_indicators.ipynb #de39823b
 VOLATILITY = (
-    Feature('natr_14', 'volatility', 350, 0, INF, 0.0, 'bits', "Wilder's true range, percent of the close", lambda x, v: v,
+    Feature('natr_14', 'volatility', 350, 0, INF, 0.0, 'bits', HLC, "Wilder's true range, percent of the close", lambda x, v: v,
             (Handle('NATR', HLC, (14,)),)),
-    Feature('bollinger_position_20', 'volatility', 20, -3, 3, 0.0, 'bits', '-1 on the lower band, 1 on the upper', _bollinger_position),
-    Feature('bollinger_width_20', 'volatility', 20, 0, INF, 0.0, 'bits', 'distance of the bands, share of the mean', _bollinger_width),
-    Feature('realised_volatility_15', 'volatility', 16, 0, INF, 0.0, 'bits', 'root mean square log return of 15', lambda x: _root_mean(x.squared, 15)),
-    Feature('realised_volatility_60', 'volatility', 61, 0, INF, 0.0, 'bits', 'root mean square log return of 60', lambda x: _root_mean(x.squared, 60)),
-    Feature('parkinson_20', 'volatility', 20, 0, INF, 0.0, 'bits', "Parkinson's volatility from high and low of 20",
+    Feature('bollinger_position_20', 'volatility', 20, -3, 3, 0.0, 'bits', CLOSE, '-1 on the lower band, 1 on the upper', _bollinger_position),
+    Feature('bollinger_width_20', 'volatility', 20, 0, INF, 0.0, 'bits', CLOSE, 'distance of the bands, share of the mean', _bollinger_width),
+    Feature('realised_volatility_15', 'volatility', 16, 0, INF, 0.0, 'bits', CLOSE, 'root mean square log return of 15', lambda x: _root_mean(x.squared, 15)),
+    Feature('realised_volatility_60', 'volatility', 61, 0, INF, 0.0, 'bits', CLOSE, 'root mean square log return of 60', lambda x: _root_mean(x.squared, 60)),
+    Feature('parkinson_20', 'volatility', 20, 0, INF, 0.0, 'bits', HIGH_LOW, "Parkinson's volatility from high and low of 20",
             lambda x: _root_mean(x.ranged, 20) / math.sqrt(4 * math.log(2))),
 )  # fmt: skip
 
-# %% ../nbs/21_indicators.ipynb #6516f7c3
-def _ratio(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return None
-    total = math.fsum(known)
-    return known[-1] * len(known) / total if total else 0.0
+# %% ../nbs/21_indicators.ipynb #85c6acff
+def _ratio(values: list[float]) -> float:
+    total = math.fsum(values)
+    return values[-1] * len(values) / total if total else 0.0
 
 
-def _imbalance(x: Rows, period: int) -> float | None:
-    signed, total = [row.signed for row in x.items[-period:] if row.signed is not None], math.fsum(x.volume[-period:])
-    if len(signed) < period:
-        return None
-    return math.fsum(signed) / total if total else 0.0
+def _volume(x: Rows) -> float:
+    if 'volume' not in x.shared:
+        x.shared['volume'] = math.fsum(x.volume[-20:])
+    return x.shared['volume']
+
+
+def _part(values: list[float], total: float) -> float:
+    return math.fsum(values) / total if total else 0.0
 
 
 def _money_flow(x: Rows) -> float:
-    money = x.money[-14:]
-    total = math.fsum(map(abs, money))
-    return 100 * math.fsum([m for m in money if m > 0]) / total if total else 50.0
-
-
-def _chaikin(x: Rows) -> float:
-    total = math.fsum(x.volume[-20:])
-    weighted = [r.volume * (2 * r.close - r.high - r.low) / (r.high - r.low) for r in x.items[-20:] if r.high > r.low]
-    return math.fsum(weighted) / total if total else 0.0
+    total = math.fsum(x.money[-14:])
+    return 100 * math.fsum(x.rising[-14:]) / total if total else 50.0
 
 # %% ../nbs/21_indicators.ipynb #485e61cc
 def _per_second(x: Rows) -> float | None:
@@ -238,15 +237,16 @@ def _vwap_gap(x: Rows) -> float | None:
 
 # %% ../nbs/21_indicators.ipynb #d5cea2a0
 FLOW = (
-    Feature('volume_ratio_20', 'volume', 20, 0, 20, 0.0, 'bits', 'volume over its mean of 20', lambda x: _ratio(x.volume[-20:])),
-    Feature('money_flow_14', 'volume', 15, 0, 100, 50.0, 'bits', 'share of money in rising candles (Quong, Soudack 1989)', _money_flow),
-    Feature('chaikin_flow_20', 'volume', 20, -1, 1, 0.0, 'bits', 'volume weighted by where the candle closes (Chaikin)', _chaikin),
-    Feature('vwap_gap', 'volume', 1, -1, INF, 0.0, 'bits', 'close over the volume-weighted price, less 1', _vwap_gap),
-    Feature('order_flow_imbalance', 'flow', 1, -1, 1, 0.0, 'bits', 'bought less sold, share of the volume', lambda x: _imbalance(x, 1)),
-    Feature('order_flow_imbalance_20', 'flow', 20, -1, 1, 0.0, 'bits', 'the same over 20 candles', lambda x: _imbalance(x, 20)),
-    Feature('trade_intensity', 'flow', 2, 0, INF, 0.0, 'bits', 'trades per second', _per_second),
-    Feature('trade_intensity_ratio_20', 'flow', 20, 0, 20, 0.0, 'bits', 'trades over their mean of 20',
-            lambda x: _ratio([row.trades for row in x.items[-20:]])),
+    Feature('volume_ratio_20', 'volume', 20, 0, 20, 0.0, 'bits', ('volume',), 'volume over its mean of 20', lambda x: _ratio(x.volume[-20:])),
+    Feature('money_flow_14', 'volume', 15, 0, 100, 50.0, 'bits', (*HLC, 'volume'), 'share of money in rising candles (Quong, Soudack 1989)', _money_flow),
+    Feature('chaikin_flow_20', 'volume', 20, -1, 1, 0.0, 'bits', (*HLC, 'volume'), 'volume weighted by where the candle closes (Chaikin)',
+            lambda x: _part(x.weighted[-20:], _volume(x))),
+    Feature('vwap_gap', 'volume', 1, -1, INF, 0.0, 'bits', ('close', 'vwap'), 'close over the volume-weighted price, less 1', _vwap_gap),
+    Feature('order_flow_imbalance', 'flow', 1, -1, 1, 0.0, 'bits', SIDES, 'bought less sold, share of the volume', lambda x: _part(x.signed[-1:], x.volume[-1])),
+    Feature('order_flow_imbalance_20', 'flow', 20, -1, 1, 0.0, 'bits', SIDES, 'the same over 20 candles', lambda x: _part(x.signed[-20:], _volume(x))),
+    Feature('trade_intensity', 'flow', 2, 0, INF, 0.0, 'bits', COUNT, 'trades per second', _per_second),
+    Feature('trade_intensity_ratio_20', 'flow', 20, 0, 20, 0.0, 'bits', COUNT, 'trades over their mean of 20',
+            lambda x: _ratio(x.trades[-20:])),
 )  # fmt: skip
 
 # %% ../nbs/21_indicators.ipynb #ade5af70
@@ -258,34 +258,63 @@ def _share(x: Rows, part: Callable[[Row], float]) -> float:
 def _circle(name: str, period_ms: int, turn: Callable[[float], float], meaning: str) -> Feature:
     def function(x: Rows) -> float:
         return turn(math.tau * ((x.items[-1].start_ms - 345_600_000) % period_ms) / period_ms)
-    return Feature(name, 'time', 1, -1, 1, None, 'bits', meaning, function)
+    return Feature(name, 'time', 1, -1, 1, None, 'bits', ('start_ms',), meaning, function)
 
 
 SHAPE = (
-    Feature('candle_height', 'shape', 1, 0, INF, 0.0, 'bits', 'log of high over low', lambda x: math.sqrt(x.ranged[-1])),
-    Feature('candle_body', 'shape', 1, -1, 1, 0.0, 'bits', 'close less open, share of the height', lambda x: _share(x, lambda r: r.close - r.open)),
-    Feature('upper_shadow', 'shape', 1, 0, 1, 0.0, 'bits', 'above the body, share of the height', lambda x: _share(x, lambda r: r.high - max(r.open, r.close))),
-    Feature('lower_shadow', 'shape', 1, 0, 1, 0.0, 'bits', 'below the body, share of the height', lambda x: _share(x, lambda r: min(r.open, r.close) - r.low)),
+    Feature('candle_height', 'shape', 1, 0, INF, 0.0, 'bits', HIGH_LOW, 'log of high over low', lambda x: math.sqrt(x.ranged[-1])),
+    Feature('candle_body', 'shape', 1, -1, 1, 0.0, 'bits', OHLC, 'close less open, share of the height', lambda x: _share(x, lambda r: r.close - r.open)),
+    Feature('upper_shadow', 'shape', 1, 0, 1, 0.0, 'bits', OHLC, 'above the body, share of the height', lambda x: _share(x, lambda r: r.high - max(r.open, r.close))),
+    Feature('lower_shadow', 'shape', 1, 0, 1, 0.0, 'bits', OHLC, 'below the body, share of the height', lambda x: _share(x, lambda r: min(r.open, r.close) - r.low)),
 )
 TIME = (
     _circle('day_sin', 86_400_000, math.sin, 'time of day, 0 at midnight UTC'), _circle('day_cos', 86_400_000, math.cos, 'time of day, 1 at midnight UTC'),
     _circle('week_sin', 604_800_000, math.sin, 'time of week, 0 on Monday'), _circle('week_cos', 604_800_000, math.cos, 'time of week, 1 on Monday'),
 )  # fmt: skip
 
-# %% ../nbs/21_indicators.ipynb #9e345fb0
-FEATURE_SET = 'core-v1'
-FEATURES = RETURNS + TREND + MOMENTUM + VOLATILITY + FLOW + SHAPE + TIME
-FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
-WARM_UP = max(feature.warm_up for feature in FEATURES)
-HANDLES = {handle: min(f.warm_up for f in FEATURES if handle in f.handles) for feature in FEATURES for handle in feature.handles}
-_HANDLES = tuple((handle, warm_up, slice(Row._fields.index(handle.inputs[0]), Row._fields.index(handle.inputs[-1]) + 1))
-                 for handle, warm_up in HANDLES.items())  # fmt: skip
-_PLAN = tuple((f.name, f.warm_up, f.flat, f.low, f.high, f.function, tuple(list(HANDLES).index(h) for h in f.handles)) for f in FEATURES)
+# %% ../nbs/21_indicators.ipynb #fb66aee3
+class FeatureTable:
+    "Rows and what follows from them."
 
-# %% ../nbs/21_indicators.ipynb #b015ebca
-WINDOW, ANCHOR = 1000, 500
+    def __init__(
+        self,
+        features: Iterable[Feature],  # in the order of the values
+    ):
+        self.features = tuple(features)
+        self.names = tuple(feature.name for feature in self.features)
+        self.warm_up = max(feature.warm_up for feature in self.features)  # candles until all values are honest
+        self.sets = sets_of(self.features)
+        self.newest = list(self.sets)[-1]
+        self.handles = {h: min(f.warm_up for f in self.features if h in f.handles) for f in self.features for h in f.handles}  # to their warm-up
+        places = {handle: place for place, handle in enumerate(self.handles)}
+        self.inputs = {h.inputs: slice(Row._fields.index(h.inputs[0]), Row._fields.index(h.inputs[-1]) + 1) for h in self.handles}
+        self.opens = tuple((handle, warm_up, list(self.inputs).index(handle.inputs)) for handle, warm_up in self.handles.items())
+        self.plan = tuple((f.name, max(f.low, -MOST), min(f.high, MOST), f.function, tuple(places[h] for h in f.handles), f.warm_up, f.flat) for f in self.features)
+
+# %% ../nbs/21_indicators.ipynb #e3f434cc
+WINDOW, ANCHOR = 1000, 500  # candles; see below
+MOST = sys.float_info.max
 
 
+def sets_of(
+    features: Sequence[Feature],
+) -> dict[str, tuple[str, ...]]:  # 'core-v1' and so on to the names it has, oldest set first
+    "Return the sets of a table; `ValueError` for a table that cannot be."
+    for f in features:
+        if not (f.name.isidentifier() and f.name.islower() and [g.name for g in features].count(f.name) == 1):
+            raise ValueError(f'expected a name of a-z, 0-9 and _ that no other feature has, was {f.name!r}')
+        if not (1 <= f.warm_up <= WINDOW and f.low < f.high and f.tolerance in ('bits', '1e-9') and 1 <= f.since < (f.until or INF)):
+            raise ValueError(f'{f.name}: expected warm_up in 1 to {WINDOW}, low < high, tolerance bits or 1e-9, since < until, was {f[2:]}')
+    versions = {f.since for f in features} | {f.until for f in features if f.until}
+    if versions != set(range(1, len(versions) + 1)):
+        raise ValueError(f'expected sets counted up from 1, were {sorted(versions)}')
+    return {f'core-v{n}': tuple(f.name for f in features if f.since <= n < (f.until or INF)) for n in sorted(versions)}
+
+# %% ../nbs/21_indicators.ipynb #8a3cdbb5
+TABLE = FeatureTable(RETURNS + TREND + MOMENTUM + VOLATILITY + FLOW + SHAPE + TIME)
+FEATURES, FEATURE_NAMES, FEATURE_SET, WARM_UP, HANDLES = TABLE.features, TABLE.names, TABLE.newest, TABLE.warm_up, TABLE.handles
+
+# %% ../nbs/21_indicators.ipynb #56b33620
 def open_handle(
     handle: Handle,
     rows: Rows,
@@ -320,18 +349,20 @@ def place(
 
 # %% ../nbs/21_indicators.ipynb #0a9de749
 def handle_values(
-    handles: dict[int, Any],  # open ones, by their place in `HANDLES`; changed here
+    table: FeatureTable,
+    handles: dict[int, Any],  # open ones, by their place in `table.handles`; changed here
     rows: Rows,
     since_anchor: int,  # candles from the last anchor to the newest row
-) -> list[Any]:  # for each of `HANDLES` a float, or a tuple where TA-Lib gives several
+) -> list[Any]:  # for each of `table.handles` a float, or a tuple where TA-Lib gives several
     "Take the newest row into each handle that is warm and return its value."
-    row, warm = rows.items[-1], len(rows.items)
+    row, warm = tuple(rows.items[-1]), len(rows.items)
+    arguments = [row[part] for part in table.inputs.values()]
     values: list[Any] = []
     if since_anchor == 0:
         handles.clear()
-    for place, (handle, warm_up, inputs) in enumerate(_HANDLES):
+    for place, (handle, warm_up, which) in enumerate(table.opens):
         if place in handles:
-            values.append(handles[place].update(*tuple(row)[inputs]))
+            values.append(handles[place].update(*arguments[which]))
         elif warm >= warm_up:
             handles[place] = open_handle(handle, rows, since_anchor)
             values.append(handles[place].value)
@@ -341,21 +372,27 @@ def handle_values(
 
 # %% ../nbs/21_indicators.ipynb #5912182b
 def feature_values(
+    table: FeatureTable,
     rows: Rows,
     values: list[Any],  # from `handle_values`
 ) -> dict[str, float | None]:  # finite, or null: warming up, or the source does not say
     "Return each feature of the newest row."
-    warm, still, found = len(rows.items), rows.flat[-1], {}
-    for name, warm_up, flat, low, high, function, places in _PLAN:
-        value = None
+    warm, still, found = len(rows.items), rows.flat[-1], dict[str, float | None]()
+    for name, low, high, function, places, warm_up, flat in table.plan:
         if still >= warm_up and flat is not None:
-            value = flat
-        elif warm >= warm_up:
-            value = function(rows, *[values[i] for i in places]) if places else function(rows)
-            if value is not None:  # + 0.0: never -0.0, which SQLite would not give back
-                value = low if value < low else high if value > high else value + 0.0 if math.isfinite(value) else None
-        found[name] = value
+            found[name] = flat
+        elif warm < warm_up:
+            found[name] = None
+        else:
+            value = function(rows) if not places else function(rows, values[places[0]]) if len(places) == 1 else function(rows, *[values[i] for i in places])
+            if value is not None and not low <= value <= high:
+                value = _bounded(value, low, high)
+            found[name] = value if value is None else value + 0.0  # never -0.0, which SQLite would not give back
     return found
+
+
+def _bounded(value: float, low: float, high: float) -> float | None:
+    return max(low, min(high, value)) if math.isfinite(value) else None
 
 # %% ../nbs/21_indicators.ipynb #061826ba
 class Indicators:
@@ -366,8 +403,9 @@ class Indicators:
         symbol: str,
         interval_seconds: int,
         history: Iterable[Candle] = (),  # final candles, oldest first; 1,500 make a restart exact
+        table: FeatureTable = TABLE,
     ):
-        self.symbol, self.interval_seconds = symbol, interval_seconds
+        self.table, self.symbol, self.interval_seconds = table, symbol, interval_seconds
         self.rows, self.handles, self.next_ms = Rows(), dict[int, Any](), 0
         self.taken: dict[int, Candle] = {}  # the last ones, by start
         for candle in history:
@@ -385,7 +423,14 @@ class Indicators:
         "Take one final candle and return its features; `ValueError`, and nothing changed, when it cannot be one."
         return _update(self, candle)
 
-# %% ../nbs/21_indicators.ipynb #c9df0b78
+    def peek(
+        self,
+        candle: Candle,  # of the window that is still open, as it stands
+    ) -> dict[str, float | None]:
+        "Return what the features would be if the candle ended like this; nothing changes."
+        return _peek(self, candle)
+
+# %% ../nbs/21_indicators.ipynb #3e336256
 REVISABLE = 120  # windows behind the newest one that the fold may still revise
 
 
@@ -399,20 +444,25 @@ def _update(indicators: Indicators, candle: Candle) -> TechnicalIndicators | Non
         return None
     if row.start_ms != indicators.next_ms or len(rows.items) == 1:
         indicators.handles.clear()
-    values = feature_values(rows, handle_values(indicators.handles, rows, row.start_ms // (seconds * 1000) % ANCHOR))
-    left = max(0, WARM_UP - len(rows.items))
+    values = _values(indicators, row)
+    left = max(0, indicators.table.warm_up - len(rows.items))
     indicators._restore(later)
     indicators.next_ms = 0 if later else candle.end_ms
     keep(indicators, candle)
-    return message_of(candle, row, values, left)
+    return message_of(indicators.table, candle, row, values, left)
+
+# %% ../nbs/21_indicators.ipynb #e6a9b229
+def _values(indicators: Indicators, row: Row) -> dict[str, float | None]:
+    table, rows, since_anchor = indicators.table, indicators.rows, row.start_ms // (indicators.interval_seconds * 1000) % ANCHOR
+    return feature_values(table, rows, handle_values(table, indicators.handles, rows, since_anchor))
 
 
-def message_of(candle: Candle, row: Row, values: dict[str, float | None], left: int) -> TechnicalIndicators:
+def message_of(table: FeatureTable, candle: Candle, row: Row, values: dict[str, float | None], left: int) -> TechnicalIndicators:
     "Return a candle's features as a message."
     return TechnicalIndicators(candle.symbol, candle.interval_seconds, candle.start_ms, candle.revision, candle.end_ms, row.close, values,
-                               left, FEATURE_SET, candle.is_partial, candle.available_ms)  # fmt: skip
+                               left, table.newest, candle.is_partial, candle.available_ms)  # fmt: skip
 
-
+# %% ../nbs/21_indicators.ipynb #590c78fa
 def keep(indicators: Indicators, candle: Candle) -> None:
     "Remember a candle for as long as a late trade may revise it, or one before it."
     taken = indicators.taken
@@ -423,20 +473,40 @@ def keep(indicators: Indicators, candle: Candle) -> None:
 
 def indicators_of(
     candles: Iterable[Candle],  # final candles, ascending within a symbol and interval
+    table: FeatureTable = TABLE,
 ) -> list[TechnicalIndicators]:
     "Return the features of stored candles: what live would have said."
-    return list(_each({}, candles))
+    return list(_each({}, candles, table))
 
-# %% ../nbs/21_indicators.ipynb #9c927338
-def _each(states: dict[tuple[str, int], Indicators], candles: Iterable[Candle]) -> Iterator[TechnicalIndicators]:
+# %% ../nbs/21_indicators.ipynb #3a47dd58
+def _peek(indicators: Indicators, candle: Candle) -> dict[str, float | None]:
+    table, rows, row, span = indicators.table, indicators.rows, row_of(candle), indicators.interval_seconds * 1000
+    since_anchor, ahead = row.start_ms // span % ANCHOR, (row.start_ms - rows.items[-1].start_ms) // span if rows.items else 2
+    if ahead < 1:
+        raise ValueError(f'expected a window after {iso(rows.items[-1].start_ms)}, was {iso(row.start_ms)}')
+    if ahead > 1:
+        rows = Rows()
+    ready = indicators.handles if ahead == 1 and since_anchor and indicators.next_ms == row.start_ms else {}
+    rows.items.append(row)
+    arguments = [tuple(row)[part] for part in table.inputs.values()]
+    values = [ready[at].peek(*arguments[which]) if at in ready else open_handle(h, rows, since_anchor).value if len(rows.items) >= warm_up else None
+              for at, (h, warm_up, which) in enumerate(table.opens)]  # fmt: skip
+    rows.items.pop()
+    rows.push(row)
+    found = feature_values(table, rows, values)
+    rows.cut(slice(-1, None))
+    return found
+
+# %% ../nbs/21_indicators.ipynb #0d5e4dbc
+def _each(states: dict[tuple[str, int], Indicators], candles: Iterable[Candle], table: FeatureTable) -> Iterator[TechnicalIndicators]:
     for candle in candles:
         key = candle.symbol, candle.interval_seconds
         if key not in states:
-            states[key] = Indicators(*key)
+            states[key] = Indicators(*key, table=table)
         if message := states[key].update(candle):
             yield message
 
-# %% ../nbs/21_indicators.ipynb #8f1c02ab
+# %% ../nbs/21_indicators.ipynb #262970d8
 def corrected(
     indicators: Indicators,
     candle: Candle,
@@ -451,8 +521,8 @@ def corrected(
     indicators.handles.clear()
     for row in behind:
         rows.push(row)
-        values = feature_values(rows, handle_values(indicators.handles, rows, row.start_ms // span % ANCHOR))
-        told.append(message_of(indicators.taken[row.start_ms], row, values, max(0, WARM_UP - len(rows.items))))
+        values, left = _values(indicators, row), max(0, indicators.table.warm_up - len(rows.items))
+        told.append(message_of(indicators.table, indicators.taken[row.start_ms], row, values, left))
     indicators.next_ms = newest_ms + span
     return [structs.replace(x, revision=_corrections(indicators, x.start_ms), available_ms=max(x.available_ms, candle.available_ms)) for x in told]
 
@@ -460,136 +530,3 @@ def corrected(
 def _corrections(indicators: Indicators, start_ms: int) -> int:
     first_ms = start_ms - REVISABLE * indicators.interval_seconds * 1000
     return sum(candle.revision for candle in indicators.taken.values() if first_ms < candle.start_ms <= start_ms)
-
-# %% ../nbs/21_indicators.ipynb #f2e40d20
-def messages_behind(
-    settings: Settings,
-    topic: str,  # a name of `TOPICS`
-    partition: int,
-    offset: int,  # where a reading begins
-    count: int,  # at most so many
-) -> list[Any]:  # structs, oldest first; end markers and undecodable ones left out
-    "Return what lies in the topic before `offset`."
-    from confluent_kafka import Consumer, TopicPartition
-
-    place = TopicPartition(bus.topic_name(settings, topic), partition)
-    consumer = Consumer({'bootstrap.servers': settings.kafka.broker, 'group.id': 'crypto-rt.reader', 'enable.auto.commit': False})
-    low, _ = consumer.get_watermark_offsets(place, timeout=10)
-    place.offset = max(low, offset - count)
-    consumer.assign([place])
-    found, reached, deadline = [], place.offset, time.monotonic() + 60
-    while reached < offset:
-        for message in consumer.consume(min(1000, offset - reached), 1.0):
-            if message.error():
-                raise ConnectionError(f'{topic}/{partition} cannot be read before offset {offset}: {message.error()}')
-            found.append(message.value())
-            reached = message.offset() + 1
-        if time.monotonic() > deadline:
-            raise ConnectionError(f'{topic}/{partition} could not be read from {reached} to {offset} within 60 s')
-    consumer.close()
-    return list(decoded(topic, found))
-
-# %% ../nbs/21_indicators.ipynb #c5ffd1bd
-def decoded(topic: str, raws: Iterable[bytes]) -> Iterator[Any]:
-    "Yield what decodes; the rest was buried when it came."
-    for raw in raws:
-        try:
-            if not bus.is_end(raw):
-                yield decode(topic, raw)
-        except ValueError:
-            log.debug('%s: left out %r', topic, raw[:80])
-
-# %% ../nbs/21_indicators.ipynb #c34757c7
-def candles_before(
-    settings: Settings,
-    symbol: str,
-    interval_seconds: int,
-    before_ms: int,  # only candles that start earlier
-    behind: Iterable[Candle] = (),  # what the topic holds, any symbol
-    last: int = 1500,  # how many at most
-) -> list[Candle]:  # ascending, the latest revision of each
-    "Return the final candles that the store and the topic hold from before `before_ms`."
-    from crypto_rt import feature_store
-
-    store = feature_store.open_feature_store(settings)
-    stored = feature_store.candle_history(store, symbol, interval_seconds, before_ms=before_ms, last=last)
-    store.close()
-    recent = [c for c in behind if (c.symbol, c.interval_seconds) == (symbol, interval_seconds) and c.start_ms < before_ms]
-    return merged([*stored, *recent])[-last:]
-
-# %% ../nbs/21_indicators.ipynb #c3d151f1
-def merged(
-    candles: Iterable[Candle],  # of one symbol and interval, any order
-) -> list[Candle]:  # ascending, one for each start
-    "Return the highest revision of each window; of equals, the one that comes last."
-    best: dict[int, Candle] = {}
-    for candle in candles:
-        if candle.start_ms not in best or candle.revision >= best[candle.start_ms].revision:
-            best[candle.start_ms] = candle
-    return [best[start] for start in sorted(best)]
-
-# %% ../nbs/21_indicators.ipynb #8d12207c
-def buried(
-    service: str,
-    message: Received,
-    reason: str,
-) -> Out:
-    "Return what keeps an unusable message aside."
-    place = f'{service}/{message.topic}/{message.partition}/{message.offset}'
-    return bus.Out('dead_letters', message.key, encode(dead_letter(message.topic, message.value, reason, place)))
-
-# %% ../nbs/21_indicators.ipynb #10fbca05
-class IndicatorStep:
-    "Candles in, features out; see `bus.Step`."
-
-    def __init__(
-        self,
-        history: Callable[[Candle, int, int], Iterable[Candle]],  # what came before a candle; partition and offset where the reading began
-    ):
-        self.history, self.counts = history, {'features': 0, 'dead_letters': 0}
-        self.states: dict[int, dict[tuple[str, int], Indicators]] = {}  # by partition
-        self.begun: dict[int, int] = {}  # offset, by partition
-        self.next: dict[int, int] = {}
-
-    def take(self, messages: Sequence[Received]) -> Iterator[Out]:
-        for m in messages:
-            if self.next.get(m.partition) != m.offset:
-                self.states[m.partition], self.begun[m.partition] = {}, m.offset
-            self.next[m.partition] = m.offset + 1
-            try:
-                features = features_of(self, decode('candles', m.value), m.partition)
-            except ValueError as error:
-                self.counts['dead_letters'] += 1
-                yield buried('indicators', m, str(error))
-                continue
-            for message in features:
-                self.counts['features'] += 1
-                yield bus.Out('technical_indicators', m.key, encode(message))
-
-    def open_from(self, topic: str, partition: int) -> int | None:
-        return None
-
-# %% ../nbs/21_indicators.ipynb #758598e3
-def features_of(step: IndicatorStep, candle: Candle, partition: int) -> list[TechnicalIndicators]:
-    "Return the candle's features, and those that it changes; a state that is not there yet starts from the step's history."
-    states, key = step.states[partition], (candle.symbol, candle.interval_seconds)
-    if key not in states:
-        states[key] = Indicators(*key, step.history(candle, partition, step.begun[partition]))
-    return corrected(states[key], candle)
-
-# %% ../nbs/21_indicators.ipynb #7626e4ff
-def run_indicators(settings: Settings) -> None:
-    "Run the service until it is stopped."
-    @lru_cache(settings.kafka.partitions)
-    def behind(partition: int, offset: int) -> list[Candle]:
-        return messages_behind(settings, 'candles', partition, offset, 1500 * len(settings.data.symbols))
-
-    def history(candle: Candle, partition: int, offset: int) -> list[Candle]:
-        key = candle.symbol, candle.interval_seconds
-        known = [c for c in behind(partition, offset) if (c.symbol, c.interval_seconds) == key]  # what was taken, as it was then
-        first_ms = min((c.start_ms for c in known), default=candle.start_ms)
-        found = merged([*candles_before(settings, *key, min(first_ms, candle.start_ms)), *known])[-1500:]
-        log.info('%s warm-starts at %s from %d candles', candle.symbol, iso(candle.start_ms), len(found))
-        return found
-
-    bus.run_service(settings, 'indicators', ['candles'], ['technical_indicators', 'dead_letters'], IndicatorStep(history))

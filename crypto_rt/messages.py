@@ -18,7 +18,8 @@ from .times import now_ms
 # %% auto #0
 __all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'EPOCH_BITS', 'TOPICS', 'encode', 'Trade', 'Trades',
            'Mark', 'End', 'Gap', 'Dropped', 'Candle', 'FormingCandle', 'TechnicalIndicators', 'Prediction',
-           'DeadLetter', 'ServiceEvent', 'Topic', 'decode', 'dead_letter', 'schema', 'write_contracts']
+           'DeadLetter', 'ServiceEvent', 'News', 'NewsSignal', 'NewsMark', 'Topic', 'decode', 'dead_letter', 'schema',
+           'write_contracts']
 
 # %% ../nbs/02_messages.ipynb #1d2f8311
 Amount = Annotated[str, Meta(pattern=r'^[0-9]{1,20}(\.[0-9]{1,12})?$', description='exact decimal text, not negative')]
@@ -168,6 +169,7 @@ class Prediction(Struct, frozen=True, forbid_unknown_fields=True, tag_field='typ
     flags: list[str]
     expires_ms: Instant
     trace: dict[str, int]
+    feature_set: str = ''
 
 
 class DeadLetter(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='dead_letter'):
@@ -187,6 +189,40 @@ class ServiceEvent(Struct, frozen=True, forbid_unknown_fields=True, tag_field='t
     run_id: str = ''
     counts: dict[str, int] = {}
 
+# %% ../nbs/02_messages.ipynb #3e3d98d2
+class News(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='news'):
+    "One story, cleaned: plain text, tracking cut from the link."
+    news_id: str
+    title: str
+    body: str
+    source: str
+    url: str
+    assets: list[str]
+    published_ms: Instant
+    available_ms: Instant
+    text_hash: str
+    flags: list[str] = []
+
+
+class NewsSignal(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='news_signal'):
+    "What a scorer says of one story: -1 bad, 1 good for the assets named."
+    news_id: str
+    scorer: str
+    version: str
+    assets: list[str]
+    score: Annotated[float, Meta(ge=-1, le=1)]
+    label: Literal['negative', 'neutral', 'positive']
+    confidence: Annotated[float, Meta(ge=0, le=1)]
+    text_hash: str
+    published_ms: Instant
+    available_ms: Instant
+    flags: list[str] = []
+
+
+class NewsMark(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='news_mark'):
+    "Everything with `available_ms` up to here has been published before this mark."
+    through_ms: Instant
+
 # %% ../nbs/02_messages.ipynb #2f3c812b
 class Topic(Struct, frozen=True):
     "A topic's name, what it carries and how long it is kept."
@@ -203,6 +239,8 @@ TOPICS = {topic.name: topic for topic in (
     Topic('candles', Candle | End, 24 * 14),
     Topic('candles_forming', FormingCandle | End, 1),
     Topic('technical_indicators', TechnicalIndicators | End, 24 * 14),
+    Topic('news', News | NewsMark | End, 24 * 14, one_partition=True),
+    Topic('news_signals', NewsSignal | NewsMark | End, 24 * 14, one_partition=True),
     Topic('predictions', Prediction | End, 24 * 14),
     Topic('dead_letters', DeadLetter, 24 * 14, one_partition=True),
     Topic('service_events', ServiceEvent, 24, one_partition=True),
@@ -238,7 +276,7 @@ def schema(
     "Return the contract of one topic."
     spec = TOPICS[topic]
     body = msgspec.json.schema(spec.carries)
-    kafka = {'key': 'symbol', 'partitions': 1 if spec.one_partition else '[kafka] partitions',
+    kafka = {'key': 'news_id' if topic.startswith('news') else 'symbol', 'partitions': 1 if spec.one_partition else '[kafka] partitions',
              'retention_hours': spec.retention_hours, 'cleanup': spec.cleanup}
     return {'$schema': 'https://json-schema.org/draft/2020-12/schema', 'title': topic, 'x-kafka': kafka, **body}
 

@@ -12,14 +12,18 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import structs
+
 from . import bus
-from .indicators import buried, candles_before, messages_behind
-from .messages import Prediction, TechnicalIndicators, decode, encode
+from .indicator_service import buried, candles_before, messages_behind
+from .indicators import TABLE
+from .messages import NewsSignal, Prediction, TechnicalIndicators, decode, encode
 from .settings import Settings
 from .times import iso, now_ms
+from .vectors import CONTEXT, NEWEST, Outside, follow_outside, rows_behind, seen, signals_behind, vector_of
 
 if TYPE_CHECKING:
     from crypto_rt.bus import Out, Received
@@ -28,8 +32,8 @@ log = logging.getLogger('crypto_rt.predictions')
 
 # %% auto #0
 __all__ = ['log', 'BASELINE_VERSION', 'realised_log_returns', 'conformal_width', 'feature_hash', 'baseline_digest', 'Model',
-           'reasons_to_abstain', 'predict', 'Closes', 'forget', 'Champions', 'PredictionStep', 'made_by',
-           'run_predictions']
+           'candles_left', 'reasons_to_abstain', 'predict', 'Closes', 'forget', 'Champions', 'PredictionStep',
+           'made_by', 'leader_before', 'signals_before', 'run_predictions']
 
 # %% ../nbs/60_predictions.ipynb #de1d5394
 def realised_log_returns(
@@ -82,13 +86,24 @@ class Model(Protocol):
     version: str
     digest: str
     feature_names: tuple[str, ...]
+    feature_set: str
     level: float
 
     def predict(self, values: dict[str, float | None]) -> tuple[float, float, float]: ...
 
-# %% ../nbs/60_predictions.ipynb #404aeb78
+# %% ../nbs/60_predictions.ipynb #afc9e95a
+def candles_left(
+    x: TechnicalIndicators,
+    model: Model | None,
+) -> int:  # until the features that the model reads are honest; those of the newest set, without one
+    "Return how long the features still warm up."
+    warm_ups = [f.warm_up for f in (*TABLE.features, *CONTEXT) if model is None or f.name in model.feature_names]
+    return max(0, x.warm_up - TABLE.warm_up + max(warm_ups, default=TABLE.warm_up))
+
+
 def reasons_to_abstain(
     x: TechnicalIndicators,
+    vector: Mapping[str, float | None],
     model: Model | None,  # None: the baseline
     errors: int,  # past errors at hand
     settings: Settings,
@@ -97,12 +112,12 @@ def reasons_to_abstain(
     "Return why no forecast should be made, or nothing."
     level, oldest = settings.predictions.level, settings.predictions.stale_after_intervals * x.interval_seconds
     needed, age = math.ceil(level / (1 - level) - 1e-9), (now - x.end_ms) / 1000
-    missing = [name for name in model.feature_names if name not in x.values] if model else []
+    missing, left = [name for name in model.feature_names if name not in vector] if model else [], candles_left(x, model)
     return [reason for reason, applies in (
         ('partial candle: it was not seen whole', x.is_partial),
         (f'stale input: the candle ended {age:.0f} s ago, more than {oldest:.0f} s', age > oldest),
         (f'not enough calibration: {errors} past errors, {needed} needed', not model and errors < needed),
-        (f'warming up: {x.warm_up} candles left', model and x.warm_up > 0),
+        (f'warming up: {left} candles left', model and left > 0),
         (f'features missing: {", ".join(missing)}', missing),
     ) if applies]  # fmt: skip
 
@@ -113,17 +128,20 @@ def predict(
     model: Model | None,  # None: the baseline
     settings: Settings,
     made_at_ms: int | None = None,  # now; None: when the candle became available
+    vector: Mapping[str, float | None] | None = None,  # as `vectors.vector_of` gives it; None: nothing but the candle is known
+    late: Sequence[str] = (),  # flags: what of the vector was not waited for
 ) -> Prediction:
     "Return what is expected of the log return from this close over the horizon."
     now, p = made_at_ms or x.available_ms, settings.predictions
     errors = realised_log_returns(closes, x.start_ms, x.interval_seconds, settings.data.horizon_seconds, p.calibration_candles)
-    reasons = reasons_to_abstain(x, model, len(errors), settings, now)
+    vector = vector_of(x, None, ()) if vector is None else vector
+    reasons = reasons_to_abstain(x, vector, model, len(errors), settings, now)
     forecast = None
     if not reasons:
-        forecast, reasons = _by_model(x, model) if model else (_by_baseline(errors, p.level), [])
-    flags = [flag for flag, applies in (('warming_up', x.warm_up > 0), ('partial_candle', x.is_partial),
+        forecast, reasons = _by_model(x, vector, model) if model else (_by_baseline(errors, p.level), [])
+    flags = [flag for flag, applies in (('warming_up', candles_left(x, model) > 0), ('partial_candle', x.is_partial),
                                         ('short_calibration', not model and len(errors) < p.calibration_candles)) if applies]  # fmt: skip
-    return _message(x, forecast, model, settings, now, reasons, flags)
+    return _message(x, vector, forecast, model, settings, now, reasons, [*flags, *late])
 
 # %% ../nbs/60_predictions.ipynb #3dc809f8
 def _by_baseline(errors: list[float], level: float) -> tuple[float, float, float] | None:
@@ -131,9 +149,9 @@ def _by_baseline(errors: list[float], level: float) -> tuple[float, float, float
     return None if width is None else (0.0, 0.0 - width, width)
 
 
-def _by_model(x: TechnicalIndicators, model: Model) -> tuple[tuple[float, float, float] | None, list[str]]:
+def _by_model(x: TechnicalIndicators, vector: Mapping[str, float | None], model: Model) -> tuple[tuple[float, float, float] | None, list[str]]:
     try:
-        expected, lower, upper = map(float, model.predict(x.values))
+        expected, lower, upper = map(float, model.predict(dict(vector)))
     except Exception as error:
         log.exception('%s: model %s failed at %s', x.symbol, model.version, iso(x.start_ms))
         return None, [f'the model failed: {error!r}']
@@ -141,9 +159,11 @@ def _by_model(x: TechnicalIndicators, model: Model) -> tuple[tuple[float, float,
         return None, [f'the model gave {expected}, {lower}, {upper}: expected three finite numbers, lower <= upper']
     return (expected, lower, upper), []
 
-# %% ../nbs/60_predictions.ipynb #44ae7c92
-def _message(x: TechnicalIndicators, forecast: Any, model: Model | None, settings: Settings, now: int, reasons: list, flags: list) -> Prediction:
+# %% ../nbs/60_predictions.ipynb #39f1f29b
+def _message(x: TechnicalIndicators, vector: Mapping[str, float | None], forecast: Any, model: Model | None, settings: Settings, now: int,
+             reasons: list, flags: list) -> Prediction:  # fmt: skip
     expected, lower, upper = forecast or (None, None, None)
+    feature_set, values = seen(vector, model.feature_set if model else NEWEST)
     target_ms = x.end_ms + settings.data.horizon_seconds * 1000
     return Prediction(
         symbol=x.symbol, interval_seconds=x.interval_seconds, horizon_seconds=settings.data.horizon_seconds, start_ms=x.start_ms, revision=x.revision,
@@ -151,8 +171,8 @@ def _message(x: TechnicalIndicators, forecast: Any, model: Model | None, setting
         expected_log_return=expected, lower=lower, upper=upper, level=model.level if model else settings.predictions.level,
         expected_price=None if expected is None else x.close * math.exp(expected),
         status='abstain' if forecast is None else 'ok' if model else 'baseline', reasons=reasons,
-        model_digest=model.digest if model else baseline_digest(settings), feature_hash=feature_hash(x.values), flags=flags, expires_ms=target_ms,
-        trace={'candle_ms': x.available_ms - x.end_ms, 'predicted_ms': now - x.available_ms},
+        model_digest=model.digest if model else baseline_digest(settings), feature_hash=feature_hash(values), flags=flags, expires_ms=target_ms,
+        trace={'candle_ms': x.available_ms - x.end_ms, 'predicted_ms': now - x.available_ms}, feature_set=feature_set,
     )  # fmt: skip
 
 # %% ../nbs/60_predictions.ipynb #f68db693
@@ -223,11 +243,12 @@ class PredictionStep:
         closes: Closes,
         champions: Champions,
         clock: Callable[[], int] | None = None,  # ms; None in a replay: now is when the candle became available
+        outside: Outside | None = None,  # None: nothing but the candles is known
     ):
-        self.settings, self.closes, self.champions, self.clock = settings, closes, champions, clock
+        self.settings, self.closes, self.champions, self.clock, self.outside = settings, closes, champions, clock, outside
         self.begun: dict[int, int] = {}  # offset, by partition
         self.next: dict[int, int] = {}
-        self.counts = {'predictions': 0, 'abstained': 0, 'dead_letters': 0}
+        self.counts = {'predictions': 0, 'abstained': 0, 'late': 0, 'dead_letters': 0}
 
     def take(self, messages: Sequence[Received]) -> Iterator[Out]:
         for m in messages:
@@ -254,7 +275,42 @@ def made_by(step: PredictionStep, x: TechnicalIndicators, partition: int) -> Pre
     closes = step.closes.until(x, partition, step.begun[partition])
     if closes is None:
         return None
-    return predict(x, closes, step.champions.of(x.symbol, x.interval_seconds), step.settings, step.clock() if step.clock else None)
+    vector, late = step.outside.vector(x) if step.outside else (None, [])
+    step.counts['late'] += bool(late)
+    made = predict(x, closes, step.champions.of(x.symbol, x.interval_seconds), step.settings, step.clock() if step.clock else None, vector, late)
+    return structs.replace(made, trace=made.trace | {'news': 1}) if step.outside and step.outside.archive else made
+
+# %% ../nbs/60_predictions.ipynb #d5931b96
+def leader_before(
+    settings: Settings,
+    interval_seconds: int,
+    since_ms: int,  # start_ms from here
+) -> list[TechnicalIndicators]:  # latest revisions from the store, then all from the topic
+    "Return the leader's rows from the store and the topic."
+    from crypto_rt import feature_store
+
+    symbol, key = settings.features.leader, dict(symbol=settings.features.leader, interval_seconds=interval_seconds)
+    behind = rows_behind(settings, symbol, interval_seconds, since_ms)
+    first_ms = min((row.start_ms for row in behind), default=None)
+    store = feature_store.open_feature_store(settings)
+    stored = feature_store.open_group(store, 'technical_indicators').history(key, since_ms=since_ms, before_ms=first_ms, last=1 << 40)
+    store.close()
+    return [*behind, *stored]
+
+# %% ../nbs/60_predictions.ipynb #a49f970e
+def signals_before(
+    settings: Settings,
+    since_ms: int,  # available from here on
+) -> list[NewsSignal]:  # of all scorers; some twice
+    "Return the news signals of the store and the topic."
+    from crypto_rt import feature_store
+
+    store = feature_store.open_feature_store(settings)
+    group = feature_store.open_group(store, 'news_signals')
+    rows = zip(*feature_store.columns_of(group.definition, group.read(since_ms)), strict=True)
+    stored = [feature_store.struct_of(group.definition, row) for row in rows]
+    store.close()
+    return [*stored, *signals_behind(settings, max((s.available_ms for s in stored), default=since_ms))]
 
 # %% ../nbs/60_predictions.ipynb #3ae715ab
 def run_predictions(settings: Settings) -> None:
@@ -274,6 +330,12 @@ def run_predictions(settings: Settings) -> None:
         log.info('%s warm-starts at %s from %d closes', x.symbol, iso(x.start_ms), len(closes))
         return closes
 
+    live = os.environ.get('CRYPTO_RT_SOURCE') == 'live'
     champions = Champions(lambda symbol, seconds: registry.champion(settings, symbol, seconds, settings.data.horizon_seconds))
-    step = PredictionStep(settings, Closes(settings, history), champions, now_ms if os.environ.get('CRYPTO_RT_SOURCE') == 'live' else None)
+    archive = partial(signals_before, settings) if os.environ.get('CRYPTO_RT_NEWS') else None
+    outside = Outside(settings, partial(leader_before, settings), live, archive)
+    step = PredictionStep(settings, Closes(settings, history), champions, now_ms if live else None, outside)
+    bus.ensure_topics(settings)
+    stop = follow_outside(settings, outside)
     bus.run_service(settings, 'predictions', ['technical_indicators'], ['predictions', 'dead_letters'], step)
+    stop.set()

@@ -65,6 +65,7 @@ class Model:
         self.booster = xgboost.Booster({'nthread': 1}, model_file=bytearray(raw))
         self.about: dict[str, Any] = json.loads(self.booster.attr(ABOUT) or '{}')
         self.feature_names = tuple(self.booster.feature_names or ())
+        self.feature_set: str = self.about.get('feature_set', 'core-v1')  # which it goes on reading, whatever set is the newest
         self.level: float = self.about['level']
         self.predict(dict.fromkeys(self.feature_names))  # the first call is slow: not at the first candle
 

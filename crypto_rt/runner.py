@@ -42,9 +42,10 @@ class Spec(NamedTuple):
     command: str
     after: tuple[str, ...] = ()
     ready: Mapping[str, str] = {}
-    when: tuple[str, ...] = ('live', 'replay', 'simulate')
+    when: tuple[str, ...] = ('live', 'replay', 'simulate', 'candles')
     once: bool = False
     ends: bool = False
+    news: bool = False
 
 
 def compose_file() -> Path:
@@ -54,7 +55,7 @@ def compose_file() -> Path:
 
 def specs(
     text: str,  # a compose file
-    source: str,  # live, replay or simulate
+    source: str,  # live, replay, simulate, or candles for the replay of a candles file
 ) -> list[Spec]:  # the services with an `x-local:` block, in an order in which they can start
     "Return what runs for this source; `ValueError` when the file asks for what cannot be."
     import yaml
@@ -104,7 +105,7 @@ def claim(
         raise ValueError(f'data directory {folder} is in use by process {lock.read().strip() or "?"}; stop it, or name another with --data-dir') from None
     record = folder / 'source.json'
     if identity is not None and record.is_file() and (there := json.loads(record.read_text())) != dict(identity):
-        raise ValueError(f'data directory {folder} holds data of {describe(there)}, not of {describe(identity)}; name another with --data-dir')
+        raise ValueError(f'data directory {folder} holds data of {describe(there)}, not of {describe(identity)}{" with another content" if describe(there) == describe(identity) else ""}; name another with --data-dir')
     if identity is not None:
         record.write_text(json.dumps(dict(identity)))
     lock.truncate(0)
@@ -378,10 +379,12 @@ class Plan(NamedTuple):
     settings: Settings
     source: str
     note: str
-    exchange_arguments: str = ''
+    exchange_arguments: str = ''  # or those of `crypto-rt candles-replay`
     until_idle: bool = False
     seconds: float | None = None
     browser: bool = False
+    when: str = ''  # which services run; else those of the source
+    news: str | None = None  # arguments of `crypto-rt news`; None: the run has no news
 
 
 def resolve(
@@ -431,11 +434,11 @@ def environment(
     run_id: str,
 ) -> dict[str, str]:  # for the services
     "Return the environment that hands this run's settings to its services."
-    from crypto_rt.settings import to_env
+    from crypto_rt.settings import SECRETS, to_env
 
     quiet = {'GRADIO_ANALYTICS_ENABLED': 'False', 'MLFLOW_DISABLE_TELEMETRY': 'true', 'GX_ANALYTICS_ENABLED': 'false', 'PYTHONUNBUFFERED': '1'}
     run = {'CRYPTO_RT_SOURCE': source, 'CRYPTO_RT_RUN_ID': run_id, 'CRYPTO_RT_UNTIL_IDLE': '1' if until_idle else '0'}
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith('CRYPTO_RT_') or k in ('CRYPTO_RT_API_KEYS', 'CRYPTO_RT_SETTINGS')}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith('CRYPTO_RT_') or k in (*SECRETS, 'CRYPTO_RT_SETTINGS')}
     return {**inherited, **quiet, **to_env(settings), **run}
 
 # %% ../nbs/80_runner.ipynb #059163d4
@@ -457,7 +460,8 @@ def local_addresses(
 
     done = load_settings('/dev/null', to_env(settings), **over)
     fills = {'broker': done.kafka.broker, 'kafka_port': str(ports['kafka']), 'port': str(ports['api']), 'exchange_port': str(ports['exchange']),
-             'exchange_arguments': plan.exchange_arguments, 'exchange': done.exchange.rest_url, 'api': f"http://127.0.0.1:{ports['api']}"}  # fmt: skip
+             'exchange_arguments': plan.exchange_arguments, 'exchange': done.exchange.rest_url, 'news_arguments': plan.news or '',
+             'api': f"http://127.0.0.1:{ports['api']}"}  # fmt: skip
     return done, fills
 
 # %% ../nbs/80_runner.ipynb #36d421a4
@@ -471,10 +475,12 @@ def up(
     lock = claim(plan.settings.data.directory, identity)
     settings, fills = local_addresses(plan)
     run_id = f'{os.getpid()}-{int(time.time())}'
-    chosen = [s for s in specs(compose_file().read_text(), plan.source) if not (s.name == 'kafka' and plan.settings.kafka.broker)]
+    left_out = {'kafka'} if plan.settings.kafka.broker else set()
+    chosen = [s for s in specs(compose_file().read_text(), plan.when or plan.source) if s.name not in left_out and (plan.news is not None or not s.news)]
     if plan.until_idle:
         chosen.append(Spec('events', 'crypto-rt events', after=('kafka',)))
-    runner = Runner(chosen, environment(settings, plan.source, plan.until_idle, run_id), fills, Path(settings.data.directory) / 'logs', main)
+    env = environment(settings, plan.source, plan.until_idle, run_id) | ({} if plan.news is None else {'CRYPTO_RT_NEWS': '1'})
+    runner = Runner(chosen, env, fills, Path(settings.data.directory) / 'logs', main)
     sys.stdout.write(f'crypto-rt: {plan.note}; data in {settings.data.directory}\n')
     stops: list[int] = []
     before = {n: signal.signal(n, _interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -528,7 +534,7 @@ def _run(plan: Plan, runner: Runner, fills: Mapping[str, str], stops: list[int])
             runner.failure = f"{', '.join(sorted(runner.due))} did not run at the end; the log is in {runner.log_dir}"
         if plan.until_idle and waits_for <= runner.ended:
             return 0
-        if plan.until_idle and 'trades' in runner.ended:
+        if plan.until_idle and runner.ended & {'trades', 'candles-replay'}:
             idle_since = idle_since or time.monotonic()
             if time.monotonic() - idle_since > 120:
                 runner.failure = f"the replay ended, but {', '.join(sorted(waits_for - runner.ended))} did not within 120 s"

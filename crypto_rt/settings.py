@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 # %% auto #0
-__all__ = ['SECRETS', 'OTHERS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Predictions', 'Api',
-           'Settings', 'check', 'settings_file', 'load_settings', 'to_env']
+__all__ = ['SECRETS', 'OTHERS', 'SECTIONS', 'LIMITS', 'Data', 'Exchange', 'Kafka', 'Store', 'Training', 'Features', 'News',
+           'NewsSignals', 'Predictions', 'Api', 'Settings', 'check', 'settings_file', 'load_settings', 'to_env']
 
 # %% ../nbs/01_settings.ipynb #e67c3a86
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,6 +64,13 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "The feature store."
     backend: str = 'embedded'
     seal_after_days: int = 2
+    retention_days: str = ''
+    hopsworks_host: str = ''
+    hopsworks_port: int = 443
+    hopsworks_project: str = ''
+    hopsworks_online: str = 'rest'
+    hopsworks_online_port: int = 4406
+    hopsworks_timeout_seconds: float = 30.0
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +83,37 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs_directory: str = 'runs'
     registry_directory: str = ''
 
-# %% ../nbs/01_settings.ipynb #17d80f40
+# %% ../nbs/01_settings.ipynb #f140a086
+class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    "What a model sees beside the candle's own features."
+    leader: str = 'BTC/USD'
+    wait_ms: int = 2000
+
+
+class News(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    "Where news come from and how they are told apart; see `news_feeds`."
+    feeds: tuple[str, ...] = ('https://www.coindesk.com/arc/outboundfeeds/rss/', 'https://cointelegraph.com/rss', 'https://decrypt.co/feed',
+                              'https://www.theblock.co/rss.xml', 'https://bitcoinmagazine.com/feed')  # fmt: skip
+    poll_seconds: float = 120.0
+    timeout_seconds: float = 15.0
+    max_bytes: int = 5_000_000
+    cryptopanic_url: str = 'https://cryptopanic.com/api/growth/v2/posts/'
+    duplicate_hours: float = 72.0
+    similarity: float = 0.7
+    replay_delay_seconds: float = 300.0
+
+
+class NewsSignals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    "Who says what a headline means; see `news_signals`."
+    scorers: tuple[str, ...] = ('head', 'anchors', 'vader')
+    batch: int = 64
+    threads: int = 2
+    llm_url: str = ''
+    llm_model: str = ''
+    llm_timeout_seconds: float = 10.0
+    llm_budget: int = 1000
+
+
 class Predictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "What is promised beside each prediction."
     level: float = 0.9
@@ -100,11 +137,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kafka: Kafka = Kafka()
     store: Store = Store()
     training: Training = Training()
+    features: Features = Features()
+    news: News = News()
+    news_signals: NewsSignals = NewsSignals()
     predictions: Predictions = Predictions()
     api: Api = Api()
 
-# %% ../nbs/01_settings.ipynb #0f07c1c7
-SECRETS = ('CRYPTO_RT_API_KEYS',)
+# %% ../nbs/01_settings.ipynb #855fd98a
+SECRETS = ('CRYPTO_RT_API_KEYS', 'CRYPTO_RT_CRYPTOPANIC_TOKEN', 'CRYPTO_RT_LLM_API_KEY')
 OTHERS = ('SETTINGS', 'SOURCE', 'RUN_ID', 'UNTIL_IDLE', 'TEST_', 'TRADES_FILE', 'CANDLES_FILE', 'METRICS_KEY')  # read elsewhere
 
 # %% ../nbs/01_settings.ipynb #0041b146
@@ -134,7 +174,10 @@ def _typed(section: str, key: str, value: Any, where: str) -> Any:
 LIMITS = {
     ('data', 'interval_seconds'): (1, 86400), ('data', 'horizon_seconds'): (1, 7 * 86400), ('data', 'grace_ms'): (0, 600_000), ('data', 'reconcile_minutes'): (0, 1440),
     ('exchange', 'dead_man_seconds'): (0.1, 600), ('kafka', 'partitions'): (1, 1000), ('kafka', 'batch'): (1, 100_000),
-    ('predictions', 'level'): (0.5, 0.999), ('predictions', 'calibration_candles'): (20, 100_000),
+    ('features', 'wait_ms'): (0, 60_000), ('predictions', 'level'): (0.5, 0.999), ('predictions', 'calibration_candles'): (20, 100_000),
+    ('news', 'poll_seconds'): (1, 86_400), ('news', 'timeout_seconds'): (0.1, 600), ('news', 'max_bytes'): (1000, 100_000_000),
+    ('news', 'duplicate_hours'): (0, 8760), ('news', 'similarity'): (0.3, 1), ('news', 'replay_delay_seconds'): (0, 604_800),
+    ('news_signals', 'batch'): (1, 1000), ('news_signals', 'threads'): (1, 64), ('news_signals', 'llm_timeout_seconds'): (0.1, 600),
     ('training', 'folds'): (2, 100), ('training', 'trees'): (1, 10_000), ('api', 'port'): (0, 65535), ('api', 'client_queue'): (1, 100_000),
 }  # fmt: skip
 
@@ -180,8 +223,10 @@ def load_settings(
         for section, key, text in _file_items(path):
             values.setdefault(section, {})[key] = _typed(section, key, text, path.name)
     for name, text in (os.environ if env is None else env).items():
-        section, _, key = name.removeprefix('CRYPTO_RT_').lower().partition('_')
-        if name.startswith('CRYPTO_RT_') and name not in SECRETS and not name.removeprefix('CRYPTO_RT_').startswith(OTHERS):
+        rest = name.removeprefix('CRYPTO_RT_').lower()
+        section = next((s for s in sorted(SECTIONS, key=len, reverse=True) if rest.startswith(s + '_')), rest.partition('_')[0])
+        key = rest[len(section) + 1 :]
+        if name.startswith('CRYPTO_RT_') and name not in (*SECRETS, 'CRYPTO_RT_NEWS') and not name.removeprefix('CRYPTO_RT_').startswith(OTHERS):
             values.setdefault(section, {})[key] = _typed(section, key, text, name)
     for section, items in overrides.items():
         for key, value in items.items():

@@ -5,10 +5,11 @@
 # %% ../nbs/54_training.ipynb #89f0131a
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,13 @@ import msgspec
 import numpy as np
 
 from . import intervals, registry
-from .feature_store import FeatureStore, open_feature_store, open_group, training_view
-from .indicators import FEATURE_NAMES, FEATURE_SET
+from .feature_store import FeatureStore, columns_of, open_feature_store, open_group, struct_of, training_view
+from .messages import NewsSignal
+from .news_features import news_columns
 from .settings import Settings, check, to_env
 from .targets import log_returns, walk_forward
 from .times import iso, now_ms
+from .vectors import NEWEST, Heard, leader_columns, names_of, oldest_ms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger('crypto_rt.training')
 
 # %% auto #0
-__all__ = ['log', 'FOREVER', 'stored_candles', 'stored_features', 'training_frame', 'fit', 'answer', 'floor_of', 'out_of_fold',
-           'with_intervals', 'figures', 'fold_table', 'suspicious', 'verdict', 'final_model', 'choose_interval',
-           'pipeline', 'run_pipeline', 'train']
+__all__ = ['log', 'FOREVER', 'stored_candles', 'stored_features', 'signals_stored', 'training_frame', 'fit', 'answer', 'floor_of',
+           'out_of_fold', 'with_intervals', 'figures', 'fold_table', 'suspicious', 'verdict', 'columns_sha256',
+           'final_model', 'choose_interval', 'pipeline', 'run_pipeline', 'train']
 
 # %% ../nbs/54_training.ipynb #f43263ca
 FOREVER = (10**12, 10**13 - 1)  # every instant that `times` lets in
@@ -49,10 +52,31 @@ def stored_candles(
     amounts = ['open', 'high', 'low', 'close', 'volume']
     return candles[~candles.is_partial].astype(dict.fromkeys(amounts, 'float64')).reset_index(drop=True)
 
+# %% ../nbs/54_training.ipynb #65601785
+def stored_features(
+    store: FeatureStore,
+    symbol: str,
+    interval_seconds: int,
+    leader: str = '',  # its symbol, as [features] leader names it; '': none
+    scorer: str = '',  # whose news signals count; '': nobody's
+) -> pd.DataFrame:  # features, the leader's and the news among them, close, is_partial, warm_up
+    "Return the training view of one symbol and interval, as vectors of the newest feature set."
+    own = training_view(store).get_batch_data(*FOREVER, equal={'symbol': symbol, 'interval_seconds': interval_seconds})
+    rows = None
+    if leader not in ('', symbol) and len(own):
+        span = int(own.start_ms.min()) - oldest_ms(interval_seconds) - interval_seconds * 1000, int(own.start_ms.max()) + interval_seconds * 1000
+        rows = open_group(store, 'technical_indicators').read(*span, all_revisions=True, equal={'symbol': leader, 'interval_seconds': interval_seconds})
+    signals = signals_stored(store, scorer) if scorer else []
+    news = news_columns(own.start_ms.to_numpy() + interval_seconds * 1000, symbol.partition('/')[0], signals).set_index(own.index)
+    return own.join(leader_columns(own, interval_seconds, rows)).join(news)
 
-def stored_features(store: FeatureStore, symbol: str, interval_seconds: int) -> pd.DataFrame:
-    "Return the training view of one symbol and interval: features, close, is_partial, warm_up."
-    return training_view(store).get_batch_data(*FOREVER, equal={'symbol': symbol, 'interval_seconds': interval_seconds})
+
+def signals_stored(store: FeatureStore, scorer: str) -> list[NewsSignal]:
+    "Return the stored signals of a scorer, each story once, as it was first known."
+    group, heard = open_group(store, 'news_signals'), Heard(scorer)
+    for row in zip(*columns_of(group.definition, group.read(equal={'scorer': scorer})), strict=True):
+        heard.take(struct_of(group.definition, row))
+    return list(heard.signals.values())
 
 # %% ../nbs/54_training.ipynb #942205c5
 def training_frame(
@@ -60,11 +84,11 @@ def training_frame(
     features: pd.DataFrame,  # as `stored_features` gives them: start_ms, warm_up, is_partial and a column per feature
     interval_seconds: int,
     horizon_seconds: int,
-    names: tuple[str, ...] = FEATURE_NAMES,
+    names: tuple[str, ...] = names_of(NEWEST),
 ) -> pd.DataFrame:  # symbol, interval_seconds, start_ms, available_ms, close, target, features; a feature that is never there is left out
     "Return the rows that have both features and a target."
     usable = features[(features.warm_up == 0) & ~features.is_partial.astype(bool)]
-    kept = [name for name in names if usable[name].notna().any()]
+    kept = [name for name in names if name in usable and usable[name].notna().any()]
     target = log_returns(candles.start_ms.to_numpy(), candles.close.to_numpy(), interval_seconds, horizon_seconds)
     sides = candles[['symbol', 'interval_seconds', 'start_ms', 'available_ms', 'close']].assign(target=target)
     frame = sides.merge(usable[['start_ms', *kept]], on='start_ms', validate='one_to_one').dropna(subset='target').reset_index(drop=True)
@@ -217,6 +241,14 @@ def verdict(
         f'The mean error is lower by {better:.1%}, not tested for chance.' if better > 0 else 'Not better than no change.')  # fmt: skip
     return '; '.join(lines) + '. ' + end
 
+# %% ../nbs/54_training.ipynb #8117d3ed
+def columns_sha256(
+    names: Iterable[str],  # of the features that a model reads, in its order
+    feature_set: str = NEWEST,
+) -> str:  # 64 hexadecimal digits
+    "Return the digest of a feature set and of those of its columns that a model reads."
+    return hashlib.sha256('\n'.join([feature_set, *names]).encode()).hexdigest()
+
 # %% ../nbs/54_training.ipynb #4f022337
 def final_model(
     frame: pd.DataFrame,  # as `training_frame` gives it
@@ -231,7 +263,8 @@ def final_model(
     scores = ((told.target - told.expected) / told['size']).to_numpy()
     cut = intervals.conformal(scores, settings.predictions.level)
     about |= {'level': cut.level, 'lower': cut.lower, 'upper': cut.upper, 'floor_bp': floor_of(y), 'scores': cut.n, 'rows': len(frame),
-              'first_ms': int(frame.start_ms.iloc[0]), 'last_ms': int(frame.start_ms.iloc[-1]), 'feature_set': FEATURE_SET}  # fmt: skip
+              'first_ms': int(frame.start_ms.iloc[0]), 'last_ms': int(frame.start_ms.iloc[-1]), 'feature_set': NEWEST,
+              'columns_sha256': columns_sha256(names)}  # fmt: skip
     booster.set_attr(**{registry.ABOUT: json.dumps(about, sort_keys=True)})
     return booster
 

@@ -4,16 +4,18 @@ import asyncio
 import json
 import queue
 import time
+from pathlib import Path
 
 import jsonschema
 import pytest
 from fastapi.testclient import TestClient
+from msgspec.structs import replace
 from starlette.websockets import WebSocketDisconnect
 
-from apps.api import create_app, listening_socket, origin_allowed, read_bus
-from apps.stream import Client, Hub, Recent, hear
+from apps.api import Seldom, create_app, listening_socket, origin_allowed, read_bus
+from apps.stream import Client, Hub, Recent, Stories, hear
 from crypto_rt import messages
-from crypto_rt.messages import Candle, DeadLetter, FormingCandle, Prediction, ServiceEvent, TechnicalIndicators, encode
+from crypto_rt.messages import Candle, DeadLetter, FormingCandle, News, NewsMark, NewsSignal, Prediction, ServiceEvent, TechnicalIndicators, encode
 from crypto_rt.settings import load_settings
 
 START = 1_762_795_380_000
@@ -50,6 +52,17 @@ def indicators(i=0):
     return TechnicalIndicators(c.symbol, 60, c.start_ms, 0, c.end_ms, 105433.6, {'rsi_14': 55.5, 'ema_200': None}, 3, 'v1', False, c.available_ms)
 
 
+def story(i=0, title='A fund buys bitcoin', url='https://news.example/1', assets=('BTC',), **more):
+    at = START + i * 60_000
+    return News(**{**dict(news_id=f'n{i}', title=title, body='', source='example', url=url, assets=list(assets), published_ms=at - 90_000, available_ms=at, text_hash='ab'), **more})
+
+
+def signal(i=0, score=0.5, scorer='head', assets=('BTC',), version='1'):
+    at = START + i * 60_000
+    label = 'positive' if score > 0 else 'negative' if score < 0 else 'neutral'
+    return NewsSignal(f'n{i}', scorer, version, list(assets), score, label, 0.8, 'ab', at - 90_000, at + 1000)
+
+
 class Feed:
     "What the bus would bring."
 
@@ -61,7 +74,7 @@ class Feed:
 
     def send(self, *structs, topic=None):
         names = {Candle: 'candles', FormingCandle: 'candles_forming', Prediction: 'predictions', TechnicalIndicators: 'technical_indicators',
-                 DeadLetter: 'dead_letters', ServiceEvent: 'service_events'}  # fmt: skip
+                 DeadLetter: 'dead_letters', ServiceEvent: 'service_events', News: 'news', NewsMark: 'news', NewsSignal: 'news_signals'}  # fmt: skip
         for struct in structs:
             self.waiting.put((topic or names[type(struct)], struct if isinstance(struct, bytes) else encode(struct)))
 
@@ -247,7 +260,7 @@ def test_a_client_that_was_away_too_long_gets_a_gap_and_a_snapshot(api, query):
     with api.stream(query) as socket:
         gap, snapshot = socket.receive_json(), socket.receive_json()
         assert gap['type'] == 'gap' and gap['data']['epoch'] == api.hub.epoch and gap['data']['oldest'] > 1
-        assert snapshot['type'] == 'snapshot' and snapshot['seq'] > gap['seq']
+        assert snapshot['type'] == 'snapshot' and snapshot['seq'] == gap['seq'] + 1
         assert snapshot['data']['latest']['candles']['BTC/USD']['start_ms'] == START + 59 * 60_000
         api.send(candle(60))
         assert socket.receive_json()['seq'] == snapshot['seq'] + 1
@@ -335,7 +348,8 @@ def test_a_foreign_page_gets_no_stream(api):
     assert refused.value.code == 1008
 
 
-@pytest.mark.parametrize(('query', 'words'), [('?symbols=DOGE/USD', 'DOGE/USD'), ('?channels=tea', 'tea'), ('?since=x', 'since')])
+@pytest.mark.parametrize(('query', 'words'), [('?symbols=DOGE/USD', 'DOGE/USD'), ('?channels=tea', 'tea'), ('?since=x', 'since'), ('?bogus=1', 'bogus'), ('?channels=', 'empty'), ('?channels=candles,', 'empty'),
+                                              ('?symbols=', 'empty'), ('?symbols=BTC/USD&symbols=ETH/USD', 'twice')])  # fmt: skip
 def test_a_wrong_subscription_is_closed_with_the_reason(api, query, words):
     with api.stream(query) as socket, pytest.raises(WebSocketDisconnect) as closed:
         socket.receive_json()
@@ -368,7 +382,7 @@ def test_others_are_let_in_with_a_key_only(settings, monkeypatch):
 
 def test_docs_describe_every_endpoint_and_load_nothing_from_outside(api):
     spec, page = api.get('/openapi.json'), api.client.get('/docs').text
-    assert {'/v1/health', '/v1/ready', '/v1/symbols', '/v1/candles', '/v1/indicators', '/v1/predictions', '/v1/predictions/latest', '/v1/model', '/v1/status', '/metrics'} <= set(spec['paths'])
+    assert {'/v1/health', '/v1/ready', '/v1/symbols', '/v1/candles', '/v1/indicators', '/v1/predictions', '/v1/predictions/latest', '/v1/model', '/v1/status', '/v1/features', '/v1/news', '/v1/news/signal', '/metrics'} <= set(spec['paths'])
     assert 'Candle' in spec['components']['schemas'] and all(path in page for path in spec['paths']) and '//' not in page.replace('<!doctype', '')
     assert api.client.get('/asyncapi.yaml').text.startswith('asyncapi: 3')
 
@@ -398,3 +412,120 @@ def test_a_bus_that_fails_is_tried_again(settings, monkeypatch):
     monkeypatch.setattr('apps.api.bus_batches', batches)
     read_bus(settings, stop, lambda batch, publish: heard.append((len(list(batch)), publish)), failures.append)
     assert failures == ['no broker'] and heard == [(1, False), (0, False), (1, True)], 'what lay there before is remembered, not sent'
+
+
+def test_who_comes_while_the_past_is_read_is_told_the_state_when_it_is_known():
+    async def scene():
+        hub = Hub(load_settings('/dev/null', {}), 'live')
+        client = Client(['BTC/USD'], ['candles'], 8)
+        hub.join(client, None, None)
+        hub.take([hear('candles', encode(candle(0)))], publish=False)
+        hub.take([])
+        hub.take([])
+        return [json.loads(text) for text in client.waiting]
+
+    first, again = asyncio.run(scene())
+    assert first['data']['latest']['candles'] == {} and again['data']['latest']['candles']['BTC/USD']['start_ms'] == START
+    assert again['type'] == 'snapshot' and again['seq'] == first['seq'] + 1
+
+
+def test_a_bus_that_is_back_is_no_longer_called_unreachable(api):
+    api.hub.bus_error = api.hub.broker_error = 'no broker'
+    api.send(candle(0))
+    assert api.get('/v1/status')['bus'] == 'connected'
+
+
+def test_the_same_complaint_is_logged_once_in_a_while():
+    import logging
+
+    seldom = Seldom(seconds=0.05)
+    told = [logging.LogRecord('x', logging.WARNING, '', 1, 'broker: %s', (f'50 % of {n}',), None) for n in range(6)]
+    assert [seldom.filter(record) for record in told[:5]] == [True, False, False, False, False]
+    time.sleep(0.06)
+    assert seldom.filter(told[5]) and told[5].getMessage() == 'broker: 50 % of 5 (4 more like it since)'
+
+
+def test_the_comparison_with_the_exchange_is_shown(api, settings):
+    assert api.get('/v1/status')['reconciliation'] == {'compared': 0, 'exact': 0, 'explained': 0, 'unexplained': 0, 'at_ms': None, 'error': ''}
+    file = Path(settings.data.directory) / 'reconciliation.json'
+    file.write_text(json.dumps({'ok': False, 'compared': 6, 'exact': 2, 'explained': 3, 'unexplained': 1, 'at_ms': START, 'evidence': []}))
+    assert api.get('/v1/status')['reconciliation'] == {'compared': 6, 'exact': 2, 'explained': 3, 'unexplained': 1, 'at_ms': START, 'error': ''}
+    assert 'crypto_rt_reconciled_windows{verdict="unexplained"} 1.0' in api.client.get('/metrics').text
+    file.write_text('[')
+    assert 'cannot be read' in api.get('/v1/status')['reconciliation']['error']
+
+
+def test_features_are_described_beside_their_values(api):
+    from crypto_rt.indicators import TABLE
+
+    assert api.get('/v1/features')['symbols'] == {}
+    api.send(*(replace(indicators(i), values={**dict.fromkeys(TABLE.names, 0.5), 'rsi_14': None if i == 0 else 50.0 + i}) for i in range(3)))
+    body = api.get('/v1/features', symbol='btc/usd')
+    rows = {f['name']: f for f in body['features']}
+    assert set(TABLE.names) < set(rows) and {'leader_log_return_1', 'news_sum_6h'} < set(rows)
+    assert (rows['rsi_14']['low'], rows['rsi_14']['high'], rows['rsi_14']['inputs']) == (0, 100, ['close']) and rows['log_return_1']['low'] is None
+    told = body['symbols']['BTC/USD']
+    assert told['values']['rsi_14'] == 52 and told['values']['news_sum_6h'] is None and told['rows'] == 3
+    assert told['statistics']['rsi_14'] == {'count': 2, 'nulls': 1, 'mean': 51.5, 'std': 0.5, 'min': 51.0, 'max': 52.0}
+    api.send(replace(indicators(2), values={**told['values'], 'rsi_14': 60.0}, revision=1))
+    assert api.get('/v1/features')['symbols']['BTC/USD']['values']['rsi_14'] == 60
+    assert 'crt-features' in api.client.get('/features').text
+
+
+def test_news_come_with_what_each_scorer_says(api):
+    api.send(story(0), signal(0), signal(0, -0.2, 'vader'), story(1, assets=['ETH'], url='javascript:alert(1)'), NewsMark(START + 60_000))
+    body = api.get('/v1/news')
+    assert [s['news_id'] for s in body['news']] == ['n1', 'n0'] and body['through_ms'] == START + 60_000
+    assert [(s['scorer'], s['score'], s['label']) for s in body['news'][1]['signals']] == [('head', 0.5, 'positive'), ('vader', -0.2, 'negative')]
+    assert body['news'][0]['url'] == '' and body['news'][1]['url'] == 'https://news.example/1'
+    assert [s['news_id'] for s in api.get('/v1/news', symbol='BTC/USD')['news']] == ['n0']
+    assert [s['news_id'] for s in api.get('/v1/news', since=START, until=START + 1)['news']] == ['n0']
+    assert api.get('/v1/news', 422, limit=0) and api.get('/v1/news', 404, symbol='DOGE/USD')
+
+
+def test_the_news_signal_fades_as_the_features_say(api):
+    from crypto_rt.news_features import news_features
+
+    api.send(story(0), signal(0, 0.5), signal(0, 0.5, version='0'), *(candle(i) for i in range(3)), candle(400))
+    points = api.get('/v1/news/signal', symbol='BTC/USD')['points']
+    assert [p['value'] for p in points] == [
+        news_features([signal(0, 0.5)], 'BTC', p['at_ms'])['news_sum_6h'] for p in points] and points[-1]['value'] < 0.3  # fmt: skip
+    assert points[0]['value'] is None, 'before: nobody was listening'
+    assert {p['value'] for p in api.get('/v1/news/signal', symbol='BTC/USD', scorer='vader')['points']} == {None}
+
+
+def test_news_are_a_channel_of_the_stream(api):
+    with api.stream('?channels=news&symbols=ETH/USD') as socket:
+        socket.receive_json()
+        api.send(story(0), story(0), candle(0, 'ETH/USD'), signal(0), NewsMark(START))
+        got = [socket.receive_json() for _ in range(2)]
+        assert [(m['channel'], m['data']['type'], m['data']['news_id']) for m in got] == [('news', 'news', 'n0'), ('news', 'news_signal', 'n0')]
+        jsonschema.validate(got[0]['data'], messages.schema('news'))
+
+
+def test_memory_for_news_is_bounded():
+    kept = Stories(kept=10)
+    for i in range(100):
+        kept.add(story(i))
+        kept.add(signal(i))
+        kept.add(signal(i + 1000))
+    assert len(kept.stories) <= 20 and len(kept.signals) <= 21 and kept.newest(1)[0].news_id == 'n99'
+
+
+def test_statistics_of_the_features_come_from_the_store(settings):
+    from crypto_rt.embedded_store import open_store
+    from crypto_rt.feature_store import open_group, store_dir
+    from crypto_rt.indicators import TABLE
+
+    store, feed = open_store(store_dir(settings)), Feed()
+    values = [{**dict.fromkeys(TABLE.names, 0.5), 'rsi_14': 50.0 + i} for i in range(3)]
+    open_group(store, 'technical_indicators').insert([replace(indicators(i), values=v, feature_set=TABLE.newest) for i, v in enumerate(values)])
+    with TestClient(create_app(settings, feed), base_url=HERE) as client:
+
+        def stored():
+            return next(f['stored'] for f in client.get('/v1/features').json()['features'] if f['name'] == 'rsi_14')
+
+        until(lambda: stored() is not None, 60)
+        assert {name: stored()[name] for name in ('count', 'nulls', 'mean', 'min', 'max')} == {'count': 3, 'nulls': 0, 'mean': 51, 'min': 50, 'max': 52}
+        feed.waiting.put(None)
+    store.close()

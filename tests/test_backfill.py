@@ -5,6 +5,7 @@ import math
 import signal
 import sys
 import time
+from functools import partial
 
 import msgspec
 import pandas as pd
@@ -13,12 +14,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from crypto_rt import backfill
+from crypto_rt import backfill, embedded_store
+from crypto_rt.bus import Received
+from crypto_rt.embedded_store import StoreWriter
 from crypto_rt.exchange import Exchange, Simulation, serving
-from crypto_rt.feature_store import candle_history, canonical_digest, open_feature_store, open_group
-from crypto_rt.indicators import FEATURE_NAMES, indicators_of
+from crypto_rt.feature_store import GROUPS, candle_history, canonical_digest, indicator_groups, open_feature_store, open_group
+from crypto_rt.indicators import FEATURE_NAMES, TABLE, FeatureTable, indicators_of
 from crypto_rt.kraken import plain_decimal
-from crypto_rt.messages import Candle, Trade, Trades
+from crypto_rt.messages import Candle, Trade, Trades, encode
 from crypto_rt.settings import load_settings
 from crypto_rt.times import now_ms
 
@@ -380,3 +383,60 @@ def test_killed_and_run_again_it_equals_a_run_in_peace(tmp_path):
     rows = market.rows('BTC/USD', since * 10**6 - 1, until * 10**6 - 1, 1 << 30)
     assert stored(peace, 'trades').trade_id.tolist() == [r.trade_id for r in rows]
     assert not stored(peace, 'candles').is_partial.any() and len(candle_history(open_feature_store(peace), 'BTC/USD', 60)) == 360
+
+
+# --- a feature set that has grown
+
+
+def grow(monkeypatch):
+    "Add a row to the table, as a release would; return the table."
+    bigger = FeatureTable((*TABLE.features, TABLE.features[0]._replace(name='grown', since=int(TABLE.newest.rpartition('v')[2]) + 1)))
+    monkeypatch.setattr(backfill, 'indicators_of', partial(indicators_of, table=bigger))
+    monkeypatch.setitem(GROUPS, 'technical_indicators', indicator_groups(bigger)[-1])
+    monkeypatch.setattr(embedded_store, 'indicator_groups', partial(indicator_groups, bigger))
+    return bigger
+
+
+def test_a_grown_set_is_computed_for_all_that_is_stored_and_only_once(settings, monkeypatch):
+    "Broken off in between it goes on, what `up` begins with does it as well, and the older set stays as it is."
+    monkeypatch.setattr(backfill, 'PIECE', 300)
+    backfill.backfill_exchange(settings, Newest(720), progress=False)
+    backfill.backfill_exchange(settings, Newest(1900), progress=False)  # a hole of 460 between
+    old = stored(settings, 'technical_indicators')
+    bigger, calls, store_indicators = grow(monkeypatch), [], backfill.store_indicators
+
+    def broken_off(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return store_indicators(*args)
+
+    monkeypatch.setattr(backfill, 'store_indicators', broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        backfill.recompute(settings, ['BTC/USD'], progress=False)
+    before = len(stored(settings, 'technical_indicators'))
+    done = backfill.recompute(settings, settings.data.symbols, 60, progress=False, thorough=False)  # as `up` does
+    assert 0 < before < 1440 and done['feature_set'] == bigger.newest and done['rows'] == 2 * 1440 - before
+    assert [each['symbol'] for each in done['of_each']] == ['BTC/USD', 'ETH/USD']
+    assert backfill.recompute(settings, progress=False)['rows'] == backfill.recompute(settings, progress=False, thorough=False)['rows'] == 0
+    store, past = open_feature_store(settings), [candle(n) for n in (*range(720), *range(1180, 1900))]
+    assert open_group(store, 'technical_indicators').history(KEY, last=2000) == indicators_of(past, bigger)
+    assert canonical_digest(store.get_feature_group('technical_indicators', 1).read()) == canonical_digest(old)
+    store.close()
+
+
+def test_the_writer_serves_the_older_sets_and_seals_each_of_them(settings, monkeypatch):
+    backfill.backfill_exchange(settings, Newest(720), progress=False)
+    bigger = grow(monkeypatch)
+    store = open_feature_store(settings)
+    writer = StoreWriter(store, settings)
+    made = indicators_of([candle(n) for n in range(1000)], bigger)[720:]
+    letters = writer.take([Received(row.symbol, encode(row), 'technical_indicators', 0, n) for n, row in enumerate(made)])
+    versions = {version: store.get_feature_group('technical_indicators', version) for version in (1, 2)}
+    assert letters == [] and writer.counts['stored'] == 280
+    assert versions[2].history(KEY) == made and len(versions[1].history(KEY)) == 1000
+    assert versions[1].history(KEY)[-1].values == {name: made[-1].values[name] for name in TABLE.names}
+    sealed = embedded_store.seal_before(store.directory, NOON + 86_400_000 * 2)
+    assert [sealed['technical_indicators', version] for version in (1, 2)] == [1000 + 720, 280]
+    assert versions[2].history(KEY) == made and len(versions[1].history(KEY)) == 1000
+    store.close()

@@ -6,7 +6,8 @@ import time
 
 import pytest
 from fastapi.testclient import TestClient
-from test_api import START, Feed, Store, candle, forming, prediction, until
+from msgspec.structs import replace
+from test_api import START, Feed, Store, candle, forming, indicators, prediction, signal, story, until
 
 from apps import dashboard
 from apps.api import create_app, listening_socket
@@ -126,10 +127,7 @@ def state(page, name):
 def test_the_chart_moves_and_nothing_is_asked_of_anyone_else(browser, server):
     here = server()
     page = opened(browser, here)
-    until_ready = time.monotonic() + 60
-    while page.evaluate('document.body.dataset.plain') and time.monotonic() < until_ready:
-        page.wait_for_timeout(300)
-    page.wait_for_selector('.crt-tables', timeout=30_000)
+    page.wait_for_selector('.crt-tables', timeout=90_000)  # the page loads itself again when Gradio is there
     page.wait_for_function('window.__cryptoRt.ready')
     assert state(page, 'bars') == len(PAST) and state(page, 'symbol') == 'BTC/USD'
     page.wait_for_timeout(500)
@@ -207,3 +205,57 @@ def test_a_dropped_connection_resumes_without_loss(browser, server):
     here.feed.send(candle(0), candle(1))
     page.wait_for_function(f'window.__cryptoRt.connection === "connected" && window.__cryptoRt.bars === {len(PAST) + 2}', timeout=20_000)
     assert state(page, 'gaps') == 0 and state(page, 'reconnects') == 1
+
+
+HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> "quoted" \u202etxt.exe\u2066'
+
+
+def test_news_are_shown_as_text_whatever_they_say(browser, server):
+    here = server(gradio=False)
+    here.feed.send(story(-3, HOSTILE, source='<b>x</b>', flags=['<i>odd</i>']), signal(-3, -0.4), story(-2, 'Plain', url='javascript:alert(1)'),
+                   story(-1, 'Linked', url='https://news.example/a?"onmouseover=alert(1)'))  # fmt: skip
+    page = opened(browser, here)
+    page.wait_for_function('window.__cryptoRt.stories === 3')
+    assert page.evaluate('window.hacked') is None and page.locator('#crt-news img, #crt-news script, #crt-news b:has(*), #crt-news i').count() == 0
+    shown = page.locator('.crt-story').all_inner_texts()
+    assert '<script>window.hacked=1</script> "quoted" txt.exe' in shown[2] and '\u202e' not in shown[2] and '<i>odd</i>' in shown[2] and 'head −0.40' in shown[2]
+    links = page.locator('#crt-news a')
+    assert links.count() == 2 and links.first.get_attribute('rel').startswith('noopener') and 'Plain' not in links.all_inner_texts()
+    assert page.locator('#crt-decay').is_visible() and page.evaluate('document.querySelectorAll("#crt-chart canvas").length') > 6, 'a pane of its own'
+    here.feed.send(story(0, 'Fresh'))
+    page.wait_for_function('window.__cryptoRt.stories === 4')
+    assert page.locator('.crt-story').first.inner_text().startswith('Fresh') and not [url for url in page.asked if 'news.example' in url]
+
+
+def test_the_features_page_on_a_phone(browser, server):
+    from crypto_rt.indicators import TABLE
+
+    here = server(gradio=False)
+    here.feed.send(replace(indicators(0), values={**dict.fromkeys(TABLE.names, 0.5), 'rsi_14': 61.25}))
+    page = opened(browser, here, viewport={'width': 360, 'height': 740})
+    page.click('text=Features')
+    page.wait_for_function('window.__cryptoRtFeatures > 40')
+    assert page.evaluate('document.documentElement.scrollWidth') <= 360
+    page.fill('#crt-find', 'rsi_14')
+    assert page.locator('.crt-feature').count() == 1 and '61.25' in page.locator('.crt-feature').inner_text()
+
+
+def test_a_reason_is_told_once_and_the_comparison_stands_out(browser, server, tmp_path):
+    (tmp_path / 'reconciliation.json').write_text('{"compared":6,"exact":3,"explained":1,"unexplained":2,"at_ms":1762795380000}')
+    here = server(gradio=False)
+    page = opened(browser, here)
+    here.feed.send(replace(prediction(0, status='abstain'), reasons=['partial candle: it was not seen whole'], flags=['partial_candle', 'warming_up']))
+    page.wait_for_function('window.__cryptoRt.prediction !== null')
+    assert page.locator('#crt-notes span').all_inner_texts() == ['partial candle: it was not seen whole', 'warming up']
+    told = page.locator('#crt-counts dd.bad')
+    assert told.inner_text() == '2 of 6 unexplained'
+
+
+def test_a_page_that_came_too_early_shows_the_candles_by_itself(browser, server):
+    here = server(gradio=False, past=[])
+    page = browser.new_page()
+    page.goto(here.address)
+    page.wait_for_function('window.__cryptoRt && window.__cryptoRt.ready')
+    here.app.state.hub.take([hear('candles', encode(c)) for c in PAST[-5:]], publish=False)
+    page.wait_for_function('window.__cryptoRt.bars === 5', timeout=8000)
+    assert page.locator('#crt-empty').is_hidden()

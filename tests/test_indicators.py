@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_rt import indicators as ind
-from crypto_rt.bus import Received
+from crypto_rt.bus import Out, Received
+from crypto_rt.indicator_service import IndicatorStep, candles_before
 from crypto_rt.indicators import ANCHOR, FEATURE_NAMES, FEATURES, WARM_UP, Indicators, indicators_of
 from crypto_rt.messages import Candle, decode, encode
 
@@ -73,28 +74,46 @@ def test_table_is_complete():
         assert all(ind.HANDLES[h] <= f.warm_up for h in f.handles)
 
 
-def test_values_are_finite_in_range_and_warm_exactly_when_declared(series):
-    _, vectors = series
-    for n, message in enumerate(vectors, 1):
-        assert tuple(message.values) == FEATURE_NAMES
+each_feature = pytest.mark.parametrize('feature', FEATURES, ids=FEATURE_NAMES)
+
+
+def test_messages_carry_the_whole_table(series):
+    for n, message in enumerate(series[1], 1):
+        assert tuple(message.values) == FEATURE_NAMES and message.feature_set == ind.FEATURE_SET
         assert message.warm_up == max(0, WARM_UP - n)
-        for f in FEATURES:
-            value = message.values[f.name]
-            assert (value is not None) == (n >= f.warm_up), (f.name, n)
-            assert value is None or (math.isfinite(value) and f.low <= value <= f.high), (f.name, value)
 
 
-def test_warm_up_is_honest(series):
+@each_feature
+def test_value_is_finite_in_range_and_warm_exactly_when_declared(feature, series):
+    for n, message in enumerate(series[1], 1):
+        value = message.values[feature.name]
+        assert (value is not None) == (n >= feature.warm_up), n
+        assert value is None or (math.isfinite(value) and feature.low <= value <= feature.high and str(value) != '-0.0'), value
+
+
+STARTS = range(150, N - WARM_UP - 200, 411)
+
+
+@pytest.fixture(scope='module')
+def late_starts(series):
+    return [table(indicators_of(series[0][start : start + WARM_UP + 150])) for start in STARTS], table(series[1])
+
+
+def warm_up_errors(late_starts, place: int) -> list[float]:
+    "Worst relative error of a feature's values from each late start, against the whole history."
+    lates, whole = late_starts
+    std, errors = np.nanstd(whole[:, place]), []
+    for start, late in zip(STARTS, lates, strict=True):
+        given_ = ~np.isnan(late[:, place])
+        full = whole[start : start + len(late), place]
+        errors.append(worst(late[given_][:, [place]], full[given_][:, None], np.array([std]))[0])
+    return errors
+
+
+@each_feature
+def test_warm_up_is_honest(feature, late_starts):
     "From any start, a value that is given agrees with that of the whole history to 1e-9."
-    candles, vectors = series
-    whole = table(vectors)
-    std = np.nanstd(whole, 0)
-    for start in range(150, N - WARM_UP - 200, 411):
-        late = table(indicators_of(candles[start : start + WARM_UP + 150]))
-        full = whole[start : start + WARM_UP + 150]
-        given_late = np.where(np.isnan(late), np.nan, full)
-        bad = {f.name: e for f, e in zip(FEATURES, worst(late, given_late, std), strict=True) if e > 1e-9}
-        assert not bad, (start, bad)
+    assert max(warm_up_errors(late_starts, FEATURE_NAMES.index(feature.name))) <= 1e-9
 
 
 @given(cut=st.integers(1, N - 1), length=st.integers(1, 60))
@@ -103,6 +122,59 @@ def test_restart_anywhere_is_equal_in_every_bit(cut, length):
     candles, vectors = _wild()
     again = Indicators('BTC/USD', 60, candles[max(0, cut - 1500) : cut])
     assert [again.update(c) for c in candles[cut : cut + length]] == vectors[cut : cut + length]
+
+
+@given(cut=st.one_of(st.integers(1, N - 2), st.integers(1, 5).map(lambda k: k * ANCHOR - START // 60_000 % ANCHOR)))
+@settings(max_examples=12, deadline=None)
+def test_peek_is_what_update_will_say_and_changes_nothing(cut):
+    candles, vectors = _wild()
+    state = Indicators('BTC/USD', 60, candles[max(0, cut - 1500) : cut])
+    for at in (cut, cut + 1):
+        state.peek(candle(at, 1, 1e9, 1e-8, 1e9, 1e9))
+        assert state.peek(candles[at]) == state.peek(candles[at]) == vectors[at].values
+        assert state.update(candles[at]) == vectors[at]
+    with pytest.raises(ValueError, match='expected a window after'):
+        state.peek(candles[at])
+    hole = candle(at + 9, 30_000, 30_000, 30_000, 30_000)
+    assert state.peek(hole)['log_return_1'] is None
+    assert state.peek(hole) == state.update(hole).values
+
+
+EVENTS = st.lists(st.tuples(st.sampled_from(['next'] * 5 + ['empty', 'hole', 'again', 'revise']), st.integers(1, 9), st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=70)
+
+
+@given(EVENTS)
+@settings(max_examples=60, deadline=None)
+def test_any_stream_is_finite_and_a_restart_after_it_is_equal(events):
+    "Holes, repeats, revisions and empty candles in any order."
+    state, stored, at = Indicators('BTC/USD', 60), {}, 0
+    for kind, price, height, volume in events:
+        at += {'hole': price + 1, 'again': 0, 'revise': 0}.get(kind, 1)
+        start = at - (height if kind == 'revise' else 0)
+        old = stored.get(start)
+        close = float(stored[at - 1].close) if kind == 'empty' and at - 1 in stored else 100.0 * price
+        taken = candle(start, close, close + (kind != 'empty') * height, close, close + (kind != 'empty') * height / 2, 0 if kind == 'empty' else volume,
+                       revision=old.revision + 1 if old and kind == 'revise' else 0)  # fmt: skip
+        for x in ind.corrected(state, taken):
+            assert all(v is None or (math.isfinite(v) and f.low <= v <= f.high) for f, v in zip(FEATURES, x.values.values(), strict=True))
+            stored[start] = taken
+    again = Indicators('BTC/USD', 60, [stored[i] for i in sorted(stored)])
+    for i in (1, 2):
+        after = candle(at + i, 500, 505, 499, 501)
+        assert again.update(after).values == state.update(after).values
+
+
+@pytest.mark.parametrize('seconds', [300, 900, 3600])
+def test_other_intervals(seconds):
+    "The same prices at another interval: the same features, but for the clock and the rate of trades."
+    minutes = walk(500, 6)
+    longer = [msgspec.structs.replace(c, interval_seconds=seconds, start_ms=(c.start_ms - START) // 60_000 * seconds * 1000 + START // (seconds * 1000) * seconds * 1000,
+                                      end_ms=((c.start_ms - START) // 60_000 + 1) * seconds * 1000 + START // (seconds * 1000) * seconds * 1000) for c in minutes]  # fmt: skip
+    a, b = indicators_of(minutes)[-1].values, indicators_of(longer)[-1].values
+    assert b['trade_intensity'] == pytest.approx(a['trade_intensity'] * 60 / seconds)
+    other = {f.name for f in FEATURES if f.family == 'time'} | {'trade_intensity'}
+    error = {n: abs(a[n] - b[n]) / max(abs(a[n]), 1e-9) for n in FEATURE_NAMES if n not in other}
+    assert max(error.values()) <= 1e-9, error
 
 
 @given(cut=st.integers(1, N - 1))
@@ -194,11 +266,44 @@ def test_anchor_reopens_and_stays_exact():
         assert again.update(candles[i]) == vectors[i]
 
 
-def test_dead_market_means_what_the_table_says():
-    values = indicators_of([candle(i, 100, 100, 100, 100, 0, trade_count=0) for i in range(WARM_UP + 2)])[-1].values
-    for f in FEATURES:
-        if f.flat is not None:
-            assert values[f.name] == f.flat, f.name
+@pytest.fixture(scope='module')
+def dead_market():
+    return indicators_of([candle(i, 100, 100, 100, 100, 0, trade_count=0) for i in range(WARM_UP + 2)])
+
+
+@each_feature
+def test_dead_market_means_what_the_table_says(feature, dead_market):
+    value = dead_market[-1].values[feature.name]
+    assert value is not None if feature.flat is None else value == feature.flat
+
+
+# one candle, and what its fields are changed to; prices from the close before it. The second try: a shadow ends at the open or the close, not at both
+BASE = dict(open=10, high=20, low=-20, close=5, volume=2.5, buy_volume=1, trade_count=40, vwap=2)
+CHANGES = [dict(open=8, high=300, low=-300, close=1, volume=9, buy_volume=2, trade_count=70, vwap=3), dict(open=-2, high=9000, low=-9000, close=12)]
+
+
+@pytest.fixture(scope='module')
+def changed_inputs():
+    "The vectors of a candle and of the one after it; and those with one field of the candle changed, by field."
+    before = walk(700, 8)
+    level = float(before[-1].close)
+
+    def told(**changed):
+        state, fields = Indicators('BTC/USD', 60, before), BASE | changed
+        prices = {name: f'{level + fields.pop(name):.8f}' for name in ('open', 'high', 'low', 'close', 'vwap')}
+        amounts = {name: f'{fields.pop(name):.8f}' for name in ('volume', 'buy_volume')}
+        last = msgspec.structs.replace(candle(700, 1, 1, 1, 1), **prices, **amounts, **fields)
+        return [state.update(c).values for c in (last, candle(701, level + 30, level + 31, level + 29, level + 30))]
+
+    return told(), [(field, told(**{field: value})) for change in CHANGES for field, value in change.items()]
+
+
+@each_feature
+def test_declared_inputs_are_those_that_matter(feature, changed_inputs):
+    as_it_is, changed = changed_inputs
+    matters = {field for field, told in changed if [x[feature.name] for x in told] != [x[feature.name] for x in as_it_is]}
+    in_handles = {name for handle in feature.handles for name in handle.inputs}  # what TA-Lib wants may cancel: the true range does in ADX
+    assert matters <= {*feature.inputs} and {*feature.inputs} - {'start_ms'} - in_handles <= matters
 
 
 @pytest.mark.parametrize('bad', [dict(low='0'), dict(high='1'), dict(buy_volume='9'), dict(interval_seconds=300), dict(start_ms=START + 7)])
@@ -246,10 +351,10 @@ def test_unknown_order_flow_is_null():
 def test_step_recovers_with_equal_outputs_and_buries_the_undecodable():
     candles, vectors = _wild()
     messages = [Received('BTC/USD', encode(c), 'candles', 0, i) for i, c in enumerate(candles)]
-    step = ind.IndicatorStep(lambda first, *place: [c for c in candles if c.start_ms < first.start_ms][-1500:])
+    step = IndicatorStep(lambda first, *place: [c for c in candles if c.start_ms < first.start_ms][-1500:])
     first = list(step.take(messages[1700:1720]))
     assert list(step.take(messages[1710:1720])) == first[10:]  # read again after a rebalance
-    assert list(step.take(messages[1900:1905])) == [ind.bus.Out('technical_indicators', 'BTC/USD', encode(v)) for v in vectors[1900:1905]]
+    assert list(step.take(messages[1900:1905])) == [Out('technical_indicators', 'BTC/USD', encode(v)) for v in vectors[1900:1905]]
     (dead,) = step.take([Received('BTC/USD', b'{', 'candles', 0, 1905)])
     assert dead.topic == 'dead_letters' and decode('dead_letters', dead.value).id == 'indicators/candles/0/1905'
 
@@ -288,13 +393,13 @@ def test_warm_start_from_the_store_and_the_topic(tmp_path):
 
     candles, vectors = _wild()
     config = Settings(data=Data(directory=str(tmp_path)))
-    assert ind.candles_before(config, 'BTC/USD', 60, candles[0].start_ms) == []
+    assert candles_before(config, 'BTC/USD', 60, candles[0].start_ms) == []
     store = open_feature_store(config)
     group = open_group(store, 'candles')
     group.insert(candles[:2400])
     group.flush()
     store.close()
-    found = ind.candles_before(config, 'BTC/USD', 60, candles[2500].start_ms, candles[2300:])
+    found = candles_before(config, 'BTC/USD', 60, candles[2500].start_ms, candles[2300:])
     assert found == candles[1000:2500]
     again = Indicators('BTC/USD', 60, found)
     assert [again.update(c) for c in candles[2500:2600]] == vectors[2500:2600]
@@ -302,8 +407,6 @@ def test_warm_start_from_the_store_and_the_topic(tmp_path):
 
 def test_a_revision_tells_all_features_that_it_changes():
     from msgspec import structs
-
-    from crypto_rt.indicators import IndicatorStep
 
     candles = walk(300, 5)
     late = structs.replace(candles[290], revision=1, close=candles[290].high, available_ms=candles[292].available_ms + 7)

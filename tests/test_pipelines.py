@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import nbformat
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from crypto_rt.feature_store import open_feature_store, open_group
 from crypto_rt.indicators import indicators_of
 from crypto_rt.messages import Candle
 from crypto_rt.settings import Settings, load_settings
+from crypto_rt.vectors import NEWEST, names_of, vector_of
 
 ROOT = Path(__file__).parent.parent
 FIRST_MS = 1_704_067_200_000
 
 
-def candles_of(rows: int, interval: int = 300, seed: int = 5) -> list[Candle]:
+def candles_of(rows: int, interval: int = 300, seed: int = 5, symbol: str = 'BTC/USDT') -> list[Candle]:
     "Return a seeded random walk as final candles, in waves of calm and storm."
     rng = np.random.default_rng(seed)
     size = 1e-3 * np.exp(0.7 * np.sin(np.arange(rows) / 50))
@@ -29,7 +31,7 @@ def candles_of(rows: int, interval: int = 300, seed: int = 5) -> list[Candle]:
     for i in range(rows):
         start, close = FIRST_MS + i * interval * 1000, float(path[i])
         o, h, low, c = (f'{v:.2f}' for v in (before, max(before, close) + reach[i], min(before, close) - reach[i], close))
-        made.append(Candle(symbol='BTC/USDT', interval_seconds=interval, start_ms=start, revision=0, end_ms=start + interval * 1000, open=o, high=h, low=low,
+        made.append(Candle(symbol=symbol, interval_seconds=interval, start_ms=start, revision=0, end_ms=start + interval * 1000, open=o, high=h, low=low,
                            close=c, volume=f'{1 + reach[i]:.4f}', quote_volume='0', vwap='0', trade_count=0, buy_volume='0', first_trade_id=-1,
                            last_trade_id=-1, bid=None, ask=None, is_empty=False, is_partial=False, source='exchange',
                            available_ms=start + interval * 1000 + 2000))  # fmt: skip
@@ -77,6 +79,32 @@ def test_train_registers_a_challenger_and_keeps_its_report(here: Path) -> None:
     last = indicators_of(candles_of(1600))[-1]
     expected, lower, upper = model.predict(last.values)
     assert lower < expected < upper and upper - lower < 0.1
+
+
+def test_a_model_learns_from_the_leader_as_it_is_served(here: Path) -> None:
+    "Its columns are those of a vector; of the leader itself they are null and left out, and so without any leader."
+    settings = settings_in(here)
+    settings = msgspec.structs.replace(settings, features=msgspec.structs.replace(settings.features, leader='BTC/USDT'))
+    ether, bitcoin = candles_of(1500, seed=6, symbol='ETH/USDT'), candles_of(1500)
+    store_candles(settings, ether)
+    alone = training.train(settings, 'ETH/USDT', progress=False)
+    store_candles(settings, bitcoin)
+    led, leader = (training.train(settings, symbol, progress=False) for symbol in ('ETH/USDT', 'BTC/USDT'))
+    of_leader = {f'leader_{name}' for name in ('log_return_1', 'log_return_5', 'log_return_15', 'realised_volatility_15')}  # nobody says who bought
+    assert set(led['columns']) - set(alone['columns']) == of_leader and set(leader['columns']) == set(alone['columns'])
+    assert led['columns_sha256'] == training.columns_sha256(led['columns']) != alone['columns_sha256'] and led['feature_set'] == NEWEST
+
+    registry.promote(settings, 'ETH/USDT', 300, 600)
+    model = registry.champion(settings, 'ETH/USDT', 300, 600)
+    assert model is not None and list(model.feature_names) == led['columns'] and model.feature_set == NEWEST
+    assert model.about['columns_sha256'] == led['columns_sha256'] and of_leader <= set(names_of(model.feature_set))
+    x, before = indicators_of(ether)[-1], indicators_of(bitcoin)[-2]
+    store = open_feature_store(settings)
+    frame = training.stored_features(store, 'ETH/USDT', 300, 'BTC/USDT').iloc[-1]
+    store.close()
+    vector = vector_of(x, before, ())
+    assert [vector[name] for name in model.feature_names] == [frame[name] for name in model.feature_names]
+    assert model.predict(vector)[0] != model.predict(vector_of(x, None, ()))[0]
 
 
 def test_too_little_data_says_how_much_is_needed(here: Path) -> None:

@@ -14,6 +14,7 @@ from crypto_rt.bus import Received
 from crypto_rt.messages import TechnicalIndicators, decode, encode
 from crypto_rt.predictions import BASELINE_VERSION, Champions, Closes, PredictionStep, conformal_width, feature_hash, predict, realised_log_returns
 from crypto_rt.settings import Data, Predictions, Settings
+from crypto_rt.vectors import vector_of
 
 START = 1_722_470_400_000
 SETTINGS = Settings()
@@ -99,7 +100,7 @@ def test_holes_have_no_returns():
 
 
 class Model:
-    version, digest, feature_names, level = 'm-1', 'd', ('a',), 0.9
+    version, digest, feature_names, feature_set, level = 'm-1', 'd', ('a',), 'core-v1', 0.9
 
     def __init__(self, answer=(0.001, -0.002, 0.003)):
         self.answer = answer
@@ -116,7 +117,8 @@ def test_prediction_describes_itself():
     assert base.target_ms == base.expires_ms == x.end_ms + 300_000 and base.flags == [] and base.expected_price == x.close
     assert (ok.status, ok.model_version, ok.lower, ok.upper) == ('ok', 'm-1', -0.002, 0.003)
     assert ok.expected_price == x.close * math.exp(0.001) and ok.trace == {'candle_ms': 2000, 'predicted_ms': 5}
-    assert base.feature_hash == ok.feature_hash == feature_hash({'b': None, 'a': 1.0}) and base.model_digest != ok.model_digest
+    assert base.feature_hash == ok.feature_hash == feature_hash(vector_of(x, None, ())) and base.model_digest != ok.model_digest
+    assert base.feature_set == ok.feature_set == ''  # the values are those of no set
     assert decode('predictions', encode(ok)) == ok
 
 

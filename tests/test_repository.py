@@ -25,7 +25,7 @@ from crypto_rt.runner import specs
 from crypto_rt.settings import SECRETS, SECTIONS, Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
-OURS = {'kafka', 'exchange', 'backfill', 'trades', 'candles', 'indicators', 'feature-store', 'predictions', 'reconcile', 'api'}
+OURS = {'kafka', 'exchange', 'backfill', 'trades', 'candles', 'indicators', 'feature-store', 'predictions', 'reconcile', 'news', 'news-signals', 'api'}
 
 
 def files() -> list[Path]:

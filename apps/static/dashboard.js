@@ -10,7 +10,7 @@
   });
   let candles = new Map(); // start_ms -> {candle, final}
   let predictions = new Map(); // start_ms -> prediction
-  let chart, price, volume, future, markers, band, socket, retry = 0, retryTimer, heardAt = 0, digits = 2, buffer = null, points = 0;
+  let chart, price, volume, future, markers, band, decay, socket, newsTimer, historyTimer, retry = 0, retryTimer, heardAt = 0, digits = 2, buffer = null, points = 0;
 
   // --- words and numbers
   const store = { get: (k) => { try { return localStorage.getItem(k); } catch { return null; } }, set: (k, v) => { try { localStorage.setItem(k, v); } catch { /* private window */ } } };
@@ -45,7 +45,7 @@
     document.documentElement.classList.toggle('dark', name === 'dark');
     if (document.body) document.body.classList.toggle('dark', name === 'dark');
     text('theme', name === 'dark' ? '☀' : '☾');
-    if (chart) { paintChart(); redraw(); }
+    if (chart) { paintChart(); redraw(); drawNews(); }
   }
   const wantedTheme = () => store.get('crt-theme') || (system.matches ? 'dark' : 'light');
   system.addEventListener('change', () => theme(wantedTheme()));
@@ -198,11 +198,14 @@
     if (channel === 'candles') takeCandle(data, true);
     else if (channel === 'candles_forming') takeCandle(data, false);
     else if (channel === 'predictions') takePrediction(data);
+    else if (channel === 'news') newsSoon(400);
   }
   function takeLatest(latest) { for (const [channel, rows] of Object.entries(latest || {})) for (const row of Object.values(rows)) takeUpdate(channel, row); }
 
   async function history() { // what comes meanwhile waits in `buffer`
     const mine = (buffer = []), symbol = state.symbol, q = encodeURIComponent(symbol);
+    let failed = false;
+    clearTimeout(historyTimer);
     try {
       const [c, p] = await Promise.all([`/v1/candles?symbol=${q}&limit=1000`, `/v1/predictions?symbol=${q}&limit=1000`].map((u) => fetch(u).then((r) => (r.ok ? r.json() : Promise.reject(new Error(u + ' ' + r.status))))));
       if (buffer !== mine) return;
@@ -212,7 +215,7 @@
       digits = Math.min(8, Math.max(1, ...places, 0));
       c.candles.forEach((row) => takeCandle(row, true));
       p.predictions.forEach(takePrediction);
-    } catch (error) { console.warn('history', error.message); }
+    } catch (error) { failed = true; console.warn('history', error.message); }
     if (buffer !== mine) return;
     mine.forEach(([channel, data]) => takeUpdate(channel, data));
     buffer = null;
@@ -220,13 +223,15 @@
     const wide = Math.max(60, Math.floor($('chart').clientWidth / 7));
     if (points > 2) chart.timeScale().setVisibleLogicalRange({ from: Math.max(-2, points - wide), to: points + 8 });
     state.ready = true;
+    newsSoon(0);
+    if (failed || candles.size < 2) historyTimer = setTimeout(() => { if (buffer === null && state.symbol === symbol) history(); }, 2000); // the store may not be readable yet
   }
 
   // --- the websocket
   function connect(resume) {
     clearTimeout(retryTimer);
     if (socket) { socket.onclose = socket.onmessage = null; socket.close(); }
-    const q = new URLSearchParams({ symbols: state.symbol, channels: 'candles,candles_forming,predictions' });
+    const q = new URLSearchParams({ symbols: state.symbol, channels: 'candles,candles_forming,predictions,news' });
     if (resume && state.seq !== null) { q.set('since', state.seq); q.set('epoch', state.epoch); }
     const mine = (socket = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/v1/stream?${q}`));
     mine.onmessage = (event) => take(JSON.parse(event.data));
@@ -286,8 +291,13 @@
     list('counts', [
       ['Candles shown', number(rows.length, 0)], ['Trades in them', number(rows.reduce((n, r) => n + r.candle.trade_count, 0), 0)],
       ['Missing candles', number(holes, 0), warn(holes)], ['Empty', number(many((c) => c.is_empty), 0)], ['Partial', number(partial, 0), warn(partial)],
-      ['Revised', number(late, 0)], ['Gaps open', number(open, 0), warn(open)], ['Gaps filled', number(gaps.filled || 0, 0)], ['Dead letters', number(dead, 0), warn(dead)], ['Stream number', state.seq === null ? '–' : number(state.seq, 0)],
+      ['Revised', number(late, 0)], exchange(pulse.reconciliation || {}), ['Gaps open', number(open, 0), warn(open)], ['Gaps filled', number(gaps.filled || 0, 0)], ['Dead letters', number(dead, 0), warn(dead)], ['Stream number', state.seq === null ? '–' : number(state.seq, 0)],
     ]);
+  }
+  function exchange(found) { // the last comparison with the exchange's own candles
+    if (found.error) return ['Against the exchange', 'not compared', 'warn'];
+    if (!found.compared) return ['Against the exchange', 'nothing yet'];
+    return ['Against the exchange', found.unexplained ? `${number(found.unexplained, 0)} of ${number(found.compared, 0)} unexplained` : `${number(found.compared, 0)} agree`, found.unexplained ? 'bad' : ''];
   }
   function badges() {
     const pulse = state.pulse || {};
@@ -327,12 +337,70 @@
     const width = p.lower === null || p.upper === null ? '–' : `${number((p.upper - p.lower) * 10000, 1)} bp`;
     list('facts', [['From price', money(p.last_price)], ['Interval width', width], ['Made at', `${day(p.made_at_ms)} ${clock(p.made_at_ms)}`], ['Expires', clock(p.expires_ms), expired ? 'warn' : ''],
       ['Model', p.model_version], ['Digest', p.model_digest.replace(/^sha256:/, '').slice(0, 12) || '–', 'code'], ['Features', p.feature_hash.replace(/^sha256:/, '').slice(0, 12) || '–', 'code']]);
-    $('notes').replaceChildren(...[...p.reasons, ...p.flags].map((note) => { const s = document.createElement('span'); s.textContent = note.replaceAll('_', ' '); return s; }));
+    const notes = p.reasons.map((note) => note.replaceAll('_', ' '));
+    const said = (flag) => notes.some((note) => flag.split(' ').every((word) => note.toLowerCase().includes(word)));
+    p.flags.map((flag) => flag.replaceAll('_', ' ')).forEach((flag) => { if (!said(flag)) notes.push(flag); });
+    $('notes').replaceChildren(...[...new Set(notes)].map((note) => { const s = document.createElement('span'); s.textContent = note; return s; }));
   }
+
+  // --- the news: whatever a story says is text, never markup
+  const element = (name, kind, value) => { const e = document.createElement(name); if (kind) e.className = kind; if (value !== undefined) e.textContent = value; return e; };
+  const plain = (value, most = 300) => String(value).replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, ' ').replace(/ +/g, ' ').trim().slice(0, most);
+  function newsSoon(wait) { clearTimeout(newsTimer); newsTimer = setTimeout(news, wait); }
+  async function news() {
+    const symbol = state.symbol, q = encodeURIComponent(symbol);
+    try {
+      const [told, signal] = await Promise.all(['/v1/news?limit=30', `/v1/news/signal?symbol=${q}&limit=1000`].map((u) => fetch(u).then((r) => (r.ok ? r.json() : Promise.reject(new Error(u + ' ' + r.status))))));
+      if (state.symbol !== symbol) return;
+      state.news = told.news; state.newsThrough = told.through_ms; state.scorer = signal.scorer; state.decay = signal.points;
+      drawNews();
+    } catch (error) { console.warn('news', error.message); }
+  }
+  function scoreOf(signal) {
+    const box = element('span', 'crt-score', `${signal.scorer} ${signal.score > 0 ? '+' : signal.score < 0 ? '−' : '±'}${Math.abs(signal.score).toFixed(2)}`);
+    box.dataset.tone = { positive: 'ok', negative: 'bad' }[signal.label] || '';
+    box.title = plain(`${signal.label}, confidence ${signal.confidence.toFixed(2)}, version ${signal.version}${signal.flags.length ? '; ' + signal.flags.join(', ') : ''}`);
+    return box;
+  }
+  function storyRow(story) {
+    const row = element('article', 'crt-story'), title = plain(story.title) || 'no title';
+    const head = story.url ? element('a', '', title) : element('b', '', title), line = element('div', 'crt-story-line'), scores = element('div', 'crt-scores');
+    if (story.url) { head.href = story.url; head.target = '_blank'; head.rel = 'noopener noreferrer nofollow'; head.referrerPolicy = 'no-referrer'; }
+    head.dir = 'auto';
+    const late = story.available_ms - story.published_ms;
+    line.append(element('span', '', plain(story.source, 60)), element('span', '', `known ${day(story.available_ms)} ${clock(story.available_ms)}`), element('span', '', late > 60000 ? `published ${clock(story.published_ms, false)}, ${span(Math.round(late / 60000) * 60)} before` : `published ${clock(story.published_ms, false)}`));
+    if (story.assets.length) line.append(element('span', 'crt-assets', plain(story.assets.join(' '), 80)));
+    story.flags.forEach((flag) => line.append(element('span', 'crt-flag', plain(flag.replaceAll('_', ' '), 60))));
+    scores.append(...(story.signals.length ? story.signals.map(scoreOf) : [element('span', 'crt-score', 'not scored yet')]));
+    row.append(head, line, scores);
+    return row;
+  }
+  function drawNews() {
+    const box = $('news'), stories = state.news || [], points = (state.decay || []).filter((p) => p.value !== null && p.count > 0);
+    if (!box || !chart) return;
+    box.replaceChildren(...(stories.length ? stories.map(storyRow) : [element('div', 'crt-none', state.newsThrough ? 'No story in the last days.' : 'No news yet.')]));
+    text('news-note', state.newsThrough ? `complete through ${clock(state.newsThrough)} UTC` : '');
+    $('decay').hidden = !points.length;
+    if (points.length) {
+      const now = state.decay[state.decay.length - 1].value;
+      text('decay-now', now === null ? 'none' : signed(now, 2, `by ${state.scorer}`));
+      if (!decay) {
+        decay = chart.addSeries(window.LightweightCharts.BaselineSeries, { baseValue: { type: 'price', price: 0 }, lineWidth: 2, priceLineVisible: false, priceFormat: { type: 'price', precision: 2, minMove: 0.01 } }, 1);
+        chart.panes()[1].setHeight(80);
+      }
+      const up = css('--c-up'), down = css('--c-down'), step = state.interval * 1000;
+      decay.applyOptions({ topLineColor: up, bottomLineColor: down, topFillColor1: up + '44', topFillColor2: up + '08', bottomFillColor1: down + '08', bottomFillColor2: down + '44' });
+      decay.setData(state.decay.map((p) => (p.value === null ? { time: (p.at_ms - step) / 1000 } : { time: (p.at_ms - step) / 1000, value: p.value })));
+    } else if (decay) { chart.removeSeries(decay); decay = null; }
+    state.stories = stories.length;
+  }
+  setInterval(() => { if (chart && state.ready && !document.hidden) news(); }, 30000);
 
   // --- start
   function choose(symbol, again) {
     if (symbol === state.symbol && !again) return;
+    if (decay) { chart.removeSeries(decay); decay = null; }
+    state.decay = []; clearTimeout(historyTimer);
     Object.assign(state, { symbol, bars: 0, lastBar: null, prediction: null, seq: null, eventMs: 0, ready: false });
     candles = new Map(); predictions = new Map();
     store.set('crt-symbol', symbol);
@@ -358,7 +426,7 @@
     if (chart) chart.remove();
     theme(wantedTheme());
     $('theme').onclick = () => { const name = document.documentElement.dataset.crtTheme === 'dark' ? 'light' : 'dark'; store.set('crt-theme', name); theme(name); };
-    makeChart(); begin();
+    decay = null; makeChart(); begin();
   }
   setInterval(() => {
     boot();
