@@ -155,9 +155,9 @@ def merge_asof(left: pd.DataFrame, candles: pd.DataFrame, signal: pd.DataFrame) 
 
 
 def bench_feast(folder: Path, rows: int = 50_000) -> dict[str, Any]:
-    "Return the join of two tables beside Feast's, by the Python that CRYPTO_RT_FEAST_PYTHON names (it has `feast[duckdb]`)."
-    if not (python := os.environ.get('CRYPTO_RT_FEAST_PYTHON')):
-        return {'left_out': 'CRYPTO_RT_FEAST_PYTHON names no Python with feast[duckdb]'}
+    "Return the join of two tables beside Feast's, by the Python that FEAST_PYTHON names (it has `feast[duckdb]`)."
+    if not (python := os.environ.get('FEAST_PYTHON')):
+        return {'left_out': 'FEAST_PYTHON names no Python with feast[duckdb]'}
     store, each = EmbeddedStore(folder), np.arange(rows // 20)
     left, right = (store.get_or_create_feature_group(name, 1, primary_key=['symbol'], schema=SIGNAL) for name in ('moments', 'signals'))
     for group, late in ((left, 0), (right, MINUTE // 2)):

@@ -228,9 +228,9 @@ from tests.test_feature_store import candle
 store, first = EmbeddedStore(sys.argv[1]), int(sys.argv[2])
 group = open_group(store, 'candles')
 for n in range(first, 10**9, 20):
-    group.insert([candle(60 * k, str(k)) for k in range(n, n + 20)])
+    group.insert([candle(6 * k, str(k)) for k in range(n, n + 20)])
     print(n + 20, flush=True)
-    if n % 100 == 0: group.materialize((1_762_776_000_000 + 60 * n * 60_000) // 86_400_000 * 86_400_000)
+    if n % 100 == 0: group.materialize((1_762_776_000_000 + 6 * n * 60_000) // 86_400_000 * 86_400_000)
 """
 
 
@@ -247,7 +247,7 @@ def test_kill_9_while_inserting_and_sealing_loses_nothing_acknowledged(tmp_path)
         writer.stdout.close()
         store = EmbeddedStore(tmp_path)
         found = open_group(store, 'candles').read()
-        numbers = ((found.start_ms - NOON) // 3_600_000).tolist()
+        numbers = ((found.start_ms - NOON) // 360_000).tolist()
         assert numbers[:acknowledged] == list(range(acknowledged)), 'an acknowledged row is lost, or one is there twice'
         assert len(numbers) % 20 == 0 and found.close.astype(int).tolist() == numbers, 'a batch is half stored'
         assert store.database.here().execute('PRAGMA integrity_check').fetchone() == ('ok',)
