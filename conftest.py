@@ -22,7 +22,9 @@ os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
 
 def pytest_configure(config: pytest.Config) -> None:
     "Name our marks."
-    config.addinivalue_line('markers', 'hopsworks_live: needs a cluster of Hopsworks and its HOPSWORKS_* in the environment')
+    config.addinivalue_line(
+        'markers', 'hopsworks_live: needs a cluster of Hopsworks and its HOPSWORKS_* in the environment'
+    )
 
 
 def missing(
@@ -65,9 +67,9 @@ def promtool() -> str:
 @pytest.fixture(scope='session')
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     "host:port of a real Kafka with nothing in it; `CRYPTO_RT_TEST_BROKER` names one to use instead of starting one."
-    from crypto_rt.broker import start_broker
-    from crypto_rt.bus import wait_for_broker
-    from crypto_rt.settings import load_settings
+    from crypto_rt.bus.broker import start_broker
+    from crypto_rt.bus.topics import wait_for_broker
+    from crypto_rt.core.settings import load_settings
 
     if named := os.environ.get('CRYPTO_RT_TEST_BROKER'):
         yield named

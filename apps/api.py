@@ -11,7 +11,6 @@ import difflib
 import html
 import ipaddress
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -36,8 +35,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from apps import dashboard as pages
 from apps import features as feature_pages
 from apps.stream import CHANNELS, TOPICS, Client, Heard, Hub, hear, place
-from crypto_rt.messages import Candle, Gap, News, NewsSignal, Prediction, TechnicalIndicators
-from crypto_rt.settings import Settings
+from crypto_rt.core.messages import Candle, Gap, News, NewsSignal, Prediction, TechnicalIndicators
+from crypto_rt.core.settings import Settings, default_environment, secret
 
 log = logging.getLogger('crypto_rt.api')
 STATIC = Path(__file__).with_name('static')
@@ -53,7 +52,9 @@ Batch = Iterable[Heard | ValueError]
 # --- what may be asked
 
 Instant = Annotated[int | None, Field(ge=10**12, lt=10**13, description='milliseconds since 1970 UTC')]
-SymbolText = Annotated[str, Field(max_length=33, pattern=r'^[A-Za-z0-9.]{1,16}[/-][A-Za-z0-9.]{1,16}$', examples=['BTC/USD'])]
+SymbolText = Annotated[
+    str, Field(max_length=33, pattern=r'^[A-Za-z0-9.]{1,16}[/-][A-Za-z0-9.]{1,16}$', examples=['BTC/USD'])
+]
 
 
 class Ask(BaseModel):
@@ -74,14 +75,18 @@ class AskSeries(Ask):
     """A list of one symbol."""
 
     symbol: SymbolText
-    interval: Annotated[int | None, Field(ge=1, le=7 * 86400, description='seconds; left out: the one of the settings')] = None
+    interval: Annotated[
+        int | None, Field(ge=1, le=7 * 86400, description='seconds; left out: the one of the settings')
+    ] = None
 
 
 class AskPredictions(Ask):
     """Predictions of one symbol or of all."""
 
     symbol: SymbolText | None = None
-    interval: Annotated[int | None, Field(ge=1, le=7 * 86400, description='seconds; left out: the one of the settings')] = None
+    interval: Annotated[
+        int | None, Field(ge=1, le=7 * 86400, description='seconds; left out: the one of the settings')
+    ] = None
 
 
 class AskGaps(Ask):
@@ -102,7 +107,9 @@ class AskDecay(BaseModel):
 
     model_config = ConfigDict(extra='forbid')
     symbol: SymbolText
-    scorer: Annotated[str | None, Field(max_length=40, description='left out: the first of [news_signals] scorers')] = None
+    scorer: Annotated[
+        str | None, Field(max_length=40, description='left out: the first of [news_signals] scorers')
+    ] = None
     limit: Annotated[int, Field(ge=1, le=1000, description='so many candles back')] = 300
 
 
@@ -141,7 +148,11 @@ def origin_allowed(origin: str | None, host: str | None) -> bool:
     if origin is None:
         return True
     page = urlsplit(origin)
-    return page.scheme in ('http', 'https') and bool(page.hostname) and (is_loopback(page.hostname or '') or page.netloc == host)
+    return (
+        page.scheme in ('http', 'https')
+        and bool(page.hostname)
+        and (is_loopback(page.hostname or '') or page.netloc == host)
+    )
 
 
 # --- the past
@@ -157,14 +168,14 @@ class History:
         self.figured, self.figuring = 0.0, threading.Lock()
 
     def _open(self) -> Any:
-        from crypto_rt import feature_store
+        from crypto_rt.store.open import open_feature_store, store_dir
 
-        if self.store is None and Path(feature_store.store_dir(self.settings)).is_dir():
-            self.store = feature_store.open_feature_store(self.settings)
+        if self.store is None and Path(store_dir(self.settings)).is_dir():
+            self.store = open_feature_store(self.settings)
         return self.store
 
     def _rows(self, group: str, symbol: str, interval_seconds: int, ask: Ask) -> list[Any]:
-        from crypto_rt.feature_store import GROUPS
+        from crypto_rt.store.schema import GROUPS
 
         store = self._open()
         found = store and store.get_feature_group(group, GROUPS[group].version)
@@ -174,17 +185,21 @@ class History:
     async def rows(self, group: str, symbol: str, interval_seconds: int, ask: Ask) -> list[Any]:
         """Return the newest messages of a feature group that were asked for; none while there is no store yet."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.thread, self._rows, group, symbol, interval_seconds, ask)
+            return await asyncio.get_running_loop().run_in_executor(
+                self.thread, self._rows, group, symbol, interval_seconds, ask
+            )
         except Exception as error:  # whatever a backend raises, the stream goes on without the past
             log.warning('%s: %s cannot be read from the store: %s', symbol, group, error)
             return []
 
     def _figure(self) -> None:
-        from crypto_rt.feature_store import GROUPS
-        from crypto_rt.store_upkeep import statistics_of
+        from crypto_rt.store.embedded.catalogue import statistics_of
+        from crypto_rt.store.schema import GROUPS
 
         store = self._open()
-        group = store and store.get_feature_group('technical_indicators', GROUPS['technical_indicators'].version)
+        group = store and store.get_feature_group(
+            'technical_indicators', GROUPS['technical_indicators'].version
+        )
         try:
             if hasattr(group, 'database'):  # the embedded store; Hopsworks shows its own figures
                 self.stored = statistics_of(group)
@@ -201,11 +216,15 @@ class History:
         return self.stored
 
     def _gaps(self, symbol: str, ask: Ask) -> list[Any]:
-        from crypto_rt.feature_store import GROUPS
+        from crypto_rt.store.schema import GROUPS
 
         store = self._open()
         found = store and store.get_feature_group('gaps', GROUPS['gaps'].version)
-        return found.history({'symbol': symbol}, before_ms=ask.until, since_ms=ask.since, last=ask.limit) if found else []
+        return (
+            found.history({'symbol': symbol}, before_ms=ask.until, since_ms=ask.since, last=ask.limit)
+            if found
+            else []
+        )
 
     async def gaps(self, symbol: str, ask: Ask) -> list[Any]:
         """Return the stored gaps of a symbol; none while there is no store yet."""
@@ -243,14 +262,20 @@ def merged(stored: Iterable[Any], heard: Iterable[Any]) -> list[Any]:
 
 def bus_batches(settings: Settings, stop: threading.Event) -> Iterator[list[tuple[str, bytes]]]:
     """Yield what the topics bring, beginning with their tails."""
-    from crypto_rt import bus
+    from crypto_rt.bus.reading import follow
+    from crypto_rt.bus.topics import ensure_topics
 
-    bus.ensure_topics(settings)
-    for messages in bus.follow(settings, TOPICS, stop, tail=WARM_TAIL):
+    ensure_topics(settings)
+    for messages in follow(settings, TOPICS, stop, tail=WARM_TAIL):
         yield [(message.topic, message.value) for message in messages]
 
 
-def read_bus(settings: Settings, stop: threading.Event, hand_over: Callable[[Batch, bool], None], failed: Callable[[str], None]) -> None:
+def read_bus(
+    settings: Settings,
+    stop: threading.Event,
+    hand_over: Callable[[Batch, bool], None],
+    failed: Callable[[str], None],
+) -> None:
     """Read the bus until `stop` and hand every batch over; after an error wait a little longer each time and begin again."""
     wait, first_life, began = 0.5, True, time.monotonic()
     while not stop.is_set():
@@ -267,13 +292,20 @@ def read_bus(settings: Settings, stop: threading.Event, hand_over: Callable[[Bat
             first_life = False
         except Exception as error:
             starting = first_life and time.monotonic() - began < 30  # the broker starts beside us
-            log.log(logging.INFO if starting else logging.WARNING, 'the bus cannot be read yet, next try in %.1f s: %s', wait, error)
+            log.log(
+                logging.INFO if starting else logging.WARNING,
+                'the bus cannot be read yet, next try in %.1f s: %s',
+                wait,
+                error,
+            )
             failed(str(error))
             stop.wait(wait)
             wait = min(2 * wait, 10.0)
 
 
-def read_source(source: Iterable[tuple[str, bytes]], stop: threading.Event, hand_over: Callable[[Batch, bool], None]) -> None:
+def read_source(
+    source: Iterable[tuple[str, bytes]], stop: threading.Event, hand_over: Callable[[Batch, bool], None]
+) -> None:
     """Hand over what an iterator of (topic, raw) gives, one by one."""
     hand_over([], True)
     for topic, raw in source:
@@ -289,7 +321,11 @@ class Reader:
         self.hub, self.source, self.stop = hub, source, threading.Event()
         self.loop = asyncio.get_running_loop()
         run: Callable[..., None] = read_bus if source is None else read_source
-        arguments = (hub.settings, self.stop, self.hand_over, self.failed) if source is None else (source, self.stop, self.hand_over)
+        arguments = (
+            (hub.settings, self.stop, self.hand_over, self.failed)
+            if source is None
+            else (source, self.stop, self.hand_over)
+        )
         self.thread = threading.Thread(target=run, args=arguments, name='bus', daemon=True)
         self.thread.start()
 
@@ -326,12 +362,12 @@ async def heartbeats(hub: Hub, seconds: float) -> None:
 
 async def watch_broker(hub: Hub, seconds: float) -> None:
     """Ask the broker for ever whether it is there: a consumer that hears nothing cannot tell silence from a dead broker."""
-    from crypto_rt import bus
+    from crypto_rt.bus.topics import wait_for_broker
 
     while True:
         await asyncio.sleep(min(seconds, 1.0) if hub.broker_error else seconds)
         try:
-            await asyncio.to_thread(bus.wait_for_broker, hub.settings, 2.0)
+            await asyncio.to_thread(wait_for_broker, hub.settings, 2.0)
             hub.broker_error = ''
         except Exception as error:
             hub.broker_error = str(error)
@@ -345,7 +381,11 @@ class Seldom(logging.Filter):
 
     def __init__(self, seconds: float = 30.0) -> None:
         super().__init__()
-        self.seconds, self.last, self.held = seconds, dict[tuple[str, int], float](), dict[tuple[str, int], int]()
+        self.seconds, self.last, self.held = (
+            seconds,
+            dict[tuple[str, int], float](),
+            dict[tuple[str, int], int](),
+        )
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a record may pass; the next one that may says how many could not."""
@@ -381,14 +421,21 @@ class Keys:
         given = (asked.headers.get('x-api-key', ''), bearer, in_query, asked.cookies.get('crypto_rt_key', ''))
         if not any(self.good(key) for key in given if key):
             if scope['type'] == 'websocket':
-                return await send({'type': 'websocket.close', 'code': REFUSED, 'reason': 'an API key is required'})
-            refusal = JSONResponse({'detail': 'an API key is required: send X-API-Key, or open the dashboard with ?key=...'}, 401)
+                return await send(
+                    {'type': 'websocket.close', 'code': REFUSED, 'reason': 'an API key is required'}
+                )
+            refusal = JSONResponse(
+                {'detail': 'an API key is required: send X-API-Key, or open the dashboard with ?key=...'}, 401
+            )
             return await refusal(scope, receive, send)
 
         async def with_cookie(message: Any) -> None:
             if message['type'] == 'http.response.start' and in_query and self.good(in_query):
                 cookie = f'crypto_rt_key={in_query}; HttpOnly; SameSite=Strict; Path=/'
-                message = {**message, 'headers': [*message['headers'], (b'set-cookie', cookie.encode('latin-1', 'ignore'))]}
+                message = {
+                    **message,
+                    'headers': [*message['headers'], (b'set-cookie', cookie.encode('latin-1', 'ignore'))],
+                }
             await send(message)
 
         await self.app(scope, receive, with_cookie)
@@ -400,11 +447,15 @@ def api_keys(host: str) -> tuple[str, ...]:
     Raises:
         ValueError: When there are none and the API would listen on more than this machine, or when one cannot be a cookie.
     """
-    keys = tuple(key.strip() for key in os.environ.get('CRYPTO_RT_API_KEYS', '').split(',') if key.strip())
+    keys = tuple(key.strip() for key in secret('CRYPTO_RT_API_KEYS').split(',') if key.strip())
     if not keys and not is_loopback(host):
-        raise ValueError(f'[api] host is {host}, which others can reach: expected keys in CRYPTO_RT_API_KEYS (separated by commas), or host 127.0.0.1')
+        raise ValueError(
+            f'[api] host is {host}, which others can reach: expected keys in CRYPTO_RT_API_KEYS (separated by commas), or host 127.0.0.1'
+        )
     if any(not key.isascii() or set(key) & set(' ;"\\') for key in keys):
-        raise ValueError('CRYPTO_RT_API_KEYS must be plain ASCII without spaces, quotes, semicolons and backslashes')
+        raise ValueError(
+            'CRYPTO_RT_API_KEYS must be plain ASCII without spaces, quotes, semicolons and backslashes'
+        )
     return keys
 
 
@@ -425,7 +476,9 @@ class Page:
         """Import and build the Gradio app in a thread; once."""
         if self.wanted and not self.begun:
             self.begun = True
-            threading.Thread(target=self._build, args=(asyncio.get_running_loop(),), name='dashboard', daemon=True).start()
+            threading.Thread(
+                target=self._build, args=(asyncio.get_running_loop(),), name='dashboard', daemon=True
+            ).start()
 
     def _build(self, loop: asyncio.AbstractEventLoop) -> None:
         began = time.monotonic()
@@ -446,16 +499,24 @@ class Page:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what no other route has."""
         if scope['type'] != 'http':
-            return await send({'type': 'websocket.close', 'code': REFUSED, 'reason': 'the stream is at /v1/stream'})
+            return await send(
+                {'type': 'websocket.close', 'code': REFUSED, 'reason': 'the stream is at /v1/stream'}
+            )
         path = scope['path']
         if path.startswith('/v1') or path in ('/metrics', '/docs', '/openapi.json'):
             there = path in {getattr(route, 'path', '') for route in self.api.routes}
-            refusal = JSONResponse({'detail': 'Method Not Allowed' if there else 'Not Found'}, 405 if there else 404, {'Allow': 'GET'} if there else None)
+            refusal = JSONResponse(
+                {'detail': 'Method Not Allowed' if there else 'Not Found'},
+                405 if there else 404,
+                {'Allow': 'GET'} if there else None,
+            )
             return await refusal(scope, receive, send)
         self.begin()
         if self.gradio is not None:
             return await self.gradio(scope, receive, send)
-        answer = HTMLResponse(pages.plain_page()) if path == '/' else JSONResponse({'detail': 'Not Found'}, 404)
+        answer = (
+            HTMLResponse(pages.plain_page()) if path == '/' else JSONResponse({'detail': 'Not Found'}, 404)
+        )
         await answer(scope, receive, send)
 
 
@@ -464,8 +525,12 @@ def docs_page(openapi: dict[str, Any]) -> str:
     rows = []
     for path, methods in openapi['paths'].items():
         for method, spec in methods.items():
-            parameters = ', '.join(f"{p['name']}{'' if p.get('required') else '?'}" for p in spec.get('parameters', ()))
-            rows.append(f"<tr><td><code>{method.upper()} <a href='{path}'>{path}</a></code><td><code>{parameters}</code><td>{html.escape(spec.get('summary', ''))}")
+            parameters = ', '.join(
+                f'{p["name"]}{"" if p.get("required") else "?"}' for p in spec.get('parameters', ())
+            )
+            rows.append(
+                f"<tr><td><code>{method.upper()} <a href='{path}'>{path}</a></code><td><code>{parameters}</code><td>{html.escape(spec.get('summary', ''))}"
+            )
     return pages.document(
         'API',
         f"<main class='crt-doc'><h1>crypto-rt API {openapi['info']['version']}</h1><p>The machine's version: <a href='/openapi.json'>openapi.json</a>; "
@@ -486,30 +551,63 @@ class HubMetrics:
     def collect(self) -> Iterator[Any]:
         """Yield the families."""
         hub = self.hub
-        messages = CounterMetricFamily('crypto_rt_api_messages', 'Messages read from the bus', labels=['topic'])
-        bad = CounterMetricFamily('crypto_rt_api_undecodable', 'Messages that did not decode', labels=['topic'])
-        last = GaugeMetricFamily('crypto_rt_api_last_message_timestamp_seconds', 'When a topic last brought a message', labels=['topic'])
+        messages = CounterMetricFamily(
+            'crypto_rt_api_messages', 'Messages read from the bus', labels=['topic']
+        )
+        bad = CounterMetricFamily(
+            'crypto_rt_api_undecodable', 'Messages that did not decode', labels=['topic']
+        )
+        last = GaugeMetricFamily(
+            'crypto_rt_api_last_message_timestamp_seconds',
+            'When a topic last brought a message',
+            labels=['topic'],
+        )
         for topic in TOPICS:
             messages.add_metric([topic], hub.heard[topic])
             bad.add_metric([topic], hub.undecodable[topic])
             if at := hub.last_heard_ms.get(topic):
                 last.add_metric([topic], at / 1000)
         yield from (messages, bad, last)
-        gaps = GaugeMetricFamily('crypto_rt_gaps', 'Gaps in the trade ids, of those in memory', labels=['state'])
+        gaps = GaugeMetricFamily(
+            'crypto_rt_gaps', 'Gaps in the trade ids, of those in memory', labels=['state']
+        )
         for state, count in hub.gap_counts().items():
             gaps.add_metric([state], count)
         yield gaps
-        compared, found = hub.comparison.read(), GaugeMetricFamily('crypto_rt_reconciled_windows', 'Windows of the last comparison with the exchange', labels=['verdict'])
+        compared, found = (
+            hub.comparison.read(),
+            GaugeMetricFamily(
+                'crypto_rt_reconciled_windows',
+                'Windows of the last comparison with the exchange',
+                labels=['verdict'],
+            ),
+        )
         for verdict in ('exact', 'explained', 'unexplained'):
             found.add_metric([verdict], compared[verdict])
         yield found
-        yield GaugeMetricFamily('crypto_rt_reconciled_timestamp_seconds', 'When candles were last compared; 0: never', value=(compared['at_ms'] or 0) / 1000)
-        yield GaugeMetricFamily('crypto_rt_news_stories', 'News stories in memory', value=len(hub.news.stories))
+        yield GaugeMetricFamily(
+            'crypto_rt_reconciled_timestamp_seconds',
+            'When candles were last compared; 0: never',
+            value=(compared['at_ms'] or 0) / 1000,
+        )
+        yield GaugeMetricFamily(
+            'crypto_rt_news_stories', 'News stories in memory', value=len(hub.news.stories)
+        )
         yield GaugeMetricFamily('crypto_rt_api_websocket_clients', 'Open websockets', value=len(hub.clients))
-        yield CounterMetricFamily('crypto_rt_api_evicted_clients', 'Websockets dropped because they were too slow', value=hub.evicted)
-        yield GaugeMetricFamily('crypto_rt_api_stream_seq', 'Number of the last stream message', value=hub.seq)
-        yield GaugeMetricFamily('crypto_rt_api_clock_seconds', 'Greatest event time heard', value=hub.clock_ms() / 1000)
-        yield GaugeMetricFamily('crypto_rt_api_bus_connected', '1 while the bus can be read', value=float(hub.bus == 'connected'))
+        yield CounterMetricFamily(
+            'crypto_rt_api_evicted_clients',
+            'Websockets dropped because they were too slow',
+            value=hub.evicted,
+        )
+        yield GaugeMetricFamily(
+            'crypto_rt_api_stream_seq', 'Number of the last stream message', value=hub.seq
+        )
+        yield GaugeMetricFamily(
+            'crypto_rt_api_clock_seconds', 'Greatest event time heard', value=hub.clock_ms() / 1000
+        )
+        yield GaugeMetricFamily(
+            'crypto_rt_api_bus_connected', '1 while the bus can be read', value=float(hub.bus == 'connected')
+        )
 
 
 class Timed:
@@ -545,8 +643,17 @@ def answers(name: str, body: Any) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI words for a list of our messages, and for errors."""
     row = {'$ref': f'#/components/schemas/{body.__name__}'}
     shape = {'type': 'object', 'required': [name], 'properties': {name: {'type': 'array', 'items': row}}}
-    error = {'content': {'application/json': {'schema': {'type': 'object', 'required': ['detail'], 'properties': {'detail': {}}}}}}
-    return {200: {'content': {'application/json': {'schema': shape}}}, 404: {'description': 'unknown symbol', **error}}
+    error = {
+        'content': {
+            'application/json': {
+                'schema': {'type': 'object', 'required': ['detail'], 'properties': {'detail': {}}}
+            }
+        }
+    }
+    return {
+        200: {'content': {'application/json': {'schema': shape}}},
+        404: {'description': 'unknown symbol', **error},
+    }
 
 
 def create_app(
@@ -569,18 +676,20 @@ def create_app(
         ValueError: When `[api] host` can be reached by others and there are no API keys.
     """
     keys = api_keys(settings.api.host)
-    hub = Hub(settings, SOURCES.get(os.environ.get('CRYPTO_RT_SOURCE', 'live'), 'live'))
+    hub = Hub(settings, SOURCES[settings.run.source])
     history = History(settings, store)
     registry = CollectorRegistry()
     registry.register(HubMetrics(hub))  # type: ignore[arg-type]
-    seconds = Histogram('crypto_rt_api_request_seconds', 'Time to answer', ['path', 'status'], registry=registry)
+    seconds = Histogram(
+        'crypto_rt_api_request_seconds', 'Time to answer', ['path', 'status'], registry=registry
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         reader, tasks = Reader(hub, source), [asyncio.create_task(heartbeats(hub, heartbeat_seconds))]
         if source is None:
             tasks.append(asyncio.create_task(watch_broker(hub, 2 * heartbeat_seconds)))
-        if dashboard and os.environ.get('CRYPTO_RT_UNTIL_IDLE') != '1':
+        if dashboard and not settings.run.until_idle:
             asyncio.get_running_loop().call_later(8.0, page.begin)
         try:
             yield
@@ -593,7 +702,14 @@ def create_app(
                 await asyncio.wait_for(page.stack.aclose(), 1.0)
             await asyncio.to_thread(reader.thread.join, 0.5)
 
-    app = FastAPI(title='crypto-rt', version='1', lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title='crypto-rt',
+        version='1',
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     page = Page(hub, app, dashboard)
     app.state.hub, app.state.page = hub, page
 
@@ -601,7 +717,11 @@ def create_app(
     async def health() -> Response:
         return packed({'status': 'ok', 'epoch': hub.epoch})
 
-    @app.get('/v1/ready', summary='The broker and the store can be read', responses={503: {'description': 'not yet; detail says why'}})
+    @app.get(
+        '/v1/ready',
+        summary='The broker and the store can be read',
+        responses={503: {'description': 'not yet; detail says why'}},
+    )
     async def ready() -> Response:
         why = [w for w in (hub.bus.removeprefix('connected'), await history.unreadable()) if w]
         return packed({'detail': '; '.join(why)}, 503) if why else packed({'status': 'ready'})
@@ -610,10 +730,20 @@ def create_app(
     async def symbols() -> Response:
         def row(symbol: str) -> dict[str, Any]:
             newest = hub.recent.latest('candles_forming', symbol) or hub.recent.latest('candles', symbol)
-            return {'symbol': symbol, 'last_price': newest and newest.struct.close, 'start_ms': newest and newest.struct.start_ms}
+            return {
+                'symbol': symbol,
+                'last_price': newest and newest.struct.close,
+                'start_ms': newest and newest.struct.start_ms,
+            }
 
         data = settings.data
-        return packed({'interval_seconds': data.interval_seconds, 'horizon_seconds': data.horizon_seconds, 'symbols': [row(s) for s in hub.symbols]})
+        return packed(
+            {
+                'interval_seconds': data.interval_seconds,
+                'horizon_seconds': data.horizon_seconds,
+                'symbols': [row(s) for s in hub.symbols],
+            }
+        )
 
     async def series(group: str, ask: Ask, symbol: str, interval: int | None) -> list[Any]:
         ask.check()
@@ -621,23 +751,55 @@ def create_app(
         heard = [row for row in hub.recent.structs(group, symbol) if row.interval_seconds == seconds]
         return within(merged(await history.rows(group, symbol, seconds, ask), heard), ask)
 
-    @app.get('/v1/candles', summary='Final candles, oldest first, the highest revision of each', responses=answers('candles', Candle))
+    @app.get(
+        '/v1/candles',
+        summary='Final candles, oldest first, the highest revision of each',
+        responses=answers('candles', Candle),
+    )
     async def candles(ask: Annotated[AskSeries, Query()]) -> Response:
-        symbol, interval = known_symbol(ask.symbol, hub.symbols), ask.interval or settings.data.interval_seconds
-        return packed({'symbol': symbol, 'interval_seconds': interval, 'candles': await series('candles', ask, symbol, interval)})
+        symbol, interval = (
+            known_symbol(ask.symbol, hub.symbols),
+            ask.interval or settings.data.interval_seconds,
+        )
+        return packed(
+            {
+                'symbol': symbol,
+                'interval_seconds': interval,
+                'candles': await series('candles', ask, symbol, interval),
+            }
+        )
 
-    @app.get('/v1/indicators', summary='Features of final candles, oldest first', responses=answers('indicators', TechnicalIndicators))
+    @app.get(
+        '/v1/indicators',
+        summary='Features of final candles, oldest first',
+        responses=answers('indicators', TechnicalIndicators),
+    )
     async def indicators(ask: Annotated[AskSeries, Query()]) -> Response:
-        symbol, interval = known_symbol(ask.symbol, hub.symbols), ask.interval or settings.data.interval_seconds
-        return packed({'symbol': symbol, 'interval_seconds': interval, 'indicators': await series('technical_indicators', ask, symbol, interval)})
+        symbol, interval = (
+            known_symbol(ask.symbol, hub.symbols),
+            ask.interval or settings.data.interval_seconds,
+        )
+        return packed(
+            {
+                'symbol': symbol,
+                'interval_seconds': interval,
+                'indicators': await series('technical_indicators', ask, symbol, interval),
+            }
+        )
 
-    @app.get('/v1/predictions', summary='Predictions, oldest first', responses=answers('predictions', Prediction))
+    @app.get(
+        '/v1/predictions', summary='Predictions, oldest first', responses=answers('predictions', Prediction)
+    )
     async def predictions(ask: Annotated[AskPredictions, Query()]) -> Response:
         wanted = [known_symbol(ask.symbol, hub.symbols)] if ask.symbol else hub.symbols
         rows = [row for symbol in wanted for row in await series('predictions', ask, symbol, ask.interval)]
         return packed({'predictions': within(sorted(rows, key=lambda p: (p.start_ms, p.symbol)), ask)})
 
-    @app.get('/v1/predictions/latest', summary='The newest prediction of each symbol', responses=answers('predictions', Prediction))
+    @app.get(
+        '/v1/predictions/latest',
+        summary='The newest prediction of each symbol',
+        responses=answers('predictions', Prediction),
+    )
     async def latest(ask: Annotated[AskSymbol, Query()]) -> Response:
         wanted = [known_symbol(ask.symbol, hub.symbols)] if ask.symbol else hub.symbols
         found = (hub.recent.latest('predictions', symbol) for symbol in wanted)
@@ -645,40 +807,91 @@ def create_app(
 
     @app.get('/v1/model', summary='What predicts each symbol now')
     async def model() -> Response:
-        found = [heard.struct for heard in (hub.recent.latest('predictions', symbol) for symbol in hub.symbols) if heard]
-        fields = ('symbol', 'interval_seconds', 'horizon_seconds', 'model_version', 'model_digest', 'level', 'status', 'made_at_ms')
+        found = [
+            heard.struct
+            for heard in (hub.recent.latest('predictions', symbol) for symbol in hub.symbols)
+            if heard
+        ]
+        fields = (
+            'symbol',
+            'interval_seconds',
+            'horizon_seconds',
+            'model_version',
+            'model_digest',
+            'level',
+            'status',
+            'made_at_ms',
+        )
         return packed({'models': [{name: getattr(p, name) for name in fields} for p in found]})
 
-    @app.get('/v1/gaps', summary='Holes in the trade ids, in the order in which they opened, the latest revision of each', responses=answers('gaps', Gap))
+    @app.get(
+        '/v1/gaps',
+        summary='Holes in the trade ids, in the order in which they opened, the latest revision of each',
+        responses=answers('gaps', Gap),
+    )
     async def gaps(ask: Annotated[AskGaps, Query()]) -> Response:
         ask.check()
         wanted = [known_symbol(ask.symbol, hub.symbols)] if ask.symbol else hub.symbols
         found: dict[tuple[str, int, int], Gap] = {}
-        for gap in [*[row for symbol in wanted for row in await history.gaps(symbol, ask)], *hub.gaps.values()]:
+        for gap in [
+            *[row for symbol in wanted for row in await history.gaps(symbol, ask)],
+            *hub.gaps.values(),
+        ]:
             key = (gap.symbol, gap.epoch, gap.first_missing)
-            inside = (ask.since is None or gap.opened_ms >= ask.since) and (ask.until is None or gap.opened_ms < ask.until)
+            inside = (ask.since is None or gap.opened_ms >= ask.since) and (
+                ask.until is None or gap.opened_ms < ask.until
+            )
             if gap.symbol in wanted and inside and (key not in found or gap.revision >= found[key].revision):
                 found[key] = gap
-        return packed({'gaps': sorted(found.values(), key=lambda g: (g.opened_ms, g.symbol, g.first_missing))[-ask.limit :]})
+        return packed(
+            {
+                'gaps': sorted(found.values(), key=lambda g: (g.opened_ms, g.symbol, g.first_missing))[
+                    -ask.limit :
+                ]
+            }
+        )
 
-    @app.get('/v1/features', summary='Every feature: its declaration, newest value, and statistics over the store and over the candles in memory')
+    @app.get(
+        '/v1/features',
+        summary='Every feature: its declaration, newest value, and statistics over the store and over the candles in memory',
+    )
     async def features(ask: Annotated[AskSymbol, Query()]) -> Response:
         wanted = [known_symbol(ask.symbol, hub.symbols)] if ask.symbol else hub.symbols
         return packed(await asyncio.to_thread(feature_pages.catalogue, hub, wanted, history.figures()))
 
-    @app.get('/v1/news', summary='The latest stories, the last known first, and what each scorer says of them', responses=stories_shape())
+    @app.get(
+        '/v1/news',
+        summary='The latest stories, the last known first, and what each scorer says of them',
+        responses=stories_shape(),
+    )
     async def news(ask: Annotated[AskNews, Query()]) -> Response:
         ask.check()
         asset = known_symbol(ask.symbol, hub.symbols).partition('/')[0] if ask.symbol else None
-        found = [s for s in hub.news.newest(10**6, asset) if (ask.since or 0) <= s.available_ms < (ask.until or 10**13)][: ask.limit]
-        return packed({'through_ms': hub.news.through_ms or None, 'news': [feature_pages.told(hub, story) for story in found]})
+        found = [
+            s
+            for s in hub.news.newest(10**6, asset)
+            if (ask.since or 0) <= s.available_ms < (ask.until or 10**13)
+        ][: ask.limit]
+        return packed(
+            {
+                'through_ms': hub.news.through_ms or None,
+                'news': [feature_pages.told(hub, story) for story in found],
+            }
+        )
 
-    @app.get('/v1/news/signal', summary='The sum of the scores about a symbol, halving every 6 h, at the ends of its last candles')
+    @app.get(
+        '/v1/news/signal',
+        summary='The sum of the scores about a symbol, halving every 6 h, at the ends of its last candles',
+    )
     async def news_signal(ask: Annotated[AskDecay, Query()]) -> Response:
         symbol, scorer = known_symbol(ask.symbol, hub.symbols), ask.scorer or settings.news_signals.scorers[0]
         rows = await series('candles', Ask(limit=ask.limit), symbol, None)
-        points = await asyncio.to_thread(feature_pages.decayed, hub.news.signals_of(scorer), symbol, [row.end_ms for row in rows])
-        return packed({'symbol': symbol, 'scorer': scorer, 'feature': feature_pages.DECAYED, 'points': points})
+        points = await asyncio.to_thread(
+            feature_pages.decayed, hub.news.signals_of(scorer), symbol, [row.end_ms for row in rows]
+        )
+        return packed(
+            {'symbol': symbol, 'scorer': scorer, 'feature': feature_pages.DECAYED, 'points': points}
+        )
 
     @app.get('/v1/status', summary='Source, counts, lags and what the services say')
     async def status() -> Response:
@@ -702,7 +915,9 @@ def create_app(
 
     @app.get('/asyncapi.yaml', include_in_schema=False)
     async def asyncapi() -> Response:
-        return Response(Path(__file__).with_name('asyncapi.yaml').read_bytes(), media_type='text/yaml; charset=utf-8')
+        return Response(
+            Path(__file__).with_name('asyncapi.yaml').read_bytes(), media_type='text/yaml; charset=utf-8'
+        )
 
     @app.get('/favicon.ico', include_in_schema=False)
     async def favicon() -> Response:
@@ -710,7 +925,9 @@ def create_app(
 
     @app.get('/crt/lightweight-charts.js', include_in_schema=False)
     def chart_library() -> Response:
-        return Response(pages.chart_library(), media_type='text/javascript', headers={'Cache-Control': 'max-age=86400'})
+        return Response(
+            pages.chart_library(), media_type='text/javascript', headers={'Cache-Control': 'max-age=86400'}
+        )
 
     app.mount('/crt', StaticFiles(directory=STATIC))
     app.mount('/', page)
@@ -719,15 +936,22 @@ def create_app(
     if keys:
         app.add_middleware(Keys, keys=keys)
     else:  # without keys a page of another site must not reach us by a name of its own (DNS rebinding)
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost', '[::1]', '::1', 'testserver'])
+        app.add_middleware(
+            TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost', '[::1]', '::1', 'testserver']
+        )
     return app
 
 
 def stories_shape() -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI words for stories with their signals."""
-    signals = {'type': 'object', 'properties': {'signals': {'type': 'array', 'items': {'$ref': '#/components/schemas/NewsSignal'}}}}
+    signals = {
+        'type': 'object',
+        'properties': {'signals': {'type': 'array', 'items': {'$ref': '#/components/schemas/NewsSignal'}}},
+    }
     told = answers('news', News)
-    told[200]['content']['application/json']['schema']['properties']['news']['items'] = {'allOf': [{'$ref': '#/components/schemas/News'}, signals]}
+    told[200]['content']['application/json']['schema']['properties']['news']['items'] = {
+        'allOf': [{'$ref': '#/components/schemas/News'}, signals]
+    }
     return told
 
 
@@ -742,7 +966,10 @@ def describe(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _, schemas = msgspec.json.schema_components([Candle, TechnicalIndicators, Prediction, Gap, News, NewsSignal], ref_template='#/components/schemas/{name}')
+            _, schemas = msgspec.json.schema_components(
+                [Candle, TechnicalIndicators, Prediction, Gap, News, NewsSignal],
+                ref_template='#/components/schemas/{name}',
+            )
             plain().setdefault('components', {}).setdefault('schemas', {}).update(schemas)
         return plain()
 
@@ -762,7 +989,10 @@ async def serve_stream(websocket: WebSocket, hub: Hub) -> None:
     if len(hub.clients) >= MAX_CLIENTS:
         return await websocket.close(TOO_SLOW, 'too many clients')
     hub.join(client, since, websocket.query_params.get('epoch'))
-    tasks = [asyncio.create_task(work) for work in (until_closed(websocket), client.pump(websocket.send_text), client.too_slow.wait())]
+    tasks = [
+        asyncio.create_task(work)
+        for work in (until_closed(websocket), client.pump(websocket.send_text), client.too_slow.wait())
+    ]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -794,7 +1024,9 @@ def asked_for(websocket: WebSocket, hub: Hub) -> tuple[Client, int | None]:
     for name in ('symbols', 'channels'):
         if name in query and not all(part.strip() for part in query[name].split(',')):
             raise ValueError(f'{name} has an empty name; leave the parameter out for all')
-    symbols = [s.strip().upper().replace('-', '/') for s in query.get('symbols', '').split(',') if s.strip()] or hub.symbols
+    symbols = [
+        s.strip().upper().replace('-', '/') for s in query.get('symbols', '').split(',') if s.strip()
+    ] or hub.symbols
     channels = [c.strip() for c in query.get('channels', '').split(',') if c.strip()] or list(CHANNELS)
     if unknown := sorted(set(symbols) - set(hub.symbols)):
         raise ValueError(f'no symbol {unknown[0]}; there are {", ".join(hub.symbols)}')
@@ -841,7 +1073,7 @@ def run_api(settings: Settings, port: int | None = None, dashboard: bool = True)
     """
     import uvicorn
 
-    os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
+    default_environment(GRADIO_ANALYTICS_ENABLED='False')
     for name in ('crypto_rt.bus', 'quixstreams', 'confluent_kafka'):
         logging.getLogger(name).addFilter(Seldom())
     app = create_app(settings, dashboard=dashboard)
@@ -850,12 +1082,24 @@ def run_api(settings: Settings, port: int | None = None, dashboard: bool = True)
     noted = Path(settings.data.directory) / 'api.port'
     noted.parent.mkdir(parents=True, exist_ok=True)
     noted.write_text(str(chosen))
-    config = uvicorn.Config(app, host=host, port=chosen, ws='websockets-sansio', ws_max_size=65536, ws_per_message_deflate=False, lifespan='on',
-                            log_config=None, access_log=False, timeout_graceful_shutdown=1)  # fmt: skip
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=chosen,
+        ws='websockets-sansio',
+        ws_max_size=65536,
+        ws_per_message_deflate=False,
+        lifespan='on',
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
     shown = '127.0.0.1' if host in ('0.0.0.0', '::') else host
     logging.getLogger('uvicorn').setLevel(logging.WARNING)
     log.info('dashboard at http://%s:%s', f'[{shown}]' if ':' in shown else shown, chosen)
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}  # uvicorn raises them again at its end
+    before = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)
+    }  # uvicorn raises them again at its end
     try:
         uvicorn.Server(config).run(sockets=[bound])
     finally:

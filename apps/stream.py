@@ -15,22 +15,22 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from crypto_rt.messages import (
+from crypto_rt.core.messages import (
     Candle,
     DeadLetter,
     Dropped,
     FormingCandle,
     Gap,
     News,
-    NewsMark,
     NewsSignal,
+    NewsWatermark,
     Prediction,
     ServiceEvent,
     TechnicalIndicators,
     decode,
 )
-from crypto_rt.settings import Settings
-from crypto_rt.times import now_ms
+from crypto_rt.core.settings import Settings
+from crypto_rt.core.times import now_ms
 
 BY_SYMBOL = ('candles', 'candles_forming', 'technical_indicators', 'predictions')
 CHANNELS = (*BY_SYMBOL, 'news')  # `news` brings stories and what the scorers say of them, for every symbol
@@ -86,7 +86,10 @@ class Recent:
             rows.clear()
         key = place(heard.struct)
         known = rows.get(key)
-        if known and (known.raw == heard.raw or getattr(known.struct, 'revision', 0) > getattr(heard.struct, 'revision', 0)):
+        if known and (
+            known.raw == heard.raw
+            or getattr(known.struct, 'revision', 0) > getattr(heard.struct, 'revision', 0)
+        ):
             return False
         rows[key] = heard
         if len(rows) > 2 * self.kept:
@@ -96,7 +99,10 @@ class Recent:
 
     def structs(self, channel: str, symbol: str) -> list[Any]:
         """Return what is known of one symbol, oldest first."""
-        return [heard.struct for _, heard in sorted(self.rows.get((channel, symbol), {}).items(), key=lambda row: row[0])]
+        return [
+            heard.struct
+            for _, heard in sorted(self.rows.get((channel, symbol), {}).items(), key=lambda row: row[0])
+        ]
 
     def latest(self, channel: str, symbol: str) -> Heard | None:
         """Return the newest message of one symbol."""
@@ -134,7 +140,10 @@ class Stories:
 
     def signals_of(self, scorer: str) -> list[NewsSignal]:
         """Return the signals of one scorer, each story once and by the version heard last."""
-        found = ([signal for signal in rows.values() if signal.scorer == scorer][-1:] for rows in list(self.signals.values()))
+        found = (
+            [signal for signal in rows.values() if signal.scorer == scorer][-1:]
+            for rows in list(self.signals.values())
+        )
         return [signal for last in found for signal in last]
 
 
@@ -158,7 +167,10 @@ class Comparison:
             if changed_ns != self.seen_ns:
                 told = json.loads(self.file.read_bytes())
                 counts = {name: int(told.get(name, 0)) for name in self.COUNTS}
-                self.found, self.seen_ns = {**counts, 'at_ms': told.get('at_ms'), 'error': str(told.get('error', ''))}, changed_ns
+                self.found, self.seen_ns = (
+                    {**counts, 'at_ms': told.get('at_ms'), 'error': str(told.get('error', ''))},
+                    changed_ns,
+                )
         except FileNotFoundError:
             self.found, self.seen_ns = self.nothing(), 0
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -177,7 +189,9 @@ class Entry(NamedTuple):
 
 def entry(seq: int, channel: str, kind: str, data: bytes, symbol: str = '') -> Entry:
     """Return a stream message around data that is JSON already."""
-    return Entry(seq, channel, symbol, f'{{"seq":{seq},"channel":"{channel}","type":"{kind}","data":{data.decode()}}}')
+    return Entry(
+        seq, channel, symbol, f'{{"seq":{seq},"channel":"{channel}","type":"{kind}","data":{data.decode()}}}'
+    )
 
 
 class Client:
@@ -190,7 +204,9 @@ class Client:
 
     def wants(self, message: Entry) -> bool:
         """Tell whether the filter lets a message through; what concerns the stream itself always passes."""
-        return message.channel == 'stream' or (message.channel in self.channels and (not message.symbol or message.symbol in self.symbols))
+        return message.channel == 'stream' or (
+            message.channel in self.channels and (not message.symbol or message.symbol in self.symbols)
+        )
 
     def offer(self, message: Entry) -> None:
         """Queue a message; a client whose queue is full is marked for eviction instead."""
@@ -241,7 +257,9 @@ class Hub:
     @property
     def symbols(self) -> list[str]:
         """The symbols of the settings, then others that came over the bus."""
-        return list(dict.fromkeys([*self.settings.data.symbols, *(symbol for _, symbol in list(self.recent.rows))]))
+        return list(
+            dict.fromkeys([*self.settings.data.symbols, *(symbol for _, symbol in list(self.recent.rows))])
+        )
 
     @property
     def bus(self) -> str:
@@ -258,7 +276,11 @@ class Hub:
             publish: False for what lay in the topics before this process: it is remembered and not sent.
         """
         batch = list(messages)
-        last_forming = {m.struct.symbol: i for i, m in enumerate(batch) if isinstance(m, Heard) and m.topic == 'candles_forming'}
+        last_forming = {
+            m.struct.symbol: i
+            for i, m in enumerate(batch)
+            if isinstance(m, Heard) and m.topic == 'candles_forming'
+        }
         for i, message in enumerate(batch):
             if isinstance(message, ValueError):
                 self.undecodable[str(message).partition(':')[0]] += 1
@@ -269,14 +291,16 @@ class Hub:
                 self.services[message.struct.service] = message.struct
             elif isinstance(message.struct, DeadLetter):
                 self.last_dead_letter = message.struct
-            elif isinstance(message.struct, NewsMark):
+            elif isinstance(message.struct, NewsWatermark):
                 self.news.through_ms = max(self.news.through_ms, message.struct.through_ms)
             elif isinstance(message.struct, News | NewsSignal):
                 if self.news.add(message.struct) and publish:
                     self.send('news', 'update', message.raw)
             elif isinstance(message.struct, Gap):
                 self.take_gap(message.struct)
-            elif isinstance(message.struct, Dropped) or (message.topic == 'candles_forming' and i != last_forming[message.struct.symbol]):
+            elif isinstance(message.struct, Dropped) or (
+                message.topic == 'candles_forming' and i != last_forming[message.struct.symbol]
+            ):
                 continue
             elif self.recent.add(message) and publish:
                 self.send(message.topic, 'update', message.raw, message.struct.symbol)
@@ -305,12 +329,17 @@ class Hub:
     def gap_counts(self) -> dict[str, int]:
         """Return how many of the gaps in memory are in which state."""
         states = Counter(gap.state for gap in self.gaps.values())
-        return {'open': states['open'], 'filled': states['filled'], 'exchange_holes': states['exchange_hole'], 'timed_out': states['timed_out']}
+        return {
+            'open': states['open'],
+            'filled': states['filled'],
+            'exchange_holes': states['exchange_hole'],
+            'timed_out': states['timed_out'],
+        }
 
     def send(self, channel: str, kind: str, data: bytes, symbol: str = '') -> None:
         """Give a message the next number, keep it in the ring and offer it to all clients."""
         self.seq += 1
-        message = entry(self.seq, channel, kind, data, symbol)
+        message = entry(self.seq, channel, kind=kind, data=data, symbol=symbol)
         self.ring.append(message)
         for client in list(self.clients):
             client.offer(message)
@@ -323,7 +352,11 @@ class Hub:
 
     def clock_ms(self) -> int:
         """Return the greatest event time heard; 0 before the first."""
-        newest = [self.recent.latest(channel, symbol) for channel in ('candles_forming', 'candles') for symbol in self.symbols]
+        newest = [
+            self.recent.latest(channel, symbol)
+            for channel in ('candles_forming', 'candles')
+            for symbol in self.symbols
+        ]
         return max((getattr(h.struct, 'as_of_ms', h.struct.end_ms) for h in newest if h), default=0)
 
     def pulse(self) -> dict[str, Any]:
@@ -348,7 +381,12 @@ class Hub:
         for channel in (c for c in BY_SYMBOL if c in client.channels):
             found = {symbol: self.recent.latest(channel, symbol) for symbol in sorted(client.symbols)}
             channels[channel] = {symbol: msgspec.Raw(heard.raw) for symbol, heard in found.items() if heard}
-        body = {**self.pulse(), 'symbols': sorted(client.symbols), 'channels': sorted(client.channels), 'latest': channels}
+        body = {
+            **self.pulse(),
+            'symbols': sorted(client.symbols),
+            'channels': sorted(client.channels),
+            'latest': channels,
+        }
         return entry(self.seq, 'stream', 'snapshot', msgspec.json.encode(body))
 
     def join(self, client: Client, since: int | None, epoch: str | None) -> None:
@@ -358,11 +396,15 @@ class Hub:
         all that came since. With any other: a `gap`, then a snapshot. All of them name the epoch.
         """
         oldest = self.ring[0].seq
-        known = since is not None and (epoch is None or epoch == self.epoch) and oldest - 1 <= since <= self.seq
+        known = (
+            since is not None and (epoch is None or epoch == self.epoch) and oldest - 1 <= since <= self.seq
+        )
         if since is not None and known:
             body = {**self.pulse(), 'resumed': True, 'latest': {}}
             client.waiting.append(entry(since, 'stream', 'snapshot', msgspec.json.encode(body)).text)
-            client.waiting.extend(message.text for message in self.ring if message.seq > since and client.wants(message))
+            client.waiting.extend(
+                message.text for message in self.ring if message.seq > since and client.wants(message)
+            )
         else:
             if since is not None:
                 body = {'epoch': self.epoch, 'since': since, 'oldest': oldest, 'newest': self.seq}
@@ -394,8 +436,14 @@ class Hub:
             'gaps': self.gap_counts(),
             'reconciliation': self.comparison.read(),
             'news': {'stories': len(self.news.stories), 'through_ms': self.news.through_ms or None},
-            'dead_letters': {'count': self.heard['dead_letters'], 'last': dead and {'topic': dead.topic, 'reason': dead.reason, 'seen_ms': dead.seen_ms}},
-            'services': {name: {'kind': e.kind, 'at_ms': e.at_ms, 'counts': e.counts} for name, e in sorted(self.services.items())},
+            'dead_letters': {
+                'count': self.heard['dead_letters'],
+                'last': dead and {'topic': dead.topic, 'reason': dead.reason, 'seen_ms': dead.seen_ms},
+            },
+            'services': {
+                name: {'kind': e.kind, 'at_ms': e.at_ms, 'counts': e.counts}
+                for name, e in sorted(self.services.items())
+            },
             'clients': len(self.clients),
             'evicted_clients': self.evicted,
             **self.extra,

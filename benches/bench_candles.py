@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benches.bench_decode import market, messages
-from crypto_rt.settings import Settings, load_settings, to_env
+from crypto_rt.core.settings import Settings, load_settings, to_env
 
 SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD', 'XRP/USD')
 ROUNDS = 3
@@ -25,16 +25,17 @@ def produce(
     size: int,  # trades in each message
 ) -> None:
     "Write a replay of four symbols to `trades`, with marks and the end."
-    from crypto_rt import bus
+    from crypto_rt.bus.sending import open_producer, send_end
+    from crypto_rt.bus.topics import ensure_topics
 
-    bus.ensure_topics(settings)
-    producer = bus.open_producer(settings)
+    ensure_topics(settings)
+    producer = open_producer(settings)
     rows = [messages(market(count // len(SYMBOLS)), size, symbol) for symbol in SYMBOLS]
     for at in range(max(map(len, rows))):
         for symbol, raws in zip(SYMBOLS, rows, strict=True):
             if at < len(raws):
                 producer.send('trades', symbol, raws[at])
-    bus.send_end(producer, 'trades', 'bench')
+    send_end(producer, 'trades', 'bench')
     producer.flush()
 
 
@@ -42,21 +43,30 @@ def serve(
     name: str,  # a consumer group of its own, so that it reads from the beginning
 ) -> None:
     "Run the candle service up to the end marker and print its CPU seconds; runs in a process of its own."
-    from crypto_rt import bus
-    from crypto_rt.candles import Candles
+    from crypto_rt.bus import service as bus
+    from crypto_rt.bus.service import run_service, send_event
+    from crypto_rt.services.candles import Candles
 
-    settings, send, began = load_settings(), bus.send_event, []
+    settings, send, began = load_settings(), send_event, []
 
     def noted(service: Any, kind: str, run_id: str = '') -> None:
         send(service, kind, run_id)
         began.append((time.process_time(), time.perf_counter()))
         if kind == 'end':
             (cpu, wall), (cpu_end, wall_end) = began[0], began[-1]
-            print(json.dumps({'cpu': cpu_end - cpu, 'wall': wall_end - wall, **service.step.counts}), flush=True)
+            print(
+                json.dumps({'cpu': cpu_end - cpu, 'wall': wall_end - wall, **service.step.counts}), flush=True
+            )
             service.app.stop()
 
     bus.send_event = noted
-    bus.run_service(settings, name, ['trades'], ['candles', 'candles_forming', 'dead_letters'], Candles(settings))
+    run_service(
+        settings,
+        name,
+        inputs=['trades'],
+        outputs=['candles', 'candles_forming', 'dead_letters'],
+        step=Candles(settings),
+    )
 
 
 def quix_window(
@@ -67,11 +77,17 @@ def quix_window(
 
     from quixstreams import Application
 
-    from crypto_rt.bus import topic_name
+    from crypto_rt.bus.topics import topic_name
 
     settings, seen = load_settings(), [0]
     name, folder = f'quix-{os.getpid()}', settings.data.directory
-    app = Application(settings.kafka.broker, consumer_group=name, auto_offset_reset='earliest', state_dir=f'{folder}/{name}', loglevel='WARNING')
+    app = Application(
+        settings.kafka.broker,
+        consumer_group=name,
+        auto_offset_reset='earliest',
+        state_dir=f'{folder}/{name}',
+        loglevel='WARNING',
+    )
 
     def first(trade: dict) -> dict:
         seen[0] += 1
@@ -81,19 +97,33 @@ def quix_window(
     def more(candle: dict, trade: dict) -> dict:
         seen[0] += 1
         price = float(trade['price'])
-        return dict(open=candle['open'], high=max(candle['high'], price), low=min(candle['low'], price), close=price,
-                    volume=candle['volume'] + float(trade['quantity']))  # fmt: skip
+        return dict(
+            open=candle['open'],
+            high=max(candle['high'], price),
+            low=min(candle['low'], price),
+            close=price,
+            volume=candle['volume'] + float(trade['quantity']),
+        )
 
     def event_ms(value: Any, headers: Any, timestamp: float, kind: Any) -> int:
-        return value['trades'][0]['event_ms'] if 'trades' in value else value.get('exchange_ms', int(timestamp))
+        return (
+            value['trades'][0]['event_ms'] if 'trades' in value else value.get('exchange_ms', int(timestamp))
+        )
 
-    rows = app.dataframe(app.topic(topic_name(settings, 'trades'), value_deserializer='json', timestamp_extractor=event_ms))
+    rows = app.dataframe(
+        app.topic(topic_name(settings, 'trades'), value_deserializer='json', timestamp_extractor=event_ms)
+    )
     rows = rows.apply(lambda message: message.get('trades', []), expand=True)
     window = rows.tumbling_window(timedelta(seconds=60), grace_ms=2000).reduce(more, first).final()
     window.to_topic(app.topic(name))
     began = time.process_time(), time.perf_counter()
     app.run(count=count, timeout=10)
-    print(json.dumps({'cpu': time.process_time() - began[0], 'wall': time.perf_counter() - began[1], 'trades': seen[0]}), flush=True)
+    print(
+        json.dumps(
+            {'cpu': time.process_time() - began[0], 'wall': time.perf_counter() - began[1], 'trades': seen[0]}
+        ),
+        flush=True,
+    )
 
 
 def measured(
@@ -102,7 +132,15 @@ def measured(
 ) -> dict[str, float]:  # what it printed
     "Run a call in a process of its own."
     command = [sys.executable, '-c', f'from benches.bench_candles import *; {call}']
-    done = subprocess.run(command, env=os.environ | to_env(settings), cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
+    done = subprocess.run(
+        command,
+        env=os.environ | to_env(settings),
+        cwd=Path(__file__).parent.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=300,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -112,13 +150,15 @@ def rates(
 ) -> dict[str, int]:  # trades per second
     "Return the medians, of the process's CPU and by the clock."
     runs = [measured(settings, call) for call in calls]
-    return {name: round(statistics.median(run['trades'] / run[name] for run in runs)) for name in ('cpu', 'wall')}
+    return {
+        name: round(statistics.median(run['trades'] / run[name] for run in runs)) for name in ('cpu', 'wall')
+    }
 
 
 def bench(count: int = 600_000, rounds: int = ROUNDS) -> dict[str, Any]:
     "Return the rates of the service at 1 and at 50 trades per message, and of Quix's window at 1."
-    from crypto_rt.broker import start_broker
-    from crypto_rt.bus import wait_for_broker
+    from crypto_rt.bus.broker import start_broker
+    from crypto_rt.bus.topics import wait_for_broker
 
     out: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +166,9 @@ def bench(count: int = 600_000, rounds: int = ROUNDS) -> dict[str, Any]:
         try:
             for size in (1, 50):
                 kafka = {'broker': broker.address, 'topic_prefix': f'bench{size}.'}
-                settings = load_settings('/dev/null', env={}, kafka=kafka, data={'directory': f'{folder}/data'}, api={'port': 0})
+                settings = load_settings(
+                    '/dev/null', env={}, kafka=kafka, data={'directory': f'{folder}/data'}, api={'port': 0}
+                )
                 wait_for_broker(settings, 60)
                 produce(settings, count if size == 1 else 4 * count, size)
                 out[f'service_{size}'] = rates(settings, [f'serve("candles-{n}")' for n in range(rounds)])

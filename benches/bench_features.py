@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from crypto_rt.indicators import TABLE, Indicators, row_of
-from crypto_rt.messages import Candle
+from crypto_rt.core.messages import Candle
+from crypto_rt.features.indicators import Indicators
+from crypto_rt.features.table import TABLE, candle_row
 
 HLC, CLOSE = ('high', 'low', 'close'), ('close',)
 # 27 values: TA-Lib's name, inputs and parameters; how many values; talipp's name and parameters, whether it takes whole candles
@@ -46,10 +47,29 @@ def walk(n: int, seed: int = 7) -> list[Candle]:
     volume, share = np.exp(rng.normal(0, 1, n)), rng.uniform(0, 1, n)
     start = 1_722_470_400_000
     return [
-        Candle('BTC/USD', 60, start + i * 60_000, 0, start + (i + 1) * 60_000, *(f'{x:.2f}' for x in (opened[i], high[i], low[i], close[i])),
-               f'{volume[i]:.8f}', '0', f'{close[i]:.2f}', 30, f'{volume[i] * share[i]:.8f}', i, i, None, None, False, False, 'trades', start + i * 60_000 + 62_000)
+        Candle(
+            'BTC/USD',
+            60,
+            start + i * 60_000,
+            0,
+            start + (i + 1) * 60_000,
+            *(f'{x:.2f}' for x in (opened[i], high[i], low[i], close[i])),
+            f'{volume[i]:.8f}',
+            '0',
+            f'{close[i]:.2f}',
+            30,
+            f'{volume[i] * share[i]:.8f}',
+            i,
+            i,
+            None,
+            None,
+            False,
+            False,
+            'trades',
+            start + i * 60_000 + 62_000,
+        )
         for i in range(n)
-    ]  # fmt: skip
+    ]
 
 
 def _spans(function: Callable[[Any], Any], items: Sequence[Any]) -> list[int]:
@@ -67,7 +87,10 @@ class Handles:
     def __init__(self, columns: dict[str, np.ndarray]):
         from talib import stream
 
-        self.streams = [(getattr(stream, name)(*[columns[c] for c in inputs], *parameters), inputs) for name, inputs, parameters, *_ in VALUES]
+        self.streams = [
+            (getattr(stream, name)(*[columns[c] for c in inputs], *parameters), inputs)
+            for name, inputs, parameters, *_ in VALUES
+        ]
         self.names = sorted({inputs for _, inputs in self.streams})
         self.plan = [(handle.update, self.names.index(inputs)) for handle, inputs in self.streams]
 
@@ -83,11 +106,16 @@ class Functions:
         import talib
 
         self.columns, self.window = columns, window
-        self.functions = [(getattr(talib, name), inputs, parameters) for name, inputs, parameters, *_ in VALUES]
+        self.functions = [
+            (getattr(talib, name), inputs, parameters) for name, inputs, parameters, *_ in VALUES
+        ]
 
     def __call__(self, end: int) -> list[Any]:
         part = {name: column[end - self.window : end] for name, column in self.columns.items()}
-        found = (function(*[part[name] for name in inputs], *parameters) for function, inputs, parameters in self.functions)
+        found = (
+            function(*[part[name] for name in inputs], *parameters)
+            for function, inputs, parameters in self.functions
+        )
         return [tuple(x[-1] for x in values) if isinstance(values, tuple) else values[-1] for values in found]
 
 
@@ -95,7 +123,10 @@ class Talipp:
     "The 27 values by talipp's incremental indicators."
 
     def __init__(self, rows: Sequence[Any]):
-        indicators, self.candle = importlib.import_module('talipp.indicators'), importlib.import_module('talipp.ohlcv').OHLCV
+        indicators, self.candle = (
+            importlib.import_module('talipp.indicators'),
+            importlib.import_module('talipp.ohlcv').OHLCV,
+        )
         self.all = [(getattr(indicators, name)(*parameters), whole) for *_, name, parameters, whole in VALUES]
         self.plan = [(indicator.add, whole) for indicator, whole in self.all]
         for row in rows:
@@ -112,32 +143,79 @@ def bench(n: int = 6000, block: int = 250) -> dict[str, Any]:
     import talib
 
     candles = walk(n)
-    rows = [row_of(candle) for candle in candles]
-    columns = {name: np.array([getattr(row, name) for row in rows]) for name in ('high', 'low', 'close', 'volume')}
+    rows = [candle_row(candle) for candle in candles]
+    columns = {
+        name: np.array([getattr(row, name) for row in rows]) for name in ('high', 'low', 'close', 'volume')
+    }
     begin = n // 2
     past = {name: column[:begin].copy() for name, column in columns.items()}
-    ways: dict[str, Callable[[Any], Any]] = {'handles': Handles(past), 'functions_over_100': Functions(columns, 100)}
-    spans: dict[str, list[int]] = {'handles': [], 'functions_over_100': [], 'talipp': [], 'all_features': [], 'parsing': []}
+    ways: dict[str, Callable[[Any], Any]] = {
+        'handles': Handles(past),
+        'functions_over_100': Functions(columns, 100),
+    }
+    spans: dict[str, list[int]] = {
+        'handles': [],
+        'functions_over_100': [],
+        'talipp': [],
+        'all_features': [],
+        'parsing': [],
+    }
     try:
         ways['talipp'] = Talipp(rows[:begin])
     except ModuleNotFoundError:
         del spans['talipp']
-    ways |= {'all_features': Indicators('BTC/USD', 60, candles[begin - 1500 : begin]).update, 'parsing': row_of}
+    ways |= {
+        'all_features': Indicators('BTC/USD', 60, candles[begin - 1500 : begin]).update,
+        'parsing': candle_row,
+    }
     for at in range(begin, n, block):
         for name, way in ways.items():
-            items: Sequence[Any] = rows[at : at + block] if name in ('handles', 'talipp') else candles[at : at + block]
-            spans[name] += _spans(way, range(at + 1, at + 1 + len(items)) if name == 'functions_over_100' else items)
+            items: Sequence[Any] = (
+                rows[at : at + block] if name in ('handles', 'talipp') else candles[at : at + block]
+            )
+            spans[name] += _spans(
+                way, range(at + 1, at + 1 + len(items)) if name == 'functions_over_100' else items
+            )
     us = {name: round(statistics.median(each) / 1000, 2) for name, each in spans.items()}
-    whole = list(chain.from_iterable(values if isinstance(values, tuple) else (values,) for values in (
-        getattr(talib, name)(*[columns[c] for c in inputs], *parameters) for name, inputs, parameters, *_ in VALUES)))  # fmt: skip
-    latest = [value for handle, _ in ways['handles'].streams for value in (handle.value if isinstance(handle.value, tuple) else (handle.value,))]  # type: ignore[attr-defined]
+    whole = list(
+        chain.from_iterable(
+            values if isinstance(values, tuple) else (values,)
+            for values in (
+                getattr(talib, name)(*[columns[c] for c in inputs], *parameters)
+                for name, inputs, parameters, *_ in VALUES
+            )
+        )
+    )
+    latest = [
+        value
+        for handle, _ in ways['handles'].streams
+        for value in (handle.value if isinstance(handle.value, tuple) else (handle.value,))
+    ]  # type: ignore[attr-defined]
     worst = max(abs(float(value / column[-1]) - 1) for value, column in zip(latest, whole, strict=True))
-    over_functions, over_talipp = us['functions_over_100'] / us['handles'], us['talipp'] / us['handles'] if 'talipp' in us else None
+    over_functions, over_talipp = (
+        us['functions_over_100'] / us['handles'],
+        us['talipp'] / us['handles'] if 'talipp' in us else None,
+    )
     return {
-        'ok': us['handles'] <= 8 and over_functions >= 10 and (over_talipp is None or over_talipp >= 8) and worst <= 1e-9,
-        'values': [f'{name} {" ".join(f"{p:g}" for p in parameters)}'.strip() + (f' ({count} values)' if count > 1 else '') for name, _, parameters, count, *_ in VALUES],
-        'us_27_values_by_handles': us['handles'], 'us_27_values_by_functions_over_100': us['functions_over_100'], 'us_27_values_by_talipp': us.get('talipp', 'talipp is not installed'),
-        'functions_over_handles': round(over_functions, 1), 'talipp_over_handles': over_talipp and round(over_talipp, 1), 'worst_difference_to_batch': worst,
-        'features_of_the_table': len(TABLE.names), 'us_all_features': us['all_features'], 'us_of_it_parsing': us['parsing'],
-        'us_all_features_scaled_to_27': round((us['all_features'] - us['parsing']) * 27 / len(TABLE.names), 2),
-    }  # fmt: skip
+        'ok': us['handles'] <= 8
+        and over_functions >= 10
+        and (over_talipp is None or over_talipp >= 8)
+        and worst <= 1e-9,
+        'values': [
+            f'{name} {" ".join(f"{p:g}" for p in parameters)}'.strip()
+            + (f' ({count} values)' if count > 1 else '')
+            for name, _, parameters, count, *_ in VALUES
+        ],
+        'us_27_values_by_handles': us['handles'],
+        'us_27_values_by_functions_over_100': us['functions_over_100'],
+        'us_27_values_by_talipp': us.get('talipp', 'talipp is not installed'),
+        'functions_over_handles': round(over_functions, 1),
+        'talipp_over_handles': over_talipp and round(over_talipp, 1),
+        'worst_difference_to_batch': worst,
+        'features_of_the_table': len(TABLE.names),
+        'us_all_features': us['all_features'],
+        'us_of_it_parsing': us['parsing'],
+        'us_all_features_scaled_to_27': round(
+            (us['all_features'] - us['parsing']) * 27 / len(TABLE.names), 2
+        ),
+    }

@@ -9,7 +9,38 @@ import subprocess
 import sys
 import time
 
-WORDS = ['bitcoin', 'ether', 'exchange', 'regulator', 'fund', 'record', 'falls', 'rises', 'hack', 'bank', 'token', 'court', 'approves', 'halts', 'raises', 'million', 'network', 'upgrade', 'miners', 'wallet', 'users', 'sue', 'launch', 'stablecoin', 'market', 'price', 'lawsuit', 'treasury', 'custody', 'broker']  # fmt: skip
+WORDS = [
+    'bitcoin',
+    'ether',
+    'exchange',
+    'regulator',
+    'fund',
+    'record',
+    'falls',
+    'rises',
+    'hack',
+    'bank',
+    'token',
+    'court',
+    'approves',
+    'halts',
+    'raises',
+    'million',
+    'network',
+    'upgrade',
+    'miners',
+    'wallet',
+    'users',
+    'sue',
+    'launch',
+    'stablecoin',
+    'market',
+    'price',
+    'lawsuit',
+    'treasury',
+    'custody',
+    'broker',
+]
 
 
 def headlines(count: int) -> list[str]:
@@ -22,8 +53,8 @@ def measure(count: int = 2000, singles: int = 100) -> dict[str, float]:
     "Return headlines per second in batches of 64, milliseconds for a single one, and the resident memory."
     import psutil
 
-    from crypto_rt.news_signals import open_scorers
-    from crypto_rt.settings import Settings
+    from crypto_rt.core.settings import Settings
+    from crypto_rt.news.scorers import open_scorers
 
     began = time.perf_counter()
     scorers = {scorer.name: scorer for scorer in open_scorers(Settings())}
@@ -39,7 +70,12 @@ def measure(count: int = 2000, singles: int = 100) -> dict[str, float]:
         head.score([text])
         took.append((time.perf_counter() - began) * 1000)
     memory = psutil.Process().memory_info().rss / 2**20
-    return {'headlines_per_second': round(per_second), 'single_p50_ms': round(statistics.median(took), 2), 'load_seconds': round(loaded, 1), 'memory_mb': round(memory)}
+    return {
+        'headlines_per_second': round(per_second),
+        'single_p50_ms': round(statistics.median(took), 2),
+        'load_seconds': round(loaded, 1),
+        'memory_mb': round(memory),
+    }
 
 
 def bench() -> dict[str, float | bool]:

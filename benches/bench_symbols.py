@@ -8,10 +8,10 @@ import statistics
 import time
 
 from benches.bench_decode import market, messages
-from crypto_rt.bus import Received
-from crypto_rt.candles import Candles
-from crypto_rt.messages import Trades, decode
-from crypto_rt.settings import Settings
+from crypto_rt.bus.steps import Received
+from crypto_rt.core.messages import Trades, decode
+from crypto_rt.core.settings import Settings
+from crypto_rt.services.candles import Candles
 
 ROUNDS, BATCH, STEP_MS = 5, 1000, 500  # each symbol trades twice a second, alone or among 200
 
@@ -24,7 +24,10 @@ def received(symbols: int, trades: int, size: int) -> list[Received]:
     queues = [list(reversed(messages(rows, size, name))) for name in names]
     order = [i for i, queue in enumerate(queues) for _ in queue]
     rng.shuffle(order)
-    return [Received(names[i], queues[i].pop(), 'trades', 0, offset) for offset, i in enumerate(order)]
+    return [
+        Received(key=names[i], value=queues[i].pop(), topic='trades', partition=0, offset=offset)
+        for offset, i in enumerate(order)
+    ]
 
 
 def seconds(batches: list[list[Received]]) -> float:
@@ -46,7 +49,9 @@ def bench(trades: int = 400_000) -> dict[str, float]:
         for symbols in (1, 200):
             rows = received(symbols, trades, size)
             batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-            held = sum(len(found.trades) for row in rows if isinstance(found := decode('trades', row.value), Trades))
+            held = sum(
+                len(found.trades) for row in rows if isinstance(found := decode('trades', row.value), Trades)
+            )
             cost[symbols] = statistics.median(seconds(batches) for _ in range(ROUNDS)) / held * 1e6
             out[f'us_per_trade_{symbols}_symbols_{size}_per_message'] = round(cost[symbols], 3)
         out[f'ratio_{size}_per_message'] = round(cost[200] / cost[1], 2)

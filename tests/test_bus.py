@@ -10,14 +10,18 @@ import uuid
 
 import pytest
 
-from crypto_rt import bus
-from crypto_rt.messages import decode
-from crypto_rt.settings import load_settings, to_env
+from crypto_rt.bus import service as bus
+from crypto_rt.bus.reading import follow, tail
+from crypto_rt.bus.sending import open_producer, send_end
+from crypto_rt.bus.topics import ensure_topics, wait_for_broker
+from crypto_rt.core.messages import decode
+from crypto_rt.core.settings import load_settings, to_env
 
 PAIRS = """
 import time
-from crypto_rt import bus
-from crypto_rt.settings import load_settings
+from crypto_rt.bus.service import run_service
+from crypto_rt.bus.steps import Out
+from crypto_rt.core.settings import load_settings
 
 class Pairs:
     'Adds numbers in pairs per partition: after an odd count one is open.'
@@ -27,11 +31,11 @@ class Pairs:
         for m in messages:
             first = self.first.pop(m.partition, None)
             if first is None: self.first[m.partition] = m
-            else: yield bus.Out('candles', m.key, b'%d %d' % (first.offset, int(first.value) + int(m.value)))
+            else: yield Out('candles', m.key, b'%d %d' % (first.offset, int(first.value) + int(m.value)))
     def open_from(self, topic, partition):
         return self.first[partition].offset if partition in self.first else None
 
-bus.run_service(load_settings(), 'pairs', ['trades'], ['candles'], Pairs())
+run_service(load_settings(), 'pairs', ['trades'], ['candles'], Pairs())
 """
 
 
@@ -56,46 +60,56 @@ def wait_until(truth, seconds=30):
 
 def test_killed_service_gives_the_outputs_of_an_unkilled_one(settings):
     count = 3001
-    bus.ensure_topics(settings)
-    producer = bus.open_producer(settings)
+    ensure_topics(settings)
+    producer = open_producer(settings)
     for n in range(count):
         producer.send('trades', 'A/B', b'%d' % n)
     producer.flush()
     kills, run = 0, start_pairs(settings)
     while kills < 3:
-        done = len(bus.tail(settings, 'candles', count))
-        wait_until(lambda done=done: len(bus.tail(settings, 'candles', count)) > done or len(bus.tail(settings, 'candles', count)) >= count // 2)
+        done = len(tail(settings, 'candles', count))
+        wait_until(
+            lambda done=done: (
+                len(tail(settings, 'candles', count)) > done
+                or len(tail(settings, 'candles', count)) >= count // 2
+            )
+        )
         run.send_signal(signal.SIGKILL)
         run.wait()
         kills += 1
         run = start_pairs(settings)
-    bus.send_end(producer, 'trades', 'run-1')
+    send_end(producer, 'trades', 'run-1')
     producer.flush()
 
     def ended():
-        events = [decode('service_events', m.value) for m in bus.tail(settings, 'service_events', 50)]
+        events = [decode('service_events', m.value) for m in tail(settings, 'service_events', 50)]
         return any(e.kind == 'end' and e.run_id == 'run-1' for e in events)
 
     wait_until(ended)
     run.send_signal(signal.SIGTERM)
     assert run.wait(10) == 0, run.stderr.read()
-    numbers = [(m.offset, int(m.value)) for m in bus.tail(settings, 'trades', count + 1)]  # one partition: one key
+    numbers = [
+        (m.offset, int(m.value)) for m in tail(settings, 'trades', count + 1)
+    ]  # one partition: one key
     assert len(numbers) == count
-    expected = {offset: first + second for (offset, first), (_, second) in zip(numbers[0::2], numbers[1::2], strict=False)}
+    expected = {
+        offset: first + second
+        for (offset, first), (_, second) in zip(numbers[0::2], numbers[1::2], strict=False)
+    }
     outputs = {}
-    for message in bus.tail(settings, 'candles', 10 * count):
+    for message in tail(settings, 'candles', 10 * count):
         offset, total = map(int, message.value.split())
         assert outputs.setdefault(offset, total) == total, 'a second reading gave another output'
     assert outputs == expected
 
 
 def test_follow_sees_what_comes_after_the_tail(settings):
-    bus.ensure_topics(settings)
-    producer, stop, seen = bus.open_producer(settings), threading.Event(), []
+    ensure_topics(settings)
+    producer, stop, seen = open_producer(settings), threading.Event(), []
     for n in range(5):
         producer.send('dead_letters', 'k', b'%d' % n)
     producer.flush()
-    for batch in bus.follow(settings, ['dead_letters'], stop, tail=2):
+    for batch in follow(settings, ['dead_letters'], stop, tail=2):
         seen += [m.value for m in batch]
         if seen == [b'3', b'4']:
             producer.send('dead_letters', 'k', b'5')
@@ -106,11 +120,11 @@ def test_follow_sees_what_comes_after_the_tail(settings):
 
 
 def test_topics_are_made_once_with_their_settings(settings):
-    assert len(bus.ensure_topics(settings)) == len(bus.TOPICS)
-    assert bus.ensure_topics(settings) == []
+    assert len(ensure_topics(settings)) == len(bus.TOPICS)
+    assert ensure_topics(settings) == []
 
 
 def test_unreachable_broker_is_named():
     lost = load_settings('/dev/null', env={}, kafka=dict(broker='127.0.0.1:1'))
     with pytest.raises(ConnectionError, match=r'127\.0\.0\.1:1 within'):
-        bus.wait_for_broker(lost, seconds=0.2)
+        wait_for_broker(lost, seconds=0.2)

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_rt._core import CandleFold as RustFold
-from crypto_rt.bus import Received
-from crypto_rt.candles import CandleFold, Candles, last_candles
-from crypto_rt.messages import Candle, Mark, Trade, Trades, decode, encode
-from crypto_rt.settings import Settings
-from crypto_rt.times import seconds_text_ms, window_start
+from crypto_rt.bus.steps import Received
+from crypto_rt.candles.fold import CandleFold
+from crypto_rt.core.messages import Candle, Trade, Trades, Watermark, decode, encode
+from crypto_rt.core.settings import Settings
+from crypto_rt.core.times import seconds_text_ms, window_start
+from crypto_rt.services.candles import Candles, last_candles
 
 START = 1_762_795_380_000
 KEEP = 4
@@ -30,20 +31,42 @@ def trades_message(trades: list[Trade], source: str = 'replay', symbol: str = 'B
     return encode(Trades(symbol, trades, START, source))
 
 
-def mark(ms: int, through: int, connected: bool = True, source: str = 'replay', symbol: str = 'BTC/USD', quotes: tuple[str | None, str | None] = (None, None)) -> bytes:
-    return encode(Mark(symbol, ms, through, connected, source, *quotes))
+def mark(
+    ms: int,
+    through: int,
+    connected: bool = True,
+    source: str = 'replay',
+    symbol: str = 'BTC/USD',
+    quotes: tuple[str | None, str | None] = (None, None),
+) -> bytes:
+    return encode(Watermark(symbol, ms, through, connected, source, *quotes))
 
 
 @st.composite
 def markets(draw: st.DrawFn, largest: int = 10**9) -> list[Trade]:
     "Up to 60 trades over some minutes; event times mostly rise with the ids, amounts have all sorts of digits."
-    amounts = st.tuples(st.integers(0, largest) | st.integers(1, 200_000), st.integers(0, 10**12 - 1) | st.integers(0, 99))
-    steps = draw(st.lists(st.tuples(st.integers(-30_000, 200_000), amounts, amounts, st.booleans()), min_size=1, max_size=60))
+    amounts = st.tuples(
+        st.integers(0, largest) | st.integers(1, 200_000), st.integers(0, 10**12 - 1) | st.integers(0, 99)
+    )
+    steps = draw(
+        st.lists(
+            st.tuples(st.integers(-30_000, 200_000), amounts, amounts, st.booleans()), min_size=1, max_size=60
+        )
+    )
     trades, at = [], START + 300_000
     for i, (step, price, quantity, buy) in enumerate(steps):
         at += step
         text = [f'{whole}.{fraction:012}' for whole, fraction in (price, quantity)]
-        trades.append(Trade(100 + i, text[0], text[1], 'buy' if buy else 'sell', 'market', max(at, START)))
+        trades.append(
+            Trade(
+                trade_id=100 + i,
+                price=text[0],
+                quantity=text[1],
+                side='buy' if buy else 'sell',
+                order_type='market',
+                event_ms=max(at, START),
+            )
+        )
     return trades
 
 
@@ -64,7 +87,15 @@ def deliveries(draw: st.DrawFn, largest: int = 10**9) -> tuple[list[Trade], list
             when = START + draw(st.integers(0, 2_000_000))
             through = draw(st.sampled_from([t.trade_id for t in trades]) | st.just(-1))
             quote = st.none() | st.integers(0, 200).map(lambda n: f'{n}.50')
-            messages.append(mark(when, through, draw(st.booleans()), draw(st.sampled_from(['live', 'replay'])), quotes=(draw(quote), draw(quote))))
+            messages.append(
+                mark(
+                    when,
+                    through,
+                    draw(st.booleans()),
+                    draw(st.sampled_from(['live', 'replay'])),
+                    quotes=(draw(quote), draw(quote)),
+                )
+            )
     return trades, messages
 
 
@@ -84,22 +115,33 @@ def test_python_and_rust_return_the_same_bytes(delivery: tuple[list[Trade], list
 
 @settings(max_examples=50, deadline=None)
 @given(deliveries(), st.lists(st.integers(0, 40), max_size=3))
-def test_many_messages_in_one_call_are_the_same(delivery: tuple[list[Trade], list[bytes]], bad: list[int]) -> None:
+def test_many_messages_in_one_call_are_the_same(
+    delivery: tuple[list[Trade], list[bytes]], bad: list[int]
+) -> None:
     _, messages = delivery
     for at in bad:
         messages.insert(at, b'{"type":"trades"}')
     places = list(range(100, 100 + len(messages)))
     python, rust, single = CandleFold(60, 2000, KEEP), RustFold(60, 2000, KEEP), RustFold(60, 2000, KEEP)
     many = rust.feed_many(messages, places)
-    assert [(i, type(told)) for i, told in many] == [(i, type(told)) for i, told in python.feed_many(messages, places)]
-    one_by_one = [(i, told) for i, raw in enumerate(messages) if raw != b'{"type":"trades"}' for told in single.feed(raw, places[i])]
+    assert [(i, type(told)) for i, told in many] == [
+        (i, type(told)) for i, told in python.feed_many(messages, places)
+    ]
+    one_by_one = [
+        (i, told)
+        for i, raw in enumerate(messages)
+        if raw != b'{"type":"trades"}'
+        for told in single.feed(raw, places[i])
+    ]
     assert [(i, told) for i, told in many if isinstance(told, bytes)] == one_by_one
     assert rust.oldest_place() == python.oldest_place() == single.oldest_place()
 
 
 @settings(max_examples=80, deadline=None)
 @given(deliveries(), st.integers(0, 40), st.integers(0, 40))
-def test_a_restart_is_the_same_in_python_and_rust(delivery: tuple[list[Trade], list[bytes]], killed: int, back: int) -> None:
+def test_a_restart_is_the_same_in_python_and_rust(
+    delivery: tuple[list[Trade], list[bytes]], killed: int, back: int
+) -> None:
     _, messages = delivery
     first = RustFold(60, 2000, KEEP)
     told = [decode('candles', raw) for message in messages[:killed] for raw in first.feed(message)]
@@ -120,7 +162,10 @@ def final_state(told: list[Candle]) -> dict[int, tuple]:
         if candle.revision >= best.get(candle.start_ms, candle).revision:
             best[candle.start_ms] = candle
     skip = ('revision', 'available_ms')
-    return {start: tuple(getattr(c, f) for f in c.__struct_fields__ if f not in skip) for start, c in sorted(best.items())}
+    return {
+        start: tuple(getattr(c, f) for f in c.__struct_fields__ if f not in skip)
+        for start, c in sorted(best.items())
+    }
 
 
 @settings(max_examples=80, deadline=None)
@@ -135,7 +180,13 @@ def test_the_final_candles_do_not_depend_on_the_delivery(trades: list[Trade], se
         for i in range(0, len(order), size):
             told += fold.feed(trades_message(order[i : i + size]))
             if way == 'with marks':
-                told += fold.feed(mark(START + rng.randrange(end - START), trades[0].trade_id - 1 + len(fold.counts()), rng.random() < 0.5))
+                told += fold.feed(
+                    mark(
+                        START + rng.randrange(end - START),
+                        trades[0].trade_id - 1 + len(fold.counts()),
+                        rng.random() < 0.5,
+                    )
+                )
         told += fold.feed(mark(end, trades[-1].trade_id))
         states.append(final_state([decode('candles', raw) for raw in told if b'"close":"' in raw]))
     assert states[0] == states[1] == states[2]
@@ -149,11 +200,19 @@ def test_any_bytes_are_refused_politely(raw: bytes) -> None:
             make(60).feed(raw)
 
 
-MESSAGE = trades_message([Trade(1, '105433.6', '0.1', 'buy', 'market', START), Trade(2, '1', '2', 'sell', '', START)])
+MESSAGE = trades_message(
+    [
+        Trade(trade_id=1, price='105433.6', quantity='0.1', side='buy', order_type='market', event_ms=START),
+        Trade(trade_id=2, price='1', quantity='2', side='sell', order_type='', event_ms=START),
+    ]
+)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, len(MESSAGE) - 1), st.integers(0, 255)), max_size=3), st.integers(0, len(MESSAGE)))
+@given(
+    st.lists(st.tuples(st.integers(0, len(MESSAGE) - 1), st.integers(0, 255)), max_size=3),
+    st.integers(0, len(MESSAGE)),
+)
 def test_a_damaged_message_is_taken_by_both_or_by_none(changes: list[tuple[int, int]], cut: int) -> None:
     raw = bytearray(MESSAGE)
     for at, byte in changes:
@@ -175,7 +234,12 @@ def test_a_damaged_message_is_taken_by_both_or_by_none(changes: list[tuple[int, 
 
 
 def run_step(step: Candles, messages: list[Received], until: int | None = None) -> list[bytes]:
-    return [out.value for i in range(0, len(messages[:until]), 7) for out in step.take(messages[i : min(i + 7, until or len(messages))]) if out.topic == 'candles']
+    return [
+        out.value
+        for i in range(0, len(messages[:until]), 7)
+        for out in step.take(messages[i : min(i + 7, until or len(messages))])
+        if out.topic == 'candles'
+    ]
 
 
 @pytest.mark.parametrize('seed', range(12))
@@ -184,7 +248,16 @@ def test_a_killed_service_tells_the_same_candles(seed: int) -> None:
     at, rows = START, []
     for i in range(1, 600):
         at += int(rng.expovariate(1 / 9_000)) if rng.random() > 0.01 else 400_000
-        rows.append(Trade(i, f'{rng.uniform(99, 101):.2f}', f'{rng.expovariate(9):.8f}', rng.choice(['buy', 'sell']), 'limit', at))
+        rows.append(
+            Trade(
+                trade_id=i,
+                price=f'{rng.uniform(99, 101):.2f}',
+                quantity=f'{rng.expovariate(9):.8f}',
+                side=rng.choice(['buy', 'sell']),
+                order_type='limit',
+                event_ms=at,
+            )
+        )
     late = set(rng.sample(range(50, 599), 12))
     values, held = [], []
     for i, trade in enumerate(rows):
@@ -195,16 +268,28 @@ def test_a_killed_service_tells_the_same_candles(seed: int) -> None:
         if held and rng.random() < 0.05:
             values.append(trades_message([held.pop()], 'live'))
         if rng.random() < 0.5 and not any(t.event_ms < trade.event_ms - 1_000_000 for t in held):
-            values.append(mark(trade.event_ms, trade.trade_id if not held else held[0].trade_id - 1, source='live', quotes=(trade.price, None)))
+            values.append(
+                mark(
+                    trade.event_ms,
+                    trade.trade_id if not held else held[0].trade_id - 1,
+                    source='live',
+                    quotes=(trade.price, None),
+                )
+            )
     values += [trades_message([trade], 'live') for trade in held] + [mark(at + 200_000, 599, source='live')]
-    messages = [Received('BTC/USD', value, 'trades', 0, i) for i, value in enumerate(values)]
+    messages = [
+        Received(key='BTC/USD', value=value, topic='trades', partition=0, offset=i)
+        for i, value in enumerate(values)
+    ]
     whole = run_step(Candles(Settings(), clock=lambda: 0.0), messages)
 
     told, start = [], 0
     for kill in sorted(rng.sample(range(10, len(messages)), 3)) + [None]:
         history = last_candles([decode('candles', raw) for raw in told], 60)
         step = Candles(Settings(), history, clock=lambda: 0.0)
-        told += run_step(step, messages[start:], None if kill is None else kill - start if kill > start else 1)
+        told += run_step(
+            step, messages[start:], None if kill is None else kill - start if kill > start else 1
+        )
         place = step.open_from('trades', 0)
         start = place if place is not None else start
     assert sorted(set(told)) == sorted(set(whole))
@@ -212,13 +297,21 @@ def test_a_killed_service_tells_the_same_candles(seed: int) -> None:
 
 
 def test_the_service_killed_on_kafka_tells_each_candle_once(kafka_broker: str, tmp_path: Path) -> None:
-    from crypto_rt.bus import ensure_topics, open_producer, tail
-    from crypto_rt.settings import load_settings, to_env
+    from crypto_rt.bus.reading import tail
+    from crypto_rt.bus.sending import open_producer
+    from crypto_rt.bus.topics import ensure_topics
+    from crypto_rt.core.settings import load_settings, to_env
 
-    where = load_settings(kafka={'broker': kafka_broker, 'topic_prefix': 'candles-test.'}, data={'directory': str(tmp_path)})
+    where = load_settings(
+        kafka={'broker': kafka_broker, 'topic_prefix': 'candles-test.'}, data={'directory': str(tmp_path)}
+    )
     ensure_topics(where)
     producer = open_producer(where)
-    command = [sys.executable, '-c', 'from crypto_rt.candles import run_candles; from crypto_rt.settings import load_settings; run_candles(load_settings())']
+    command = [
+        sys.executable,
+        '-c',
+        'from crypto_rt.services.candles import run_candles; from crypto_rt.core.settings import load_settings; run_candles(load_settings())',
+    ]
 
     def told() -> list[Candle]:
         return [decode('candles', message.value) for message in tail(where, 'candles', 1000)]
@@ -230,7 +323,23 @@ def test_the_service_killed_on_kafka_tells_each_candle_once(kafka_broker: str, t
                 for second in range(0, 60, 7):
                     trade_id += 1
                     ms = START + minute * 60_000 + second * 1000
-                    producer.send('trades', 'BTC/USD', trades_message([Trade(trade_id, '100.5', '0.1', 'buy', 'limit', ms)], 'live'))
+                    producer.send(
+                        'trades',
+                        'BTC/USD',
+                        trades_message(
+                            [
+                                Trade(
+                                    trade_id=trade_id,
+                                    price='100.5',
+                                    quantity='0.1',
+                                    side='buy',
+                                    order_type='limit',
+                                    event_ms=ms,
+                                )
+                            ],
+                            'live',
+                        ),
+                    )
                     producer.send('trades', 'BTC/USD', mark(ms, trade_id, source='live'))
             producer.flush()
             deadline = time.monotonic() + 60
@@ -244,14 +353,20 @@ def test_the_service_killed_on_kafka_tells_each_candle_once(kafka_broker: str, t
 
 
 def test_partitions_that_move_between_instances_are_told_the_same(kafka_broker: str, tmp_path: Path) -> None:
-    from crypto_rt.bus import ensure_topics, open_producer, tail
-    from crypto_rt.settings import load_settings, to_env
+    from crypto_rt.bus.reading import tail
+    from crypto_rt.bus.sending import open_producer
+    from crypto_rt.bus.topics import ensure_topics
+    from crypto_rt.core.settings import load_settings, to_env
 
     kafka = {'broker': kafka_broker, 'topic_prefix': 'moves-test.', 'session_timeout_ms': 1500}
     where = load_settings(kafka=kafka, data={'directory': str(tmp_path)})
     ensure_topics(where)
     producer, symbols = open_producer(where), ('BTC/USD', 'ETH/USD', 'SOL/USD', 'XRP/USD', 'ADA/USD')
-    command = [sys.executable, '-c', 'from crypto_rt.candles import run_candles; from crypto_rt.settings import load_settings; run_candles(load_settings())']
+    command = [
+        sys.executable,
+        '-c',
+        'from crypto_rt.services.candles import run_candles; from crypto_rt.core.settings import load_settings; run_candles(load_settings())',
+    ]
 
     def told() -> list[Candle]:
         return [decode('candles', message.value) for message in tail(where, 'candles', 2000)]
@@ -260,16 +375,31 @@ def test_partitions_that_move_between_instances_are_told_the_same(kafka_broker: 
         for second in range(first * 60, last * 60, 10):
             for symbol in symbols:
                 ms = START + second * 1000
-                trade = Trade(second // 10 + 1, f'{100 + second % 70}', '0.1', 'buy', 'limit', ms)
+                trade = Trade(
+                    trade_id=second // 10 + 1,
+                    price=f'{100 + second % 70}',
+                    quantity='0.1',
+                    side='buy',
+                    order_type='limit',
+                    event_ms=ms,
+                )
                 producer.send('trades', symbol, trades_message([trade], 'live', symbol))
                 producer.send('trades', symbol, mark(ms, trade.trade_id, source='live', symbol=symbol))
         producer.flush()
         deadline = time.monotonic() + 40
-        while len({(c.symbol, c.start_ms) for c in told()}) < len(symbols) * (last - 1) and time.monotonic() < deadline:
+        while (
+            len({(c.symbol, c.start_ms) for c in told()}) < len(symbols) * (last - 1)
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.2)
 
     def started(lives: int) -> bool:
-        return sum(decode('service_events', m.value).kind == 'started' for m in tail(where, 'service_events', 50)) >= lives
+        return (
+            sum(
+                decode('service_events', m.value).kind == 'started' for m in tail(where, 'service_events', 50)
+            )
+            >= lives
+        )
 
     with subprocess.Popen(command, env=os.environ | to_env(where)) as one:
         send(0, 5)
@@ -290,23 +420,52 @@ def test_partitions_that_move_between_instances_are_told_the_same(kafka_broker: 
 
 
 def test_the_quotes_of_a_silent_market_survive_a_kill() -> None:
-    hours = [mark(START + 30_000 + 60_000 * i, 1, quotes=(f'{100 + i}', '500')) for i in range(300)]  # more silent minutes than are kept
-    values = [trades_message([Trade(1, '100', '1', 'buy', '', START)]), *hours]
-    messages = [Received('BTC/USD', value, 'trades', 0, i) for i, value in enumerate(values)]
+    hours = [
+        mark(START + 30_000 + 60_000 * i, 1, quotes=(f'{100 + i}', '500')) for i in range(300)
+    ]  # more silent minutes than are kept
+    values = [
+        trades_message(
+            [Trade(trade_id=1, price='100', quantity='1', side='buy', order_type='', event_ms=START)]
+        ),
+        *hours,
+    ]
+    messages = [
+        Received(key='BTC/USD', value=value, topic='trades', partition=0, offset=i)
+        for i, value in enumerate(values)
+    ]
     whole = run_step(Candles(Settings(), clock=lambda: 0.0), messages)
     assert [int(decode('candles', raw).bid or 0) for raw in whole] == list(range(100, 399))
     for kill in (5, 150, 290):
         step = Candles(Settings(), clock=lambda: 0.0)
         told = run_step(step, messages[:kill])
-        again = Candles(Settings(), last_candles([decode('candles', raw) for raw in told], 60), clock=lambda: 0.0)
+        again = Candles(
+            Settings(), last_candles([decode('candles', raw) for raw in told], 60), clock=lambda: 0.0
+        )
         assert told + run_step(again, messages[step.open_from('trades', 0) :]) == whole
 
 
 def test_a_late_trade_becomes_a_letter() -> None:
     step = Candles(Settings(), clock=lambda: 0.0)
-    rows = [Trade(1, '1', '1', 'buy', '', START), Trade(2, '1', '1', 'buy', '', START + 10_000_000)]
-    values = [trades_message(rows), mark(START + 10_100_000, 2), trades_message([Trade(3, '1', '1', 'buy', '', START)]), b'x']
-    outs = list(step.take([Received('BTC/USD', value, 'trades', 0, i) for i, value in enumerate(values)]))
+    rows = [
+        Trade(trade_id=1, price='1', quantity='1', side='buy', order_type='', event_ms=START),
+        Trade(trade_id=2, price='1', quantity='1', side='buy', order_type='', event_ms=START + 10_000_000),
+    ]
+    values = [
+        trades_message(rows),
+        mark(START + 10_100_000, 2),
+        trades_message(
+            [Trade(trade_id=3, price='1', quantity='1', side='buy', order_type='', event_ms=START)]
+        ),
+        b'x',
+    ]
+    outs = list(
+        step.take(
+            [
+                Received(key='BTC/USD', value=value, topic='trades', partition=0, offset=i)
+                for i, value in enumerate(values)
+            ]
+        )
+    )
     letters = [decode('dead_letters', out.value) for out in outs if out.topic == 'dead_letters']
     assert sorted(letter.id for letter in letters) == ['trades/0/2/3', 'trades/0/3']
     assert any('too late' in letter.reason for letter in letters)
@@ -316,7 +475,11 @@ def test_a_late_trade_becomes_a_letter() -> None:
 def test_a_wrong_clock_writes_no_year_of_candles() -> None:
     for make in FOLDS:
         fold = make(60)
-        fold.feed(trades_message([Trade(1, '1', '1', 'buy', '', START)]))
+        fold.feed(
+            trades_message(
+                [Trade(trade_id=1, price='1', quantity='1', side='buy', order_type='', event_ms=START)]
+            )
+        )
         assert len(fold.feed(mark(9_999_999_999_999, 1))) == 1
 
 
@@ -329,7 +492,13 @@ def fold_all(symbol: str, trades: list[Trade], cut: bool = False) -> dict[int, C
     fold, told = RustFold(60), []
     for i in range(0, len(trades), 50):
         told += fold.feed(trades_message(trades[i : i + 50], symbol=symbol))
-        told += fold.feed(mark(trades[min(i + 49, len(trades) - 1)].event_ms, trades[min(i + 49, len(trades) - 1)].trade_id, symbol=symbol))
+        told += fold.feed(
+            mark(
+                trades[min(i + 49, len(trades) - 1)].event_ms,
+                trades[min(i + 49, len(trades) - 1)].trade_id,
+                symbol=symbol,
+            )
+        )
     last = trades[-1]
     if not cut:
         told += fold.feed(mark(window_start(last.event_ms, 60) + 62_000, last.trade_id, symbol=symbol))
@@ -340,7 +509,17 @@ def test_minutes_equal_kraken_s_own(shared: Path) -> None:
     folder = shared / 'data/kraken-rest'
     reply = json.loads((folder / 'nautilus_http_trades.json').read_text(), parse_float=str)['result']
     rows = next(rows for key, rows in reply.items() if key != 'last')
-    trades = [Trade(r[6], r[0], r[1], 'buy' if r[3] == 'b' else 'sell', 'limit' if r[4] == 'l' else 'market', seconds_text_ms(r[2])) for r in rows]
+    trades = [
+        Trade(
+            trade_id=r[6],
+            price=r[0],
+            quantity=r[1],
+            side='buy' if r[3] == 'b' else 'sell',
+            order_type='limit' if r[4] == 'l' else 'market',
+            event_ms=seconds_text_ms(r[2]),
+        )
+        for r in rows
+    ]
     ohlc = json.loads((folder / 'nautilus_http_ohlc.json').read_text())['result']
     kraken = {r[0] * 1000: r for r in next(rows for key, rows in ohlc.items() if key != 'last')}
     ours = fold_all('BTC/USDT', trades)
@@ -354,7 +533,9 @@ def test_minutes_equal_kraken_s_own(shared: Path) -> None:
     traded = [c for c in ours.values() if not c.is_empty and c.start_ms in kraken]
     different = [c for c in traded if not equal(c)]
     assert (len(traded), len(different)) == (274, 1)
-    assert different[0].start_ms == window_start(trades[0].event_ms, 60) and different[0].is_partial  # the first minute was cut
+    assert (
+        different[0].start_ms == window_start(trades[0].event_ms, 60) and different[0].is_partial
+    )  # the first minute was cut
     assert not any(c.is_partial for c in traded if c is not different[0])
     empty = [c for c in ours.values() if c.is_empty]
     assert empty and all(equal(c) for c in empty)  # Kraken writes silent minutes as flat candles too
@@ -365,8 +546,21 @@ def test_minutes_equal_another_party_s_candles(shared: Path) -> None:
     import pyarrow.parquet as pq
 
     folder = shared / 'data/canonical'
-    table = pq.read_table(folder / 'trades/BTC-USDT_20240808T2354.parquet', columns=['trade_id', 'price', 'quantity', 'side', 'event_ms'])
-    trades = [Trade(r['trade_id'], r['price'], r['quantity'], r['side'], '', r['event_ms']) for r in table.to_pylist()]
+    table = pq.read_table(
+        folder / 'trades/BTC-USDT_20240808T2354.parquet',
+        columns=['trade_id', 'price', 'quantity', 'side', 'event_ms'],
+    )
+    trades = [
+        Trade(
+            trade_id=r['trade_id'],
+            price=r['price'],
+            quantity=r['quantity'],
+            side=r['side'],
+            order_type='',
+            event_ms=r['event_ms'],
+        )
+        for r in table.to_pylist()
+    ]
     ours = fold_all('BTC/USDT', trades, cut=True)
     candles = pq.read_table(folder / 'candles/BTC-USDT_1m_2024-07-26.parquet')
     theirs = {r['start_ms']: r for r in candles.to_pylist() if r['start_ms'] in ours}
@@ -374,4 +568,7 @@ def test_minutes_equal_another_party_s_candles(shared: Path) -> None:
     assert len(whole) == 10
     for candle in whole:
         for name in ('open', 'high', 'low', 'close', 'volume'):
-            assert f'{float(getattr(candle, name)):.8f}' == f'{theirs[candle.start_ms][name]:.8f}', (candle.start_ms, name)
+            assert f'{float(getattr(candle, name)):.8f}' == f'{theirs[candle.start_ms][name]:.8f}', (
+                candle.start_ms,
+                name,
+            )

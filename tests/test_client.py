@@ -7,24 +7,42 @@ import httpx
 import pytest
 from websockets.asyncio.server import serve
 
-from crypto_rt.client import Rest, back_off, pages, stream
-from crypto_rt.settings import load_settings
+from crypto_rt.core.settings import load_settings
+from crypto_rt.market.kraken.client import Rest, back_off, pages, stream
 
 
 def frame(trade_id, kind='update'):
-    item = {'symbol': 'BTC/USD', 'side': 'buy', 'price': 1.5, 'qty': 2, 'ord_type': 'limit', 'trade_id': trade_id, 'timestamp': '2026-09-25T17:48:26.844359Z'}
+    item = {
+        'symbol': 'BTC/USD',
+        'side': 'buy',
+        'price': 1.5,
+        'qty': 2,
+        'ord_type': 'limit',
+        'trade_id': trade_id,
+        'timestamp': '2026-09-25T17:48:26.844359Z',
+    }
     return json.dumps({'channel': 'trade', 'type': kind, 'data': [item]})
 
 
 def ack(symbol):
-    return json.dumps({'method': 'subscribe', 'result': {'channel': 'trade', 'symbol': symbol, 'snapshot': True}, 'success': True})
+    return json.dumps(
+        {
+            'method': 'subscribe',
+            'result': {'channel': 'trade', 'symbol': symbol, 'snapshot': True},
+            'success': True,
+        }
+    )
 
 
 async def collect(server, enough, symbols=('BTC/USD', 'ETH/USD'), **exchange):
     seen = []
     async with serve(server, '127.0.0.1', 0) as listening:
         url = f'ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v2'
-        settings = load_settings(env={}, exchange=dict(websocket_url=url, reconnect_first_seconds=0.01, reconnect_max_seconds=0.05) | exchange)
+        settings = load_settings(
+            env={},
+            exchange=dict(websocket_url=url, reconnect_first_seconds=0.01, reconnect_max_seconds=0.05)
+            | exchange,
+        )
         async with asyncio.timeout(10):
             async for frames in stream(settings, symbols, 0.02):
                 seen += frames
@@ -49,14 +67,18 @@ def test_everything_is_subscribed_again_after_each_drop():
 
     seen = asyncio.run(collect(server, lambda s: kinds(s).count('disconnected') == 3))
     assert kinds(seen)[:5] == ['connected', 'ack', 'ack', 'trade', 'disconnected']
-    assert [a['params'] for a in asked] == [{'channel': 'trade', 'symbol': ['BTC/USD', 'ETH/USD'], 'snapshot': True}] * 3
+    assert [a['params'] for a in asked] == [
+        {'channel': 'trade', 'symbol': ['BTC/USD', 'ETH/USD'], 'snapshot': True}
+    ] * 3
     assert [f.trades[0][1] for f in seen if f.kind == 'trade'] == [1, 2, 3]
 
 
 def test_a_refused_symbol_is_named_and_the_others_go_on():
     async def server(socket):
         await socket.recv()
-        await socket.send('{"error":"Currency pair not supported BTC/UDS","method":"subscribe","success":false,"symbol":"BTC/UDS"}')
+        await socket.send(
+            '{"error":"Currency pair not supported BTC/UDS","method":"subscribe","success":false,"symbol":"BTC/UDS"}'
+        )
         await socket.send(ack('ETH/USD'))
         await socket.send('{"channel":"heartbeat"}')
         await socket.wait_closed()
@@ -85,7 +107,14 @@ def test_a_server_that_refuses_the_handshake_or_is_not_there():
     async def go():
         async with serve(lambda socket: None, '127.0.0.1', 0, process_request=reject) as listening:
             port = listening.sockets[0].getsockname()[1]
-            settings = load_settings(env={}, exchange=dict(websocket_url=f'ws://127.0.0.1:{port}/v2', reconnect_first_seconds=0.01, reconnect_max_seconds=0.02))
+            settings = load_settings(
+                env={},
+                exchange=dict(
+                    websocket_url=f'ws://127.0.0.1:{port}/v2',
+                    reconnect_first_seconds=0.01,
+                    reconnect_max_seconds=0.02,
+                ),
+            )
             reasons = []
             async for frames in stream(settings, ('BTC/USD',), 0.01):
                 reasons += [f.text for f in frames]
@@ -107,7 +136,9 @@ def test_bad_frames_are_kept_whole():
         await socket.wait_closed()
 
     seen = asyncio.run(collect(server, lambda s: 'trade' in kinds(s)))
-    assert kinds(seen)[1:] == ['bad', 'bad', 'trade'] and seen[1].raw == frame(1)[:60].encode() and seen[1].text
+    assert (
+        kinds(seen)[1:] == ['bad', 'bad', 'trade'] and seen[1].raw == frame(1)[:60].encode() and seen[1].text
+    )
 
 
 def test_the_waits_grow_to_a_ceiling_and_differ():
@@ -133,10 +164,14 @@ def test_a_cursor_of_nanoseconds_goes_through_pages_as_text():
     def answer(request):
         asked.append(dict(request.url.params))
         start = 1 if len(asked) == 1 else 1001
-        return page_of(range(start, start + (1000 if len(asked) == 1 else 7)), f'176279543397174450{len(asked)}')
+        return page_of(
+            range(start, start + (1000 if len(asked) == 1 else 7)), f'176279543397174450{len(asked)}'
+        )
 
     client, waits = rest(answer)
-    assert [t.trade_id for page in pages(client, 'BTC/USD', '1762795433971744499') for t in page] == list(range(1, 1008))
+    assert [t.trade_id for page in pages(client, 'BTC/USD', '1762795433971744499') for t in page] == list(
+        range(1, 1008)
+    )
     assert [a['since'] for a in asked] == ['1762795433971744499', '1762795433971744501']
     assert len(waits) == 1 and 0.9 < waits[0] <= 1.0, 'one request a second and pair'
 

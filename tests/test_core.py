@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_rt._core import CandleFold, decode_trade_frame
-from crypto_rt.times import rfc3339_ms
+from crypto_rt.core.times import rfc3339_ms
 
 FRAME = (
     b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"sell","price":63348.4,"qty":9.417e-05,'
@@ -27,11 +27,16 @@ def frame(**fields: object) -> bytes:
 
 
 def test_a_frame_becomes_exact_rows() -> None:
-    assert decode_trade_frame(FRAME) == [('BTC/USD', 104622323, '63348.4', '0.00009417', 'sell', 'limit', 1785649419154)]
+    assert decode_trade_frame(FRAME) == [
+        ('BTC/USD', 104622323, '63348.4', '0.00009417', 'sell', 'limit', 1785649419154)
+    ]
     assert decode_trade_frame(b'{"channel":"trade","type":"snapshot","data":[]}') == []
 
 
-@given(st.decimals(min_value=Decimal('1e-12'), max_value=Decimal(10) ** 20 - 1, places=12), st.sampled_from(['f', 'e', 'E']))
+@given(
+    st.decimals(min_value=Decimal('1e-12'), max_value=Decimal(10) ** 20 - 1, places=12),
+    st.sampled_from(['f', 'e', 'E']),
+)
 def test_amounts_are_taken_from_the_bytes(amount: Decimal, form: str) -> None:
     text = format(amount, form if form == 'f' else f'.40{form}')
     raw = FRAME.replace(b'63348.4', text.encode())
@@ -67,7 +72,10 @@ def test_what_is_wrong_is_named(fields: dict[str, object], why: str) -> None:
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.binary(max_size=300) | st.lists(st.tuples(st.integers(0, len(FRAME) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+@given(
+    st.binary(max_size=300)
+    | st.lists(st.tuples(st.integers(0, len(FRAME) - 1), st.integers(0, 255)), min_size=1, max_size=4)
+)
 def test_any_bytes_give_rows_or_a_value_error(damage: bytes | list[tuple[int, int]]) -> None:
     raw = bytearray(FRAME)
     for at, byte in [] if isinstance(damage, bytes) else damage:
@@ -89,7 +97,9 @@ def test_real_frames_are_read_or_refused_on_purpose(shared: Path) -> None:
             content = {}
         if isinstance(content, dict) and content.get('channel') == 'trade' and 'data' in content:
             rows = decode_trade_frame(raw.encode())
-            assert [(Decimal(r[2]), Decimal(r[3])) for r in rows] == [(t['price'], t['qty']) for t in content['data']]
+            assert [(Decimal(r[2]), Decimal(r[3])) for r in rows] == [
+                (t['price'], t['qty']) for t in content['data']
+            ]
             trades += len(rows)
         else:
             with pytest.raises(ValueError, match='expected'):
@@ -104,9 +114,15 @@ def test_damaged_real_frames_give_rows_or_a_value_error(shared: Path) -> None:
         for _ in range(50 * bool(raw)):
             damage = bytearray(raw)
             for _ in range(rng.randint(1, 3)):
-                damage[rng.randrange(len(damage))] = rng.choice(b'{}[]":,.-eE0189 \\') if rng.random() < 0.7 else rng.randrange(256)
+                damage[rng.randrange(len(damage))] = (
+                    rng.choice(b'{}[]":,.-eE0189 \\') if rng.random() < 0.7 else rng.randrange(256)
+                )
             try:
-                taken += len(decode_trade_frame(bytes(damage[: rng.randint(1, len(damage))] if rng.random() < 0.1 else damage)))
+                taken += len(
+                    decode_trade_frame(
+                        bytes(damage[: rng.randint(1, len(damage))] if rng.random() < 0.1 else damage)
+                    )
+                )
             except ValueError:
                 pass
     assert taken > 10

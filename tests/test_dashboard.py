@@ -12,8 +12,8 @@ from test_api import START, Feed, Store, candle, forming, indicators, prediction
 from apps import dashboard
 from apps.api import create_app, listening_socket
 from apps.stream import Hub, hear
-from crypto_rt.messages import encode
-from crypto_rt.settings import load_settings
+from crypto_rt.core.messages import encode
+from crypto_rt.core.settings import load_settings
 
 PAST = [candle(i, close=f'{105_400 + 40 * ((i * 7) % 11)}') for i in range(-120, 0)]
 
@@ -35,9 +35,16 @@ def test_nothing_third_party_and_no_outside_address_is_in_our_files():
 
 def test_tables_show_text_as_text():
     hub = Hub(load_settings('/dev/null', {}), 'live')
-    assert 'No prediction yet' in dashboard.predictions_table(hub) and 'No final candle' in dashboard.candles_table(hub)
+    assert 'No prediction yet' in dashboard.predictions_table(
+        hub
+    ) and 'No final candle' in dashboard.candles_table(hub)
     odd = prediction(0)
-    hub.take([hear('predictions', encode(odd).replace(b'baseline-1', b'<b>1</b>')), hear('candles', encode(candle(0, is_partial=True, revision=2)))])
+    hub.take(
+        [
+            hear('predictions', encode(odd).replace(b'baseline-1', b'<b>1</b>')),
+            hear('candles', encode(candle(0, is_partial=True, revision=2))),
+        ]
+    )
     shown = dashboard.predictions_table(hub)
     assert '&lt;b&gt;1&lt;/b&gt;' in shown and '105,433.60' in shown and '+0.0' in shown
     assert 'partial, revision 2' in dashboard.candles_table(hub)
@@ -49,11 +56,20 @@ def test_the_live_page_is_there_at_once_and_gradio_follows(tmp_path):
     with TestClient(create_app(settings, feed, dashboard=True), base_url='http://127.0.0.1') as client:
         began = time.monotonic()
         page = client.get('/')
-        assert page.status_code == 200 and 'data-plain' in page.text and 'crt-chart' in page.text and time.monotonic() - began < 1
+        assert (
+            page.status_code == 200
+            and 'data-plain' in page.text
+            and 'crt-chart' in page.text
+            and time.monotonic() - began < 1
+        )
         assert client.get('/v1/health').status_code == 200
         until(lambda: client.app.state.hub.extra['dashboard'] == 'ready', 90)
         page = client.get('/')
-        assert 'data-plain' not in page.text and 'gradio' in page.text and client.get('/config').status_code == 200
+        assert (
+            'data-plain' not in page.text
+            and 'gradio' in page.text
+            and client.get('/config').status_code == 200
+        )
         assert client.get('/v1/health').status_code == 200 and client.get('/v1/nothing').status_code == 404
         assert client.get('/favicon.ico').headers['content-type'].startswith('image/')
         feed.waiting.put(None)
@@ -71,7 +87,9 @@ class Server:
         self.hub, self.socket = self.app.state.hub, listening_socket('127.0.0.1', port)
         self.port = self.socket.getsockname()[1]
         self.address = f'http://127.0.0.1:{self.port}/'
-        config = uvicorn.Config(self.app, ws='websockets-sansio', log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            self.app, ws='websockets-sansio', log_config=None, access_log=False, timeout_graceful_shutdown=1
+        )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={'sockets': [self.socket]}, daemon=True)
         self.thread.start()
@@ -91,7 +109,9 @@ def browser(chromium):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage'])
+        browser = play.chromium.launch(
+            executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage']
+        )
         yield browser
         browser.close()
 
@@ -111,12 +131,16 @@ def server(tmp_path):
 
 
 def opened(browser, server, **options):
-    page = browser.new_context(**{'viewport': {'width': 1280, 'height': 800}, 'color_scheme': 'light', **options}).new_page()
+    page = browser.new_context(
+        **{'viewport': {'width': 1280, 'height': 800}, 'color_scheme': 'light', **options}
+    ).new_page()
     page.asked = []
     page.on('request', lambda request: page.asked.append(request.url))
     page.on('websocket', lambda socket: page.asked.append(socket.url.replace('ws:', 'http:')))
     page.goto(server.address)
-    page.wait_for_function('window.__cryptoRt && window.__cryptoRt.ready && window.__cryptoRt.bars > 0', timeout=30_000)
+    page.wait_for_function(
+        'window.__cryptoRt && window.__cryptoRt.ready && window.__cryptoRt.bars > 0', timeout=30_000
+    )
     return page
 
 
@@ -138,12 +162,19 @@ def test_the_chart_moves_and_nothing_is_asked_of_anyone_else(browser, server):
     after = page.locator('#crt-chart').screenshot()
     assert before != after, 'a forming candle moves the chart'
     here.feed.send(candle(0, close='106100'), prediction(0), forming(1, close='106000'))
-    page.wait_for_function('window.__cryptoRt.prediction !== null && window.__cryptoRt.lastBar.close === "106000"')
+    page.wait_for_function(
+        'window.__cryptoRt.prediction !== null && window.__cryptoRt.lastBar.close === "106000"'
+    )
     page.wait_for_timeout(300)
     assert page.locator('#crt-chart').screenshot() != after
     assert state(page, 'bars') == len(PAST) + 2
-    assert page.locator('#crt-expected').inner_text() == '105,433.6' and page.locator('#crt-status').inner_text().startswith('baseline')
-    assert page.locator('#crt-source').inner_text() == 'Live' and page.locator('#crt-model').inner_text() == 'Baseline model'
+    assert page.locator('#crt-expected').inner_text() == '105,433.6' and page.locator(
+        '#crt-status'
+    ).inner_text().startswith('baseline')
+    assert (
+        page.locator('#crt-source').inner_text() == 'Live'
+        and page.locator('#crt-model').inner_text() == 'Baseline model'
+    )
     outside = [url for url in page.asked if not url.startswith((here.address, 'data:', 'blob:'))]
     assert not outside and any('/v1/stream' in url for url in page.asked)
 
@@ -151,11 +182,21 @@ def test_the_chart_moves_and_nothing_is_asked_of_anyone_else(browser, server):
 def test_the_page_tells_late_partial_empty_and_missing_candles(browser, server):
     marked = [c for c in PAST if c.start_ms != START - 5 * 60_000]
     page_of = server(gradio=False, past=marked)
-    page_of.feed.send(candle(-1, close='105500', revision=1), candle(0, is_partial=True), candle(1, is_empty=True, trade_count=0, volume='0'))
+    page_of.feed.send(
+        candle(-1, close='105500', revision=1),
+        candle(0, is_partial=True),
+        candle(1, is_empty=True, trade_count=0, volume='0'),
+    )
     page = opened(browser, page_of)
     page.wait_for_function('window.__cryptoRt.bars === 121')
     page.wait_for_timeout(300)
-    told = dict(zip(page.locator('#crt-counts dt').all_inner_texts(), page.locator('#crt-counts dd').all_inner_texts(), strict=True))
+    told = dict(
+        zip(
+            page.locator('#crt-counts dt').all_inner_texts(),
+            page.locator('#crt-counts dd').all_inner_texts(),
+            strict=True,
+        )
+    )
     assert (told['Missing candles'], told['Partial'], told['Empty'], told['Revised']) == ('1', '1', '1', '1')
 
 
@@ -164,7 +205,10 @@ def test_an_abstention_is_no_forecast(browser, server):
     page = opened(browser, here)
     here.feed.send(candle(0), prediction(0, status='abstain'))
     page.wait_for_function('window.__cryptoRt.prediction !== null')
-    assert page.locator('#crt-expected').inner_text() == 'No forecast' and page.locator('#crt-notes').inner_text() == 'stale input'
+    assert (
+        page.locator('#crt-expected').inner_text() == 'No forecast'
+        and page.locator('#crt-notes').inner_text() == 'stale input'
+    )
     assert page.locator('#crt-range').is_hidden()
 
 
@@ -191,7 +235,10 @@ def test_after_a_restart_the_page_comes_back_by_itself(browser, server):
     page.wait_for_function('window.__cryptoRt.connection === "reconnecting"')
     second = server(gradio=False, port=first.port, past=[*PAST, candle(0)])
     assert second.port == first.port
-    page.wait_for_function(f'window.__cryptoRt.connection === "connected" && window.__cryptoRt.bars === {len(PAST) + 1}', timeout=20_000)
+    page.wait_for_function(
+        f'window.__cryptoRt.connection === "connected" && window.__cryptoRt.bars === {len(PAST) + 1}',
+        timeout=20_000,
+    )
     second.feed.send(candle(1))
     page.wait_for_function(f'window.__cryptoRt.bars === {len(PAST) + 2}')
     assert state(page, 'gaps') == 1, 'another epoch: what the page had cannot simply go on'
@@ -203,7 +250,10 @@ def test_a_dropped_connection_resumes_without_loss(browser, server):
     page.evaluate('window.__cryptoRt.drop()')
     page.wait_for_function('window.__cryptoRt.connection === "reconnecting"')
     here.feed.send(candle(0), candle(1))
-    page.wait_for_function(f'window.__cryptoRt.connection === "connected" && window.__cryptoRt.bars === {len(PAST) + 2}', timeout=20_000)
+    page.wait_for_function(
+        f'window.__cryptoRt.connection === "connected" && window.__cryptoRt.bars === {len(PAST) + 2}',
+        timeout=20_000,
+    )
     assert state(page, 'gaps') == 0 and state(page, 'reconnects') == 1
 
 
@@ -212,23 +262,44 @@ HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>
 
 def test_news_are_shown_as_text_whatever_they_say(browser, server):
     here = server(gradio=False)
-    here.feed.send(story(-3, HOSTILE, source='<b>x</b>', flags=['<i>odd</i>']), signal(-3, -0.4), story(-2, 'Plain', url='javascript:alert(1)'),
-                   story(-1, 'Linked', url='https://news.example/a?"onmouseover=alert(1)'))  # fmt: skip
+    here.feed.send(
+        story(-3, HOSTILE, source='<b>x</b>', flags=['<i>odd</i>']),
+        signal(-3, -0.4),
+        story(-2, 'Plain', url='javascript:alert(1)'),
+        story(-1, 'Linked', url='https://news.example/a?"onmouseover=alert(1)'),
+    )
     page = opened(browser, here)
     page.wait_for_function('window.__cryptoRt.stories === 3')
-    assert page.evaluate('window.hacked') is None and page.locator('#crt-news img, #crt-news script, #crt-news b:has(*), #crt-news i').count() == 0
+    assert (
+        page.evaluate('window.hacked') is None
+        and page.locator('#crt-news img, #crt-news script, #crt-news b:has(*), #crt-news i').count() == 0
+    )
     shown = page.locator('.crt-story').all_inner_texts()
-    assert '<script>window.hacked=1</script> "quoted" txt.exe' in shown[2] and '\u202e' not in shown[2] and '<i>odd</i>' in shown[2] and 'head −0.40' in shown[2]
+    assert (
+        '<script>window.hacked=1</script> "quoted" txt.exe' in shown[2]
+        and '\u202e' not in shown[2]
+        and '<i>odd</i>' in shown[2]
+        and 'head −0.40' in shown[2]
+    )
     links = page.locator('#crt-news a')
-    assert links.count() == 2 and links.first.get_attribute('rel').startswith('noopener') and 'Plain' not in links.all_inner_texts()
-    assert page.locator('#crt-decay').is_visible() and page.evaluate('document.querySelectorAll("#crt-chart canvas").length') > 6, 'a pane of its own'
+    assert (
+        links.count() == 2
+        and links.first.get_attribute('rel').startswith('noopener')
+        and 'Plain' not in links.all_inner_texts()
+    )
+    assert (
+        page.locator('#crt-decay').is_visible()
+        and page.evaluate('document.querySelectorAll("#crt-chart canvas").length') > 6
+    ), 'a pane of its own'
     here.feed.send(story(0, 'Fresh'))
     page.wait_for_function('window.__cryptoRt.stories === 4')
-    assert page.locator('.crt-story').first.inner_text().startswith('Fresh') and not [url for url in page.asked if 'news.example' in url]
+    assert page.locator('.crt-story').first.inner_text().startswith('Fresh') and not [
+        url for url in page.asked if 'news.example' in url
+    ]
 
 
 def test_the_features_page_on_a_phone(browser, server):
-    from crypto_rt.indicators import TABLE
+    from crypto_rt.features.table import TABLE
 
     here = server(gradio=False)
     here.feed.send(replace(indicators(0), values={**dict.fromkeys(TABLE.names, 0.5), 'rsi_14': 61.25}))
@@ -241,12 +312,23 @@ def test_the_features_page_on_a_phone(browser, server):
 
 
 def test_a_reason_is_told_once_and_the_comparison_stands_out(browser, server, tmp_path):
-    (tmp_path / 'reconciliation.json').write_text('{"compared":6,"exact":3,"explained":1,"unexplained":2,"at_ms":1762795380000}')
+    (tmp_path / 'reconciliation.json').write_text(
+        '{"compared":6,"exact":3,"explained":1,"unexplained":2,"at_ms":1762795380000}'
+    )
     here = server(gradio=False)
     page = opened(browser, here)
-    here.feed.send(replace(prediction(0, status='abstain'), reasons=['partial candle: it was not seen whole'], flags=['partial_candle', 'warming_up']))
+    here.feed.send(
+        replace(
+            prediction(0, status='abstain'),
+            reasons=['partial candle: it was not seen whole'],
+            flags=['partial_candle', 'warming_up'],
+        )
+    )
     page.wait_for_function('window.__cryptoRt.prediction !== null')
-    assert page.locator('#crt-notes span').all_inner_texts() == ['partial candle: it was not seen whole', 'warming up']
+    assert page.locator('#crt-notes span').all_inner_texts() == [
+        'partial candle: it was not seen whole',
+        'warming up',
+    ]
     told = page.locator('#crt-counts dd.bad')
     assert told.inner_text() == '2 of 6 unexplained'
 

@@ -13,23 +13,34 @@ from pathlib import Path
 
 import pytest
 
-from crypto_rt.client import Rest, pages
-from crypto_rt.exchange import DAY_MS, Exchange, Recording, Simulation, open_exchange, run_exchange, serving
-from crypto_rt.messages import Mark, Trades, decode
-from crypto_rt.settings import load_settings
-from crypto_rt.times import now_ms
-from crypto_rt.trades import Book, Feed, drive
+from crypto_rt.core.messages import Trades, Watermark, decode
+from crypto_rt.core.settings import load_settings
+from crypto_rt.core.times import now_ms
+from crypto_rt.market.feed import Feed
+from crypto_rt.market.kraken.client import Rest, pages
+from crypto_rt.market.symbol_state import SymbolState
+from crypto_rt.sandbox.exchange import SandboxExchange
+from crypto_rt.sandbox.random_market import DAY_MS, Simulation
+from crypto_rt.sandbox.recording import Recording
+from crypto_rt.sandbox.server import open_exchange, run_exchange, serving
+from crypto_rt.services.trades import drive
 
 NOON = 20_400 * DAY_MS + DAY_MS // 2
 
 
 def settings_at(urls, **data):
-    return load_settings(env={}, data=data, exchange=dict(websocket_url=urls[0], rest_url=urls[1], reconnect_first_seconds=0.05, reconnect_max_seconds=0.1))
+    return load_settings(
+        env={},
+        data=data,
+        exchange=dict(
+            websocket_url=urls[0], rest_url=urls[1], reconnect_first_seconds=0.05, reconnect_max_seconds=0.1
+        ),
+    )
 
 
 async def replayed(file, symbols, speed='max'):
-    exchange = Exchange(Recording(file), float('inf') if speed == 'max' else speed)
-    feed, got = Feed({s: Book() for s in symbols}, 'replay'), []
+    exchange = SandboxExchange(Recording(file), float('inf') if speed == 'max' else speed)
+    feed, got = Feed({s: SymbolState() for s in symbols}, 'replay'), []
     async with asyncio.timeout(60), serving(exchange) as urls:
         settings = settings_at(urls)
         began = time.monotonic()
@@ -42,19 +53,28 @@ def ids_of(messages):
 
 
 def marks_of(messages):
-    return [m for m in messages if isinstance(m, Mark)]
+    return [m for m in messages if isinstance(m, Watermark)]
 
 
 def test_a_recording_of_frames_arrives_whole(shared):
-    feed, messages, _ = asyncio.run(replayed(shared / 'data/kraken-ws-v2/DERIVED_replay_BTC-USDT_20251110.jsonl', ['BTC/USDT']))
+    feed, messages, _ = asyncio.run(
+        replayed(shared / 'data/kraken-ws-v2/DERIVED_replay_BTC-USDT_20251110.jsonl', ['BTC/USDT'])
+    )
     ids = ids_of(messages)
     assert ids == list(range(10218208, 10219208))
     marks = marks_of(messages)
     assert [m.exchange_ms for m in marks] == sorted(m.exchange_ms for m in marks)
     last = max(t.event_ms for m in messages if isinstance(m, Trades) for t in m.trades)
-    assert marks[-1].exchange_ms == last // 60_000 * 60_000 + 62_000 and marks[-1].contiguous_through == 10219207
-    assert feed.counts['received'] == 1000 and feed.counts['duplicates'] == feed.counts['dead_letters'] == feed.counts['from_rest'] == 0
-    assert (feed.counts['frames_status'], feed.counts['frames_ack']) == (1, 2), "the recording's own greetings are not sent twice"
+    assert (
+        marks[-1].exchange_ms == last // 60_000 * 60_000 + 62_000 and marks[-1].contiguous_through == 10219207
+    )
+    assert (
+        feed.counts['received'] == 1000
+        and feed.counts['duplicates'] == feed.counts['dead_letters'] == feed.counts['from_rest'] == 0
+    )
+    assert (feed.counts['frames_status'], feed.counts['frames_ack']) == (1, 2), (
+        "the recording's own greetings are not sent twice"
+    )
 
 
 def test_a_file_of_trades_arrives_whole_and_fast(shared):
@@ -69,7 +89,9 @@ def test_a_file_of_trades_arrives_whole_and_fast(shared):
 
 
 def test_a_quiet_market_is_replayed_with_its_silence(shared):
-    feed, messages, _ = asyncio.run(replayed(shared / 'data/canonical/trades/XRP-ETH_20191011.parquet', ['XRP/ETH']))
+    feed, messages, _ = asyncio.run(
+        replayed(shared / 'data/canonical/trades/XRP-ETH_20191011.parquet', ['XRP/ETH'])
+    )
     assert len(set(ids_of(messages))) == 12_477 and feed.counts['exchange_holes'] == 0
 
 
@@ -83,20 +105,34 @@ def test_a_replay_at_twice_its_speed_takes_half_its_time(tmp_path):
 
 def frame(trade_id, event_ms):
     at = time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(event_ms // 1000)) + f'.{event_ms % 1000:03}000Z'
-    item = {'symbol': 'BTC/USD', 'side': 'buy', 'price': 1.5, 'qty': 2, 'ord_type': 'limit', 'trade_id': trade_id, 'timestamp': at}
+    item = {
+        'symbol': 'BTC/USD',
+        'side': 'buy',
+        'price': 1.5,
+        'qty': 2,
+        'ord_type': 'limit',
+        'trade_id': trade_id,
+        'timestamp': at,
+    }
     return json.dumps({'channel': 'trade', 'type': 'update', 'data': [item]})
 
 
 def test_damaged_frames_and_holes_of_a_recording(tmp_path):
     start = 1_700_000_000_000
     lines = [frame(i, start + 100 * i) for i in range(1, 301) if i not in (100, 101)]
-    lines[150:150] = [lines[150][:70], '{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","price":NaN}]}']
+    lines[150:150] = [
+        lines[150][:70],
+        '{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","price":NaN}]}',
+    ]
     lines[200:200] = [lines[10]]
     (tmp_path / 'r.jsonl').write_text('\n'.join(lines))
     feed, messages, _ = asyncio.run(replayed(tmp_path / 'r.jsonl', ['BTC/USD']))
     assert sorted(ids_of(messages)) == [i for i in range(1, 301) if i not in (100, 101)]
     assert feed.counts['dead_letters'] == 2 and feed.counts['exchange_holes'] == 1
-    assert feed.counts['received'] == feed.counts['published'] + feed.counts['duplicates'] + feed.counts['dead_letters']
+    assert (
+        feed.counts['received']
+        == feed.counts['published'] + feed.counts['duplicates'] + feed.counts['dead_letters']
+    )
 
 
 def test_a_new_client_of_a_replay_goes_on_without_a_hole(tmp_path):
@@ -105,14 +141,24 @@ def test_a_new_client_of_a_replay_goes_on_without_a_hole(tmp_path):
 
     async def go():
         got = []
-        async with asyncio.timeout(30), serving(Exchange(Recording(tmp_path / 'r.jsonl'), float('inf'))) as urls:
-            settings, first = settings_at(urls), Feed({'BTC/USD': Book()}, 'replay')
+        async with (
+            asyncio.timeout(30),
+            serving(SandboxExchange(Recording(tmp_path / 'r.jsonl'), float('inf'))) as urls,
+        ):
+            settings, first = settings_at(urls), Feed({'BTC/USD': SymbolState()}, 'replay')
             task = asyncio.create_task(drive(settings, first, Rest(settings), got.extend))
             while first.counts['published'] < 500:
                 await asyncio.sleep(0)
             task.cancel()
             known = first.books['BTC/USD'].continuity.through
-            second = Feed({'BTC/USD': Book(first.books['BTC/USD'].continuity, cursor_ms=first.books['BTC/USD'].cursor_ms)}, 'replay')
+            second = Feed(
+                {
+                    'BTC/USD': SymbolState(
+                        first.books['BTC/USD'].continuity, cursor_ms=first.books['BTC/USD'].cursor_ms
+                    )
+                },
+                'replay',
+            )
             await drive(settings, second, Rest(settings), got.extend, until_end=True)
         return known, [decode(m.topic, m.value) for m in got], second
 
@@ -144,7 +190,7 @@ def test_simulated_candles_are_made_of_its_trades(symbol, interval):
         cursor = str(candles[0].start_ms * 10**6 - 1)
         return candles, [t for page in pages(rest, symbol, cursor) for t in page]
 
-    candles, trades = asyncio.run(asked(Exchange(Simulation(3), 1, (now_ms(), NOON)), ask))
+    candles, trades = asyncio.run(asked(SandboxExchange(Simulation(3), 1, (now_ms(), NOON)), ask))
     assert len(candles) == 720 and candles[-1].end_ms == NOON // (interval * 1000) * interval * 1000
     windows = {}
     for t in trades:
@@ -154,7 +200,12 @@ def test_simulated_candles_are_made_of_its_trades(symbol, interval):
         assert c.trade_count == len(some) and c.is_empty == (not some)
         if some:
             prices = [Decimal(t.price) for t in some]
-            assert [Decimal(v) for v in (c.open, c.high, c.low, c.close)] == [prices[0], max(prices), min(prices), prices[-1]]
+            assert [Decimal(v) for v in (c.open, c.high, c.low, c.close)] == [
+                prices[0],
+                max(prices),
+                min(prices),
+                prices[-1],
+            ]
             assert Decimal(c.volume) == sum(Decimal(t.quantity) for t in some)
         else:
             assert {c.open, c.high, c.low} == {c.close} and c.volume == c.vwap == '0'
@@ -171,16 +222,21 @@ def test_the_other_calls():
             rest.ohlc('BTC/USD', 61)
         return pairs, rest.system_status(), rest.time_ms()
 
-    pairs, status, clock = asyncio.run(asked(Exchange(Simulation(3), 1, (now_ms(), NOON)), ask))
-    assert pairs['BTC/USD']['wsname'] == 'XBT/USD' and len(pairs) > 100 and status == 'online' and abs(clock - NOON) < 5000
+    pairs, status, clock = asyncio.run(asked(SandboxExchange(Simulation(3), 1, (now_ms(), NOON)), ask))
+    assert (
+        pairs['BTC/USD']['wsname'] == 'XBT/USD'
+        and len(pairs) > 100
+        and status == 'online'
+        and abs(clock - NOON) < 5000
+    )
 
 
 def test_a_live_start_is_whole_and_marks_come_every_second_for_each_symbol():
     async def go():
         symbols, got = ['BTC/USD', 'GRT/GBP'], []
-        async with serving(Exchange(Simulation(7), 60, (now_ms(), NOON + 30_000))) as urls:
+        async with serving(SandboxExchange(Simulation(7), 60, (now_ms(), NOON + 30_000))) as urls:
             settings = settings_at(urls)
-            feed = Feed({s: Book(since_ms=NOON, fetch_first=True) for s in symbols}, 'simulated')
+            feed = Feed({s: SymbolState(since_ms=NOON, fetch_first=True) for s in symbols}, 'simulated')
             try:
                 async with asyncio.timeout(3):
                     await drive(settings, feed, Rest(settings), got.extend)
@@ -191,21 +247,37 @@ def test_a_live_start_is_whole_and_marks_come_every_second_for_each_symbol():
     for symbol in feed.books:
         own = [m for m in messages if m.symbol == symbol]
         trades = [t for m in own if isinstance(m, Trades) for t in m.trades]
-        marks = [m for m in own if isinstance(m, Mark)]
-        expected = [r.trade_id for r in Simulation(7).rows(symbol, NOON * 10**6 - 1, marks[-1].exchange_ms * 10**6 + 999_999, 1 << 30)]
-        assert {t.trade_id for t in trades} >= set(expected) and len({t.trade_id for t in trades}) == len(trades)
-        assert marks[-1].exchange_ms - NOON > 100_000 and len(marks) > 8 and marks[0].exchange_ms >= NOON + 30_000
-        late = [t for i, m in enumerate(own) if isinstance(m, Trades) for t in m.trades
-                if any(isinstance(k, Mark) and k.exchange_ms > t.event_ms + 2000 for k in own[:i])]  # fmt: skip
+        marks = [m for m in own if isinstance(m, Watermark)]
+        expected = [
+            r.trade_id
+            for r in Simulation(7).rows(
+                symbol, NOON * 10**6 - 1, marks[-1].exchange_ms * 10**6 + 999_999, 1 << 30
+            )
+        ]
+        assert {t.trade_id for t in trades} >= set(expected) and len({t.trade_id for t in trades}) == len(
+            trades
+        )
+        assert (
+            marks[-1].exchange_ms - NOON > 100_000
+            and len(marks) > 8
+            and marks[0].exchange_ms >= NOON + 30_000
+        )
+        late = [
+            t
+            for i, m in enumerate(own)
+            if isinstance(m, Trades)
+            for t in m.trades
+            if any(isinstance(k, Watermark) and k.exchange_ms > t.event_ms + 2000 for k in own[:i])
+        ]
         assert late == [], 'a mark has passed a trade'
     assert feed.counts['exchange_holes'] == 0
 
 
 def test_an_unknown_symbol_is_refused_with_the_nearest():
     async def go():
-        async with asyncio.timeout(10), serving(Exchange(Simulation(7))) as urls:
+        async with asyncio.timeout(10), serving(SandboxExchange(Simulation(7))) as urls:
             settings = settings_at(urls)
-            await drive(settings, Feed({'BTC/UDS': Book()}), Rest(settings), lambda out: None)
+            await drive(settings, Feed({'BTC/UDS': SymbolState()}), Rest(settings), lambda out: None)
 
     with pytest.raises(ValueError, match=r'Currency pair not supported BTC/UDS.*nearest are BTC/USD'):
         asyncio.run(go())
@@ -213,18 +285,22 @@ def test_an_unknown_symbol_is_refused_with_the_nearest():
 
 def test_what_cannot_be_served(tmp_path):
     (tmp_path / 'poem.txt').write_text('Two roads diverged')
-    for wrong, words in ((dict(file=tmp_path / 'poem.txt'), 'expected Parquet'), (dict(simulate=True, speed='max'), 'has no end'),
-                         (dict(simulate=True, speed='-3'), 'positive number'), (dict(), '--file F or --simulate')):  # fmt: skip
+    for wrong, words in (
+        (dict(file=tmp_path / 'poem.txt'), 'expected Parquet'),
+        (dict(simulate=True, speed='max'), 'has no end'),
+        (dict(simulate=True, speed='-3'), 'positive number'),
+        (dict(), '--file F or --simulate'),
+    ):
         with pytest.raises(ValueError, match=words):
             run_exchange(load_settings(env={}), **wrong)
 
 
 def test_a_taken_port_is_named():
     async def go():
-        async with serving(Exchange(Simulation(7))) as (url, _):
+        async with serving(SandboxExchange(Simulation(7))) as (url, _):
             port = int(url.split(':')[2].split('/')[0])
             with pytest.raises(OSError, match=f'port {port} of 127.0.0.1 cannot be used'):
-                async with serving(Exchange(Simulation(7)), port=port):
+                async with serving(SandboxExchange(Simulation(7)), port=port):
                     pass
 
     asyncio.run(go())
@@ -244,7 +320,12 @@ def test_a_fast_simulation_never_falls_back(tmp_path):
 
 def test_the_command_starts_at_once_and_stops_within_a_second():
     began = time.monotonic()
-    with subprocess.Popen([str(Path(sys.executable).with_name('crypto-rt')), 'exchange', '--simulate'], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [str(Path(sys.executable).with_name('crypto-rt')), 'exchange', '--simulate'],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             line = process.stderr.readline()
             started, began = time.monotonic() - began, time.monotonic()

@@ -16,26 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crypto_rt import embedded_store
-from crypto_rt.bus import Received
-from crypto_rt.embedded_store import EmbeddedStore, StoreWriter
-from crypto_rt.feature_store import (
-    GROUPS,
-    PROVENANCE,
-    FeatureDef,
-    candle_history,
-    canonical_digest,
-    conform,
-    known_at,
-    open_feature_store,
-    open_group,
-    struct_of,
-    to_frame,
-    training_view,
-)  # fmt: skip
-from crypto_rt.indicators import FEATURE_NAMES, FEATURE_SET
-from crypto_rt.messages import Candle, Prediction, TechnicalIndicators, decode, encode
-from crypto_rt.settings import load_settings
+from crypto_rt.bus.steps import Received
+from crypto_rt.core.messages import Candle, Prediction, TechnicalIndicators, decode, encode
+from crypto_rt.core.settings import load_settings
+from crypto_rt.features.table import FEATURE_NAMES, FEATURE_SET
+from crypto_rt.services.feature_store import StoreWriter
+from crypto_rt.store.conform import PROVENANCE, canonical_digest, conform, to_frame
+from crypto_rt.store.embedded.sqlite import plain_error
+from crypto_rt.store.embedded.store import EmbeddedStore
+from crypto_rt.store.interface import known_at
+from crypto_rt.store.open import candle_history, open_feature_store, open_group, training_view
+from crypto_rt.store.schema import GROUPS, FeatureDef, struct_of
 
 NOON = 1_762_776_000_000
 DAY = 86_400_000
@@ -44,21 +35,75 @@ KEY = dict(symbol='BTC/USD', interval_seconds=60)
 
 def candle(n, price='100', revision=0, symbol='BTC/USD', delay=62_000, **other):
     start = NOON + n * 60_000
-    values = dict(symbol=symbol, interval_seconds=60, start_ms=start, revision=revision, end_ms=start + 60_000, open=price, high=price, low=price,
-                  close=price, volume='1.5', quote_volume='150', vwap=price, trade_count=3, buy_volume='1', first_trade_id=n, last_trade_id=n + 2,
-                  bid=None, ask='100.5', is_empty=False, is_partial=False, source='trades', available_ms=start + delay)  # fmt: skip
+    values = dict(
+        symbol=symbol,
+        interval_seconds=60,
+        start_ms=start,
+        revision=revision,
+        end_ms=start + 60_000,
+        open=price,
+        high=price,
+        low=price,
+        close=price,
+        volume='1.5',
+        quote_volume='150',
+        vwap=price,
+        trade_count=3,
+        buy_volume='1',
+        first_trade_id=n,
+        last_trade_id=n + 2,
+        bid=None,
+        ask='100.5',
+        is_empty=False,
+        is_partial=False,
+        source='trades',
+        available_ms=start + delay,
+    )
     return Candle(**values | other)
 
 
 def indicators(n, value=0.5, revision=0, symbol='BTC/USD', delay=62_000):
     start, values = NOON + n * 60_000, dict.fromkeys(FEATURE_NAMES, value) | {FEATURE_NAMES[0]: None}
-    return TechnicalIndicators(symbol, 60, start, revision, start + 60_000, 100.0, values, 0, FEATURE_SET, False, start + delay)
+    return TechnicalIndicators(
+        symbol=symbol,
+        interval_seconds=60,
+        start_ms=start,
+        revision=revision,
+        end_ms=start + 60_000,
+        close=100.0,
+        values=values,
+        warm_up=0,
+        feature_set=FEATURE_SET,
+        is_partial=False,
+        available_ms=start + delay,
+    )
 
 
 def prediction(n):
     start = NOON + n * 60_000
-    return Prediction('BTC/USD', 60, 300, start, 0, '3', start + 62_100, start + 360_000, 100.0, None, -0.1, 0.1, 0.9, None, 'abstain', ['stale', 'gap'],
-                      'ab', 'cd', [], start + 180_000, {'features': 12})  # fmt: skip
+    return Prediction(
+        symbol='BTC/USD',
+        interval_seconds=60,
+        horizon_seconds=300,
+        start_ms=start,
+        revision=0,
+        model_version='3',
+        made_at_ms=start + 62_100,
+        target_ms=start + 360_000,
+        last_price=100.0,
+        expected_log_return=None,
+        lower=-0.1,
+        upper=0.1,
+        level=0.9,
+        expected_price=None,
+        status='abstain',
+        reasons=['stale', 'gap'],
+        model_digest='ab',
+        feature_hash='cd',
+        flags=[],
+        expires_ms=start + 180_000,
+        trace={'features': 12},
+    )
 
 
 @pytest.fixture
@@ -73,8 +118,11 @@ def store(tmp_path):
 
 @pytest.mark.parametrize('sealed', [False, True])
 def test_every_message_comes_back_equal(store, sealed):
-    for name, rows in (('candles', [candle(n) for n in range(5)]), ('technical_indicators', [indicators(n) for n in range(5)]),
-                       ('predictions', [prediction(n) for n in range(5)])):  # fmt: skip
+    for name, rows in (
+        ('candles', [candle(n) for n in range(5)]),
+        ('technical_indicators', [indicators(n) for n in range(5)]),
+        ('predictions', [prediction(n) for n in range(5)]),
+    ):
         group = open_group(store, name)
         group.insert(rows)
         before = group.read()
@@ -111,21 +159,45 @@ def test_history_takes_the_latest_revision_and_the_newest_rows(store):
 
 def test_digest_without_provenance_sees_values_only():
     a, b = to_frame('candles', [candle(1)]), to_frame('candles', [candle(1, revision=2, source='exchange')])
-    assert canonical_digest(a) != canonical_digest(b) and canonical_digest(a, PROVENANCE) == canonical_digest(b, PROVENANCE)
-    assert canonical_digest(a, PROVENANCE) != canonical_digest(to_frame('candles', [candle(1, '100.1')]), PROVENANCE)
+    assert canonical_digest(a) != canonical_digest(b) and canonical_digest(a, PROVENANCE) == canonical_digest(
+        b, PROVENANCE
+    )
+    assert canonical_digest(a, PROVENANCE) != canonical_digest(
+        to_frame('candles', [candle(1, '100.1')]), PROVENANCE
+    )
 
 
 # --- point in time, against brute force
 
-SCHEMA = [FeatureDef('symbol', 'string', False), *(FeatureDef(n, 'bigint', False) for n in ('start_ms', 'revision', 'available_ms')), FeatureDef('value', 'double')]
-events = st.lists(st.tuples(st.sampled_from(['A/B', 'C/D']), st.integers(0, 8), st.integers(0, 2), st.integers(0, 12),
-                            st.one_of(st.none(), st.integers(0, 99).map(float))), max_size=25)  # fmt: skip
+SCHEMA = [
+    FeatureDef('symbol', 'string', False),
+    *(FeatureDef(n, 'bigint', False) for n in ('start_ms', 'revision', 'available_ms')),
+    FeatureDef('value', 'double'),
+]
+events = st.lists(
+    st.tuples(
+        st.sampled_from(['A/B', 'C/D']),
+        st.integers(0, 8),
+        st.integers(0, 2),
+        st.integers(0, 12),
+        st.one_of(st.none(), st.integers(0, 99).map(float)),
+    ),
+    max_size=25,
+)
 
 
 def rows_of(some):
     unique = {(s, start, revision): (known, value) for s, start, revision, known, value in some}
-    return [dict(symbol=s, start_ms=NOON + start * DAY // 3, revision=r, available_ms=NOON + known * DAY // 3, value=v)
-            for (s, start, r), (known, v) in unique.items()]  # fmt: skip
+    return [
+        dict(
+            symbol=s,
+            start_ms=NOON + start * DAY // 3,
+            revision=r,
+            available_ms=NOON + known * DAY // 3,
+            value=v,
+        )
+        for (s, start, r), (known, v) in unique.items()
+    ]
 
 
 def oracle(left, right, as_of, start, end):
@@ -134,22 +206,48 @@ def oracle(left, right, as_of, start, end):
     for symbol, at in sorted({(row['symbol'], row['start_ms']) for row in left}):
         row = known_at([r for r in left if (r['symbol'], r['start_ms']) == (symbol, at)], as_of)
         if row and start <= at < end:
-            found = known_at([r for r in right if r['symbol'] == symbol], min(row['available_ms'], as_of)) or dict(start_ms=None, value=None)
-            out.append((symbol, at, row['revision'], row['available_ms'], row['value'], found['start_ms'], found['value']))
+            found = known_at(
+                [r for r in right if r['symbol'] == symbol], min(row['available_ms'], as_of)
+            ) or dict(start_ms=None, value=None)
+            out.append(
+                (
+                    symbol,
+                    at,
+                    row['revision'],
+                    row['available_ms'],
+                    row['value'],
+                    found['start_ms'],
+                    found['value'],
+                )
+            )
     return out
 
 
 def plain(frame):
-    return [tuple(None if pd.isna(v) else v for v in row) for row in frame.astype(object).itertuples(index=False)]
+    return [
+        tuple(None if pd.isna(v) else v for v in row) for row in frame.astype(object).itertuples(index=False)
+    ]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(left=events, right=events, as_of=st.integers(0, 14), window=st.tuples(st.integers(0, 4), st.integers(4, 9)), cut=st.integers(0, 25), seal=st.integers(-1, 9))
+@given(
+    left=events,
+    right=events,
+    as_of=st.integers(0, 14),
+    window=st.tuples(st.integers(0, 4), st.integers(4, 9)),
+    cut=st.integers(0, 25),
+    seal=st.integers(-1, 9),
+)
 def test_point_in_time_join_equals_brute_force(tmp_path_factory, left, right, as_of, window, cut, seal):
     left, right = rows_of(left), rows_of(right)
     store = EmbeddedStore(tmp_path_factory.mktemp('store'))
-    groups = [store.get_or_create_feature_group(name, 1, primary_key=['symbol'], schema=SCHEMA) for name in ('l', 'r')]
-    view = store.get_or_create_feature_view('v', 1, query=groups[0].select(['value']).join(groups[1].select(['value']), ['symbol'], 'r_'))
+    groups = [
+        store.get_or_create_feature_group(name, 1, primary_key=['symbol'], schema=SCHEMA)
+        for name in ('l', 'r')
+    ]
+    view = store.get_or_create_feature_view(
+        'v', 1, query=groups[0].select(['value']).join(groups[1].select(['value']), ['symbol'], 'r_')
+    )
     for group, rows in zip(groups, (left, right), strict=True):
         for part in (rows[:cut], rows[cut:], rows[: cut // 2]):
             if part:
@@ -157,8 +255,12 @@ def test_point_in_time_join_equals_brute_force(tmp_path_factory, left, right, as
             if seal >= 0:
                 group.materialize(NOON + seal * DAY // 3)
     start, end, known = NOON + window[0] * DAY // 3, NOON + window[1] * DAY // 3, NOON + as_of * DAY // 3
-    assert plain(view.get_batch_data(start, end, as_of=known)) == oracle(left, right, known, start, end)
-    assert plain(view.get_batch_data(start, end)) == oracle(left, right, NOON + 99 * DAY, start, end)
+    assert plain(view.get_batch_data(start, end, as_of=known)) == oracle(
+        left, right, as_of=known, start=start, end=end
+    )
+    assert plain(view.get_batch_data(start, end)) == oracle(
+        left, right, as_of=NOON + 99 * DAY, start=start, end=end
+    )
     vector = view.get_feature_vector({'symbol': 'A/B'})
     newest = [known_at([r for r in rows if r['symbol'] == 'A/B'], NOON + 99 * DAY) for rows in (left, right)]
     assert vector.values == tuple(row and row['value'] for row in newest)
@@ -166,28 +268,45 @@ def test_point_in_time_join_equals_brute_force(tmp_path_factory, left, right, as
 
 
 def mutate(monkeypatch, name, old, new):
-    real = getattr(embedded_store, name)
+    users = [
+        m for key, m in list(sys.modules.items()) if key.startswith('crypto_rt.store') and hasattr(m, name)
+    ]
+    real = getattr(users[0], name)
 
     def changed(*arguments, **options):
         sql = real(*arguments, **options)
         assert old in sql
         return sql.replace(old, new)
 
-    monkeypatch.setattr(embedded_store, name, changed)
+    for module in users:
+        monkeypatch.setattr(module, name, changed)
 
 
-@pytest.mark.parametrize('name, old, new', [
-    ('batch_sql', '>= r0', '> r0'), ('newest_sql', '_rank = max(_rank)', '_rank = _rank OR 0 = max(_rank)'),
-    ('latest_sql', 'DESC', 'ASC'), ('batch_sql', 'ASOF LEFT', 'ASOF'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name, old, new',
+    [
+        ('batch_sql', '>= r0', '> r0'),
+        ('newest_sql', '_rank = max(_rank)', '_rank = _rank OR 0 = max(_rank)'),
+        ('latest_sql', 'DESC', 'ASC'),
+        ('batch_sql', 'ASOF LEFT', 'ASOF'),
+    ],
+)
 def test_a_wrong_join_is_seen(store, monkeypatch, name, old, new):
-    groups = [store.get_or_create_feature_group(n, 1, primary_key=['symbol'], schema=SCHEMA) for n in ('l', 'r')]
-    left = rows_of([('A/B', n, r, n + r, float(n + r)) for n in range(4) for r in range(2)] + [('C/D', 1, 0, 1, 1.0)])
-    right = rows_of([('A/B', n, 0, n, float(n)) for n in range(4)] + [('A/B', 0, 1, 3, 50.0), ('A/B', 0, 2, 4, 60.0)])
+    groups = [
+        store.get_or_create_feature_group(n, 1, primary_key=['symbol'], schema=SCHEMA) for n in ('l', 'r')
+    ]
+    left = rows_of(
+        [('A/B', n, r, n + r, float(n + r)) for n in range(4) for r in range(2)] + [('C/D', 1, 0, 1, 1.0)]
+    )
+    right = rows_of(
+        [('A/B', n, 0, n, float(n)) for n in range(4)] + [('A/B', 0, 1, 3, 50.0), ('A/B', 0, 2, 4, 60.0)]
+    )
     for group, rows in zip(groups, (left, right), strict=True):
         group.insert(rows)
-    view = store.get_or_create_feature_view('v', 1, query=groups[0].select(['value']).join(groups[1].select(['value']), ['symbol'], 'r_'))
-    expected = oracle(left, right, NOON + 99 * DAY, NOON, NOON + 9 * DAY)
+    view = store.get_or_create_feature_view(
+        'v', 1, query=groups[0].select(['value']).join(groups[1].select(['value']), ['symbol'], 'r_')
+    )
+    expected = oracle(left, right, as_of=NOON + 99 * DAY, start=NOON, end=NOON + 9 * DAY)
     assert plain(view.get_batch_data(NOON, NOON + 9 * DAY)) == expected
     mutate(monkeypatch, name, old, new)
     assert plain(view.get_batch_data(NOON, NOON + 9 * DAY)) != expected
@@ -196,25 +315,49 @@ def test_a_wrong_join_is_seen(store, monkeypatch, name, old, new):
 def test_the_training_view_holds_features_and_what_was_known_of_the_candle(store):
     view = training_view(store)
     open_group(store, 'technical_indicators').insert([indicators(n, n / 7) for n in range(50)])
-    open_group(store, 'candles').insert([candle(n) for n in range(50)] + [candle(7, revision=1, delay=9_000_000, volume='9')])
+    open_group(store, 'candles').insert(
+        [candle(n) for n in range(50)] + [candle(7, revision=1, delay=9_000_000, volume='9')]
+    )
     frame = view.get_batch_data(NOON, NOON + 50 * 60_000, equal=KEY)
-    assert len(frame) == 50 and set(FEATURE_NAMES) <= set(frame) and (frame.candle_start_ms == frame.start_ms).all()
+    assert (
+        len(frame) == 50
+        and set(FEATURE_NAMES) <= set(frame)
+        and (frame.candle_start_ms == frame.start_ms).all()
+    )
     assert frame.candle_volume.tolist() == ['1.5'] * 50, 'a revision that came later is not known'
     features, labels = view.training_data(NOON, NOON + 50 * 60_000, equal=KEY)
-    assert features.dtypes.eq('float64').all() and labels.shape == (50, 0) and features.index.names == ['symbol', 'interval_seconds', 'start_ms']
+    assert (
+        features.dtypes.eq('float64').all()
+        and labels.shape == (50, 0)
+        and features.index.names == ['symbol', 'interval_seconds', 'start_ms']
+    )
     vector = view.get_feature_vector(KEY)
-    assert dict(zip(vector.names, vector.values, strict=True))[FEATURE_NAMES[-1]] == 49 / 7 and vector.event_ms['candle_'] == NOON + 49 * 60_000
+    assert (
+        dict(zip(vector.names, vector.values, strict=True))[FEATURE_NAMES[-1]] == 49 / 7
+        and vector.event_ms['candle_'] == NOON + 49 * 60_000
+    )
     assert view.get_feature_vector(KEY | {'symbol': 'ETH/USD'}).event_ms == {'': None, 'candle_': None}
     last = frame.iloc[-1]
-    assert all(np.array_equal(value, last[name], equal_nan=False) or pd.isna(last[name]) for name, value in zip(vector.names, vector.values, strict=True))
+    assert all(
+        np.array_equal(value, last[name], equal_nan=False) or pd.isna(last[name])
+        for name, value in zip(vector.names, vector.values, strict=True)
+    )
 
 
 def test_bitcoins_features_stand_beside_ethers(store):
     candles = open_group(store, 'candles')
-    candles.insert([candle(n, str(100 + n)) for n in range(5)] + [candle(n, '7', symbol='ETH/USD') for n in range(5)])
-    query = candles.select(['close']).filter(symbol='ETH/USD').join(candles.select(['close']).filter(symbol='BTC/USD'), ['interval_seconds'], 'bitcoin_')
+    candles.insert(
+        [candle(n, str(100 + n)) for n in range(5)] + [candle(n, '7', symbol='ETH/USD') for n in range(5)]
+    )
+    query = (
+        candles.select(['close'])
+        .filter(symbol='ETH/USD')
+        .join(candles.select(['close']).filter(symbol='BTC/USD'), ['interval_seconds'], 'bitcoin_')
+    )
     view = store.get_or_create_feature_view('pair', 1, query=query)
-    assert view.get_batch_data(NOON, NOON + DAY)[['close', 'bitcoin_close']].values.tolist() == [['7', str(100 + n)] for n in range(5)]
+    assert view.get_batch_data(NOON, NOON + DAY)[['close', 'bitcoin_close']].values.tolist() == [
+        ['7', str(100 + n)] for n in range(5)
+    ]
     assert view.get_feature_vector(KEY | {'symbol': 'ETH/USD'}).values == ('7', '104')
 
 
@@ -222,8 +365,8 @@ def test_bitcoins_features_stand_beside_ethers(store):
 
 WRITER = """
 import sys
-from crypto_rt.feature_store import open_group
-from crypto_rt.embedded_store import EmbeddedStore
+from crypto_rt.store.open import open_group
+from crypto_rt.store.embedded.store import EmbeddedStore
 from tests.test_feature_store import candle
 store, first = EmbeddedStore(sys.argv[1]), int(sys.argv[2])
 group = open_group(store, 'candles')
@@ -238,7 +381,12 @@ def test_kill_9_while_inserting_and_sealing_loses_nothing_acknowledged(tmp_path)
     env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
     acknowledged = 0
     for wait in (0.05, 0.11, 0.19, 0.32):
-        writer = subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path), str(acknowledged)], env=env, stdout=subprocess.PIPE, text=True)
+        writer = subprocess.Popen(
+            [sys.executable, '-c', WRITER, str(tmp_path), str(acknowledged)],
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         acknowledged = int(writer.stdout.readline())
         time.sleep(wait)
         writer.send_signal(signal.SIGKILL)
@@ -248,15 +396,27 @@ def test_kill_9_while_inserting_and_sealing_loses_nothing_acknowledged(tmp_path)
         store = EmbeddedStore(tmp_path)
         found = open_group(store, 'candles').read()
         numbers = ((found.start_ms - NOON) // 360_000).tolist()
-        assert numbers[:acknowledged] == list(range(acknowledged)), 'an acknowledged row is lost, or one is there twice'
-        assert len(numbers) % 20 == 0 and found.close.astype(int).tolist() == numbers, 'a batch is half stored'
+        assert numbers[:acknowledged] == list(range(acknowledged)), (
+            'an acknowledged row is lost, or one is there twice'
+        )
+        assert len(numbers) % 20 == 0 and found.close.astype(int).tolist() == numbers, (
+            'a batch is half stored'
+        )
         assert store.database.here().execute('PRAGMA integrity_check').fetchone() == ('ok',)
         store.close()
 
 
 def test_other_processes_read_and_write_at_once(tmp_path):
     env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
-    writers = [subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path), str(first)], env=env, stdout=subprocess.PIPE, text=True) for first in (0, -50_000)]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, '-c', WRITER, str(tmp_path), str(first)],
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for first in (0, -50_000)
+    ]
     done = [int(writer.stdout.readline()) for writer in writers]
     store, seen = EmbeddedStore(tmp_path), 0
     group = open_group(store, 'candles')
@@ -280,24 +440,46 @@ def test_the_service_takes_a_batch_twice_and_sets_aside_what_does_not_fit(tmp_pa
     step = StoreWriter(store, chosen, seal_every_seconds=0)
     future = msgspec.structs.replace(candle(3), available_ms=NOON)
     values = {name: value for name, value in indicators(1).values.items() if name != FEATURE_NAMES[0]}
-    sent = [Received('BTC/USD', raw, 'candles', 0, n) for n, raw in enumerate([encode(candle(0)), b'nonsense', encode(future), encode(candle(4 * 1440))])]
+    sent = [
+        Received(key='BTC/USD', value=raw, topic='candles', partition=0, offset=n)
+        for n, raw in enumerate([encode(candle(0)), b'nonsense', encode(future), encode(candle(4 * 1440))])
+    ]
     letters = [step.take(sent), step.take(sent)]
     assert [decode('dead_letters', out.value).id for out in letters[0]] == ['candles/0/1', 'candles/0/2']
     assert [out.value[:60] for out in letters[0]] == [out.value[:60] for out in letters[1]]
-    bad = step.take([Received('BTC/USD', encode(msgspec.structs.replace(indicators(1), values=values)), 'technical_indicators', 1, 5)])
-    assert f"missing ['{FEATURE_NAMES[0]}']" in decode('dead_letters', bad[0].value).reason and step.open_from('candles', 0) is None
+    bad = step.take(
+        [
+            Received(
+                key='BTC/USD',
+                value=encode(msgspec.structs.replace(indicators(1), values=values)),
+                topic='technical_indicators',
+                partition=1,
+                offset=5,
+            )
+        ]
+    )
+    assert (
+        f"missing ['{FEATURE_NAMES[0]}']" in decode('dead_letters', bad[0].value).reason
+        and step.open_from('candles', 0) is None
+    )
     group = open_group(store, 'candles')
     assert group.history(KEY) == [candle(0), candle(4 * 1440)]
     assert step.sealing.wait(30) == 0
     hot = store.database.here().execute('SELECT count(*) FROM candles_1_hot').fetchone()
-    assert group.history(KEY) == [candle(0), candle(4 * 1440)] and hot == (1,) and step.counts == {'stored': 4, 'dead_letters': 5}
+    assert (
+        group.history(KEY) == [candle(0), candle(4 * 1440)]
+        and hot == (1,)
+        and step.counts == {'stored': 4, 'dead_letters': 5}
+    )
     store.close()
 
 
 def test_a_full_disk_leaves_the_store_as_it_was(store):
     group = open_group(store, 'candles')
     group.insert([candle(0)])
-    store.database.here().execute(f"PRAGMA max_page_count = {store.database.here().execute('PRAGMA page_count').fetchone()[0] + 2}")
+    store.database.here().execute(
+        f'PRAGMA max_page_count = {store.database.here().execute("PRAGMA page_count").fetchone()[0] + 2}'
+    )
     with pytest.raises(OSError, match=r'no space is left to write .*store\.sqlite'):
         group.insert([candle(n) for n in range(1, 2000)])
     assert group.history(KEY) == [candle(0)]
@@ -312,7 +494,10 @@ def test_a_damaged_file_is_named_and_the_rest_stays_readable(store, tmp_path):
     for read in (group.read, lambda: group.history(KEY)):
         with pytest.raises(OSError, match=f'segment .*{Path(first).name} cannot be read'):
             read()
-    assert group.history(KEY, since_ms=NOON + DAY // 2) == [candle(1440)] and len(group.read(NOON + DAY // 2)) == 1
+    assert (
+        group.history(KEY, since_ms=NOON + DAY // 2) == [candle(1440)]
+        and len(group.read(NOON + DAY // 2)) == 1
+    )
     (store.directory / first).unlink()
     with pytest.raises(OSError, match=f'segment .*{Path(first).name} cannot be read'):
         group.read()
@@ -329,18 +514,27 @@ def test_no_permission_and_a_file_in_the_way_are_said_plainly(tmp_path):
     with pytest.raises(PermissionError, match='choose another --data-dir'):
         EmbeddedStore(tmp_path / 'file' / 'store')
     for words in ('attempt to write a readonly database', 'unable to open database file'):
-        error = embedded_store.plain_error(sqlite3.OperationalError(words), tmp_path / 'store.sqlite')
+        error = plain_error(sqlite3.OperationalError(words), tmp_path / 'store.sqlite')
         assert isinstance(error, PermissionError) and 'check who owns it' in str(error)
     with pytest.raises(PermissionError, match=r'store\.sqlite cannot be opened'):
         (tmp_path / 'store.sqlite').mkdir()
         EmbeddedStore(tmp_path)
 
 
-@pytest.mark.parametrize('name, value, words', [
-    ('start_ms', NOON // 1000, 'seconds'), ('start_ms', NOON * 1000, 'microseconds'), ('available_ms', NOON, 'known before it had ended'),
-    ('close', 100.5, 'must be string'), ('close', None, 'not null'), ('trade_count', 1.0, 'must be bigint'), ('trade_count', True, 'must be bigint'),
-    ('is_empty', 1, 'must be boolean'), ('symbol', None, 'not null'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name, value, words',
+    [
+        ('start_ms', NOON // 1000, 'seconds'),
+        ('start_ms', NOON * 1000, 'microseconds'),
+        ('available_ms', NOON, 'known before it had ended'),
+        ('close', 100.5, 'must be string'),
+        ('close', None, 'not null'),
+        ('trade_count', 1.0, 'must be bigint'),
+        ('trade_count', True, 'must be bigint'),
+        ('is_empty', 1, 'must be boolean'),
+        ('symbol', None, 'not null'),
+    ],
+)
 def test_rows_that_do_not_fit_are_named_and_none_of_their_batch_is_stored(store, name, value, words):
     group = open_group(store, 'candles')
     rows = [msgspec.structs.asdict(candle(n)) for n in range(4)]
@@ -348,7 +542,9 @@ def test_rows_that_do_not_fit_are_named_and_none_of_their_batch_is_stored(store,
     with pytest.raises(ValueError, match=f'candles: row 2 .*{name} .*{words}'):
         group.insert(rows)
     with pytest.raises(ValueError, match='candles: row 2'):
-        group.insert(pd.DataFrame({key: pd.Series([row[key] for row in rows], dtype=object) for key in rows[0]}))
+        group.insert(
+            pd.DataFrame({key: pd.Series([row[key] for row in rows], dtype=object) for key in rows[0]})
+        )
     assert group.read().empty
 
 
@@ -363,10 +559,14 @@ def test_nan_becomes_null_and_infinity_is_refused(store):
 def test_another_schema_needs_another_version(store):
     store.get_or_create_feature_group('g', 1, primary_key=['symbol'], schema=SCHEMA)
     with pytest.raises(ValueError, match=r'stored with another schema \(value differ\): use version 2'):
-        store.get_or_create_feature_group('g', 1, primary_key=['symbol'], schema=[*SCHEMA[:-1], FeatureDef('value', 'bigint')])
+        store.get_or_create_feature_group(
+            'g', 1, primary_key=['symbol'], schema=[*SCHEMA[:-1], FeatureDef('value', 'bigint')]
+        )
     with pytest.raises(ValueError, match='stored with another schema'):
         store.get_or_create_feature_group('g', 1, primary_key=['symbol', 'value'], schema=SCHEMA)
-    store.get_or_create_feature_group('g', 2, primary_key=['symbol'], schema=[*SCHEMA[:-1], FeatureDef('value', 'bigint')])
+    store.get_or_create_feature_group(
+        'g', 2, primary_key=['symbol'], schema=[*SCHEMA[:-1], FeatureDef('value', 'bigint')]
+    )
     assert store.get_feature_group('g', 3) is None and store.get_feature_view('v', 1) is None
     with pytest.raises(ValueError, match="lower case letters, digits and _, were 'G'"):
         store.get_or_create_feature_group('G', 1, primary_key=['symbol'], schema=SCHEMA)
@@ -380,9 +580,9 @@ def test_conform_keeps_the_last_of_a_key():
 def test_the_writer_needs_no_heavy_library(tmp_path):
     code = f"""
 import json, sys
-from crypto_rt.feature_store import candle_history, open_group
-from crypto_rt.embedded_store import EmbeddedStore
-from crypto_rt.messages import Candle
+from crypto_rt.store.open import candle_history, open_group
+from crypto_rt.store.embedded.store import EmbeddedStore
+from crypto_rt.core.messages import Candle
 group = open_group(store := EmbeddedStore({str(tmp_path)!r}), 'candles')
 group.insert([Candle('BTC/USD', 60, {NOON}, 0, {NOON + 60000}, *['1'] * 7, 0, '0', 7, 7, None, None, True, False, 'trades', {NOON + 62000})])
 assert len(candle_history(store, 'BTC/USD', 60)) == 1

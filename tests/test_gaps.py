@@ -13,43 +13,47 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crypto_rt.bus import Received
-from crypto_rt.embedded_store import StoreWriter, counted
-from crypto_rt.feature_store import open_feature_store, open_group
-from crypto_rt.files import read_frames, read_trades
-from crypto_rt.gaps import stored_past, unexplained, verify_gaps
-from crypto_rt.kraken import Frame, read_frame
-from crypto_rt.messages import EPOCH_BITS, Dropped, Gap, Mark, Trade, Trades, decode, encode
-from crypto_rt.settings import Exchange, load_settings, to_env
-from crypto_rt.trades import (
-    Book,
-    Continuity,
-    Feed,
-    Recorder,
-    adopt,
-    filled,
-    finish,
-    holes,
-    note_skew,
-    skew_of,
-    wanted,
-)
+from crypto_rt.bus.steps import Received
+from crypto_rt.core.messages import EPOCH_BITS, Dropped, Gap, Trade, Trades, Watermark, decode, encode
+from crypto_rt.core.settings import ExchangeSettings, load_settings, to_env
+from crypto_rt.market.feed import Feed, final_watermarks
+from crypto_rt.market.files import read_frames, read_trades
+from crypto_rt.market.gap_filling import rest_requests, take_rest_page
+from crypto_rt.market.kraken.frames import Frame, read_frame
+from crypto_rt.market.recovery import restore_gaps
+from crypto_rt.market.sequence import TradeSequence, missing_ranges
+from crypto_rt.market.symbol_state import SymbolState
+from crypto_rt.services.feature_store import StoreWriter
+from crypto_rt.services.trades import Recorder, note_skew, skew_of
+from crypto_rt.store.embedded.trade_ledger import trade_counters
+from crypto_rt.store.open import open_feature_store, open_group
+from crypto_rt.store.positions import stored_past, unexplained
+from crypto_rt.verify.gaps import verify_gaps
 
 START = 1_700_000_000_000
 EPOCH = 1 << EPOCH_BITS
 
 
 def trade(number, at=None):
-    return Trade(number, '1.5', '2', 'buy', 'limit', START + 100 * number if at is None else at)
+    return Trade(
+        trade_id=number,
+        price='1.5',
+        quantity='2',
+        side='buy',
+        order_type='limit',
+        event_ms=START + 100 * number if at is None else at,
+    )
 
 
 def frame(numbers, snapshot=False, at=None):
-    items = [('BTC/USD', n, '1.5', '2', 'buy', 'limit', START + 100 * n if at is None else at) for n in numbers]
+    items = [
+        ('BTC/USD', n, '1.5', '2', 'buy', 'limit', START + 100 * n if at is None else at) for n in numbers
+    ]
     return Frame('trade', b'{"raw":1}', trades=items, snapshot=snapshot)
 
 
 def opened(book, source='replay', **exchange):
-    feed = Feed({'BTC/USD': book}, source, Exchange(**exchange))
+    feed = Feed({'BTC/USD': book}, source, ExchangeSettings(**exchange))
     feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade')], START)
     return feed
 
@@ -71,76 +75,122 @@ def states(outs):
 
 
 def test_a_hole_opens_and_is_filled_and_every_change_is_told():
-    feed = opened(Book(Continuity(100), cursor_ms=START + 10_000))
+    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000))
     out = feed.take([frame([101]), frame([105]), frame([109])], START + 11_000)
-    assert states(out) == [(102, 104, 'open', 0, 0), (106, 108, 'open', 0, 0)] and messages(out, Mark) == []
+    assert (
+        states(out) == [(102, 104, 'open', 0, 0), (106, 108, 'open', 0, 0)] and messages(out, Watermark) == []
+    )
     assert states(feed.take([frame([103, 104])], START + 11_500)) == []
     assert states(feed.take([frame([102])], START + 11_600)) == [(102, 104, 'filled', 3, 1)]
-    out = filled(feed, 'BTC/USD', [trade(n) for n in range(101, 110)], True, START + 12_000)
+    out = take_rest_page(
+        feed, 'BTC/USD', trades=[trade(n) for n in range(101, 110)], last=True, here_ms=START + 12_000
+    )
     assert states(out) == [(106, 108, 'filled', 3, 1)] and ids(out) == [106, 107, 108]
-    assert len(messages(feed.take([], START + 12_100), Mark)) == 1
+    assert len(messages(feed.take([], START + 12_100), Watermark)) == 1
 
 
 def test_a_hole_of_the_exchange_is_declared_with_its_exact_range():
-    feed = opened(Book(Continuity(100), cursor_ms=START + 10_000))
+    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000))
     feed.take([frame([111])], START)
-    out = filled(feed, 'BTC/USD', [trade(n) for n in (101, 102, 105, 106, 110, 111, 112)], True, START)
+    out = take_rest_page(
+        feed,
+        'BTC/USD',
+        trades=[trade(n) for n in (101, 102, 105, 106, 110, 111, 112)],
+        last=True,
+        here_ms=START,
+    )
     latest = {m.first_missing: m for m in sorted(messages(out, Gap), key=lambda m: m.revision)}
-    assert {(m.first_missing, m.last_missing) for m in latest.values() if m.state == 'exchange_hole'} == {(103, 104), (107, 109)}
+    assert {(m.first_missing, m.last_missing) for m in latest.values() if m.state == 'exchange_hole'} == {
+        (103, 104),
+        (107, 109),
+    }
     assert not feed.books['BTC/USD'].gaps and all(m.state != 'open' for m in latest.values())
     assert ids(feed.take([frame([108])], START)) == [108], 'should it come after all, it is taken'
 
 
 def test_without_an_answer_a_gap_times_out_and_its_trades_stay_wanted(caplog):
-    feed = opened(Book(Continuity(100), cursor_ms=START + 10_000), gap_timeout_seconds=10)
+    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000), gap_timeout_seconds=10)
     feed.take([frame([105])], START)
     assert states(feed.take([], START + 9_000)) == []
     out = feed.take([], START + 10_001)
-    assert states(out) == [(101, 104, 'timed_out', 0, 1)] and len(messages(out, Mark)) == 1 and 'could not be had in time' in caplog.text
-    assert wanted(feed, START + 20_000) == [] and len(wanted(feed, START + 71_000)) == 1
-    out = filled(feed, 'BTC/USD', [trade(n) for n in range(100, 106)], True, START + 71_500)
+    assert (
+        states(out) == [(101, 104, 'timed_out', 0, 1)]
+        and len(messages(out, Watermark)) == 1
+        and 'could not be had in time' in caplog.text
+    )
+    assert rest_requests(feed, START + 20_000) == [] and len(rest_requests(feed, START + 71_000)) == 1
+    out = take_rest_page(
+        feed, 'BTC/USD', trades=[trade(n) for n in range(100, 106)], last=True, here_ms=START + 71_500
+    )
     assert ids(out) == [101, 102, 103, 104] and states(out) == [(101, 104, 'filled', 4, 2)]
-    assert wanted(feed, START + 200_000) == []
+    assert rest_requests(feed, START + 200_000) == []
 
 
 def test_the_time_out_waits_for_the_connection_and_for_progress():
-    feed = opened(Book(Continuity(100), cursor_ms=START + 10_000), gap_timeout_seconds=10)
+    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000), gap_timeout_seconds=10)
     feed.take([frame([3000])], START)
-    filled(feed, 'BTC/USD', [trade(n) for n in range(101, 1101)], False, START + 9_000)
+    take_rest_page(
+        feed, 'BTC/USD', trades=[trade(n) for n in range(101, 1101)], last=False, here_ms=START + 9_000
+    )
     assert states(feed.take([], START + 15_000)) == []
     feed.take([Frame('disconnected', text='gone')], START + 15_500)
     assert states(feed.take([], START + 60_000)) == []
 
 
 def test_an_earlier_lifes_gap_goes_on_with_its_next_revision():
-    record = Gap('BTC/USD', 102, 104, START, START, 'open', 0, 3, 0)
-    feed = opened(Book(Continuity(101), cursor_ms=START + 10_000))
-    adopt(feed, [record], START)
+    record = Gap(
+        symbol='BTC/USD',
+        first_missing=102,
+        last_missing=104,
+        opened_ms=START,
+        updated_ms=START,
+        state='open',
+        found=0,
+        revision=3,
+        epoch=0,
+    )
+    feed = opened(SymbolState(TradeSequence(101), cursor_ms=START + 10_000))
+    restore_gaps(feed, [record], START)
     assert states(feed.take([frame([105])], START + 20_000)) == [], 'it is on record already'
     assert states(feed.take([frame([102, 103, 104])], START + 20_000)) == [(102, 104, 'filled', 3, 4)]
-    feed = opened(Book(Continuity(200)))
-    adopt(feed, [record], START)
-    assert states(feed.take([frame([201])], START + 20_000)) == [(102, 104, 'filled', 3, 4)], 'filled before the kill, told after it'
+    feed = opened(SymbolState(TradeSequence(200)))
+    restore_gaps(feed, [record], START)
+    assert states(feed.take([frame([201])], START + 20_000)) == [(102, 104, 'filled', 3, 4)], (
+        'filled before the kill, told after it'
+    )
 
 
 # --- bad input
 
 
 def test_a_book_that_begins_again_is_a_new_epoch():
-    feed = opened(Book(Continuity(1000)))
+    feed = opened(SymbolState(TradeSequence(1000)))
     feed.take([frame([1001, 1002])], START + 400_000)
     out = feed.take([frame([5, 6], at=START + 200_000)], START + 400_000)
     assert ids(out) == [EPOCH + 5, EPOCH + 6] and feed.counts['epochs'] == 1
     (record,) = messages(out, Gap)
-    assert (record.first_missing, record.last_missing, record.state, record.epoch) == (EPOCH, EPOCH + 4, 'exchange_hole', 1)
-    assert ids(feed.take([frame([1001, 1002, 7], snapshot=True), frame([7, 9], at=START + 200_100)], START + 400_000)) == [EPOCH + 7, EPOCH + 9]
-    assert holes(feed.books['BTC/USD'].continuity) == [(EPOCH + 8, EPOCH + 8)]
-    out = filled(feed, 'BTC/USD', [trade(n, START + 200_000 + n) for n in range(5, 12)], True, START + 400_000)
+    assert (record.first_missing, record.last_missing, record.state, record.epoch) == (
+        EPOCH,
+        EPOCH + 4,
+        'exchange_hole',
+        1,
+    )
+    assert ids(
+        feed.take([frame([1001, 1002, 7], snapshot=True), frame([7, 9], at=START + 200_100)], START + 400_000)
+    ) == [EPOCH + 7, EPOCH + 9]
+    assert missing_ranges(feed.books['BTC/USD'].continuity) == [(EPOCH + 8, EPOCH + 8)]
+    out = take_rest_page(
+        feed,
+        'BTC/USD',
+        trades=[trade(n, START + 200_000 + n) for n in range(5, 12)],
+        last=True,
+        here_ms=START + 400_000,
+    )
     assert sorted(ids(out)) == [EPOCH + n for n in (8, 10, 11)]
 
 
 def test_repeated_and_late_trades_are_no_new_epoch():
-    feed = opened(Book(Continuity(100)))
+    feed = opened(SymbolState(TradeSequence(100)))
     feed.take([frame(range(101, 151))], START + 100_000)
     feed.take([frame(range(101, 151), snapshot=True), frame([120]), frame([149, 150])], START + 100_000)
     assert feed.counts['epochs'] == 0 and feed.counts['duplicates'] == 53
@@ -148,11 +198,20 @@ def test_repeated_and_late_trades_are_no_new_epoch():
 
 @pytest.mark.parametrize('source', ['live', 'replay'])
 def test_a_trade_from_the_future_is_put_aside_with_its_bytes(source):
-    feed = opened(Book(Continuity(100)), source)
-    out = feed.take([frame([101]), frame([102], at=START + 80_000), frame([103], at=START + 3_600_000)], START + 12_000)
+    feed = opened(SymbolState(TradeSequence(100)), source)
+    out = feed.take(
+        [frame([101]), frame([102], at=START + 80_000), frame([103], at=START + 3_600_000)], START + 12_000
+    )
     letters = [decode(o.topic, o.value) for o in out if o.topic == 'dead_letters']
-    assert ids(out) == [101] and [base64.b64decode(x.raw) for x in letters] == [b'{"raw":1}'] * 2 and 'ahead of the clock' in letters[0].reason
-    assert feed.clock_ms == START + 10_100 and feed.counts['received'] == feed.counts['published'] + feed.counts['dead_letters'] == 3
+    assert (
+        ids(out) == [101]
+        and [base64.b64decode(x.raw) for x in letters] == [b'{"raw":1}'] * 2
+        and 'ahead of the clock' in letters[0].reason
+    )
+    assert (
+        feed.clock_ms == START + 10_100
+        and feed.counts['received'] == feed.counts['published'] + feed.counts['dead_letters'] == 3
+    )
     assert messages(out, Dropped) == [Dropped('BTC/USD', 0, 2, START + 12_000)]
 
 
@@ -160,7 +219,7 @@ def test_a_trade_from_the_future_is_put_aside_with_its_bytes(source):
 
 
 def test_the_skew_is_measured_and_alarmed(caplog):
-    feed = opened(Book(Continuity(100)), 'live', max_skew_ms=5000)
+    feed = opened(SymbolState(TradeSequence(100)), 'live', max_skew_ms=5000)
     note_skew(feed, skew_of(START, START + 1270, START + 1290))
     assert feed.counts['skew_ms'] == -780 and feed.counts['skew_alarms'] == 0
     note_skew(feed, skew_of(START + 60_000, START, START))
@@ -168,10 +227,14 @@ def test_the_skew_is_measured_and_alarmed(caplog):
 
 
 def test_the_best_quotes_are_in_the_marks_until_the_connection_ends():
-    feed = opened(Book(Continuity(100)))
-    nack = read_frame(b'{"error":"Currency pair not supported BTC/USD","method":"subscribe","success":false,"symbol":"BTC/USD","req_id":2}')
-    ticker = read_frame(b'{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":1.40,"ask":0}]}')
-    (mark,) = messages(feed.take([nack, ticker, frame([101])], START + 20_000), Mark)
+    feed = opened(SymbolState(TradeSequence(100)))
+    nack = read_frame(
+        b'{"error":"Currency pair not supported BTC/USD","method":"subscribe","success":false,"symbol":"BTC/USD","req_id":2}'
+    )
+    ticker = read_frame(
+        b'{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":1.40,"ask":0}]}'
+    )
+    (mark,) = messages(feed.take([nack, ticker, frame([101])], START + 20_000), Watermark)
     assert (mark.bid, mark.ask) == ('1.4', None) and not feed.refused, 'a refused ticker is harmless'
     feed.take([Frame('disconnected'), Frame('connected')], START + 21_000)
     assert not feed.quotes
@@ -187,12 +250,19 @@ def test_a_recording_is_read_back_whole_across_its_files(tmp_path):
         recorder([Frame('connected'), Frame('trade', raw)], START + n)
     recorder([Frame('bad', b'\xff{')], START)
     recorder.file.close()
-    files = [tmp_path / f'r.jsonl.{n}' for n in range(1, len(list(tmp_path.iterdir())))] + [tmp_path / 'r.jsonl']
+    files = [tmp_path / f'r.jsonl.{n}' for n in range(1, len(list(tmp_path.iterdir())))] + [
+        tmp_path / 'r.jsonl'
+    ]
     assert len(files) > 3 and [f.stat().st_size < 6000 for f in files] == [True] * len(files)
     kept = [item for f in files for item in read_frames(f)]
-    assert [raw for _, raw in kept[:-1]] == raws and [t for t, _ in kept[:-1]] == [START + n for n in range(100)]
+    assert [raw for _, raw in kept[:-1]] == raws and [t for t, _ in kept[:-1]] == [
+        START + n for n in range(100)
+    ]
     told = [t for batch in read_trades(files[0]) for t in batch.trades]
-    assert told == [Trade(n, '1.5', '2', 'buy', 'limit', START + 10 * n) for n in range(1, len(told) + 1)]
+    assert told == [
+        Trade(trade_id=n, price='1.5', quantity='2', side='buy', order_type='limit', event_ms=START + 10 * n)
+        for n in range(1, len(told) + 1)
+    ]
 
 
 # --- the store
@@ -207,7 +277,10 @@ def stored(tmp_path):
 
 
 def received(items, at=0, topic='trades'):
-    return [Received('BTC/USD', encode(item), topic, 0, at + place) for place, item in enumerate(items)]
+    return [
+        Received(key='BTC/USD', value=encode(item), topic=topic, partition=0, offset=at + place)
+        for place, item in enumerate(items)
+    ]
 
 
 def test_what_is_read_twice_is_counted_once(stored):
@@ -215,11 +288,16 @@ def test_what_is_read_twice_is_counted_once(stored):
     batch = received([Trades('BTC/USD', [trade(n)], START, 'live', duplicates=1) for n in range(1, 11)])
     writer.take(batch)
     writer.take(batch[5:] + received([Trades('BTC/USD', [trade(10), trade(11)], START, 'live')], at=10))
-    assert counted(writer.store) == {'received': 22, 'duplicates': 10, 'repeated': 1}
+    assert trade_counters(writer.store) == {'received': 22, 'duplicates': 10, 'repeated': 1}
     writer.logs = {'trades': 'another log of that name'}
     writer.take(received([Trades('BTC/USD', [trade(12)], START, 'live')]))
     figures = verify_gaps(chosen)
-    assert figures['ok'] and (figures['received'], figures['stored'], figures['duplicates'], figures['missing']) == (23, 12, 11, 0)
+    assert figures['ok'] and (
+        figures['received'],
+        figures['stored'],
+        figures['duplicates'],
+        figures['missing'],
+    ) == (23, 12, 11, 0)
 
 
 def test_a_sealed_trade_is_not_stored_again_and_a_late_one_is(stored):
@@ -228,12 +306,44 @@ def test_a_sealed_trade_is_not_stored_again_and_a_late_one_is(stored):
     writer.take(received([Trades('BTC/USD', [trade(n) for n in range(1, 101) if n != 50], START, 'live')]))
     assert group.materialize() == 99 and verify_gaps(chosen)['missing'] == 1
     writer.take(received([Trades('BTC/USD', [trade(n) for n in range(40, 120)], START, 'rest')], at=1))
-    assert group.insert([dict(zip(group.definition.names, ('BTC/USD', n, '1.5', '2', 'buy', '', START + 100 * n, START, 'rest', START + 100 * n), strict=True))
-                         for n in range(90, 125)]).rows == 5  # fmt: skip
-    assert group.insert_sealed([Trades('BTC/USD', [trade(n) for n in range(100, 131)], START, 'rest')]).rows == 6
+    assert (
+        group.insert(
+            [
+                dict(
+                    zip(
+                        group.definition.names,
+                        (
+                            'BTC/USD',
+                            n,
+                            '1.5',
+                            '2',
+                            'buy',
+                            '',
+                            START + 100 * n,
+                            START,
+                            'rest',
+                            START + 100 * n,
+                        ),
+                        strict=True,
+                    )
+                )
+                for n in range(90, 125)
+            ]
+        ).rows
+        == 5
+    )
+    assert (
+        group.insert_sealed([Trades('BTC/USD', [trade(n) for n in range(100, 131)], START, 'rest')]).rows == 6
+    )
     figures = verify_gaps(chosen)
-    assert figures['ok'] and (figures['stored'], figures['duplicates'], figures['stored_twice']) == (130, 60 + 30 + 25, 0)
-    assert group.read().trade_id.tolist() == list(range(1, 131)) and stored_past(chosen).trades == {'BTC/USD': (130, START + 13_000)}
+    assert figures['ok'] and (figures['stored'], figures['duplicates'], figures['stored_twice']) == (
+        130,
+        60 + 30 + 25,
+        0,
+    )
+    assert group.read().trade_id.tolist() == list(range(1, 131)) and stored_past(chosen).trades == {
+        'BTC/USD': (130, START + 13_000)
+    }
     assert [t.trade_id for t in group.history({'symbol': 'BTC/USD'}, last=3)] == [128, 129, 130]
 
 
@@ -248,7 +358,11 @@ def test_a_row_in_both_places_is_found_out(stored):
     assert not figures['ok'] and figures['stored_twice'] == 1
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6)), max_size=6), st.integers(0, 20), st.integers(0, 15))
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6)), max_size=6),
+    st.integers(0, 20),
+    st.integers(0, 15),
+)
 def test_unexplained_is_what_no_record_covers(ranges, first, length):
     covered = {n for begin, size in ranges for n in range(begin, begin + size + 1)}
     hole = range(first, first + length + 1)
@@ -260,27 +374,48 @@ def test_unexplained_is_what_no_record_covers(ranges, first, length):
 def test_any_order_loss_and_repetition_stores_every_id_once(tmp_path_factory, seed, loss, again, own_holes):
     rng, now = random.Random(seed), START + 600_000
     exchange = [trade(n) for n in range(1, 301) if n not in own_holes]
-    frames = [frame([t.trade_id]) for t in exchange if rng.random() >= loss] + [frame([rng.choice(exchange).trade_id]) for _ in range(int(again * 300))]
+    frames = [frame([t.trade_id]) for t in exchange if rng.random() >= loss] + [
+        frame([rng.choice(exchange).trade_id]) for _ in range(int(again * 300))
+    ]
     frames = [f for _, f in sorted(enumerate(frames), key=lambda pair: pair[0] + rng.uniform(0, 40))]
-    feed, out, sent = opened(Book(Continuity(0), cursor_ms=START)), [], sum(len(f.trades) for f in frames)
-    while frames or wanted(feed, now + 2000):
+    feed, out, sent = (
+        opened(SymbolState(TradeSequence(0), cursor_ms=START)),
+        [],
+        sum(len(f.trades) for f in frames),
+    )
+    while frames or rest_requests(feed, now + 2000):
         some, frames, now = frames[:17], frames[17:], now + 2000
         out += feed.take([*some, Frame('bad', b'{', text='cut')], now)
         sent += 1
-        for want in wanted(feed, now):
-            out += filled(feed, want.symbol, [t for t in exchange if t.event_ms * 10**6 > int(want.since)], True, now)
+        for want in rest_requests(feed, now):
+            out += take_rest_page(
+                feed,
+                want.symbol,
+                trades=[t for t in exchange if t.event_ms * 10**6 > int(want.since)],
+                last=True,
+                here_ms=now,
+            )
     feed.ended_ms = exchange[-1].event_ms
-    out += filled(feed, 'BTC/USD', exchange, True, now) + finish(feed, 60, 2000)
+    out += take_rest_page(feed, 'BTC/USD', trades=exchange, last=True, here_ms=now) + final_watermarks(
+        feed, 60, 2000
+    )
     chosen = load_settings(env={}, data=dict(directory=str(tmp_path_factory.mktemp('d')), symbols='BTC/USD'))
     writer = StoreWriter(open_feature_store(chosen), chosen)
     for topic in ('trades', 'gaps'):
-        batch = [Received(o.key, o.value, topic, 0, place) for place, o in enumerate(o for o in out if o.topic == topic)]
+        batch = [
+            Received(key=o.key, value=o.value, topic=topic, partition=0, offset=place)
+            for place, o in enumerate(o for o in out if o.topic == topic)
+        ]
         for start in range(0, len(batch), 50):
             writer.take(batch[max(0, start - rng.randint(0, 20)) : start + 50])
     assert open_group(writer.store, 'trades').read().trade_id.tolist() == [t.trade_id for t in exchange]
     figures = verify_gaps(chosen)
     writer.store.close()
-    assert figures['ok'] and figures['stored'] == len(exchange) and figures['gaps_open'] == figures['stored_twice'] == 0
+    assert (
+        figures['ok']
+        and figures['stored'] == len(exchange)
+        and figures['gaps_open'] == figures['stored_twice'] == 0
+    )
     assert figures['received'] == sent + feed.counts['from_rest'] == feed.counts['received']
 
 
@@ -289,22 +424,29 @@ def test_any_order_loss_and_repetition_stores_every_id_once(tmp_path_factory, se
 SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD')
 EACH = 2500
 CODE = {
-    'exchange': 'from crypto_rt.exchange import run_exchange; run_exchange(load_settings(env={}), file=sys.argv[1], speed=3, faults=sys.argv[2], '
-                'on_ready=lambda *urls: print(*urls, flush=True))',
-    'trades': 'from crypto_rt.trades import run_trades; from crypto_rt.gaps import stored_past; run_trades(load_settings(), stored_past)',
-    'feature-store': 'from crypto_rt.embedded_store import run_feature_store; run_feature_store(load_settings())',
-}  # fmt: skip
+    'exchange': 'from crypto_rt.sandbox.server import run_exchange; run_exchange(load_settings(env={}), file=sys.argv[1], speed=3, faults=sys.argv[2], '
+    'on_ready=lambda *urls: print(*urls, flush=True))',
+    'trades': 'from crypto_rt.services.trades import run_trades; from crypto_rt.store.positions import stored_past; run_trades(load_settings(), stored_past)',
+    'feature-store': 'from crypto_rt.services.feature_store import run_feature_store; run_feature_store(load_settings())',
+}
 
 
 def _line(symbol, number):
     at = START + 10 * number
     stamp = time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at // 1000)) + f'.{at % 1000:03}000Z'
-    return (f'{{"channel":"trade","type":"update","data":[{{"symbol":"{symbol}","side":"buy","price":1.5,"qty":2,"ord_type":"limit",'
-            f'"trade_id":{number},"timestamp":"{stamp}"}}]}}')  # fmt: skip
+    return (
+        f'{{"channel":"trade","type":"update","data":[{{"symbol":"{symbol}","side":"buy","price":1.5,"qty":2,"ord_type":"limit",'
+        f'"trade_id":{number},"timestamp":"{stamp}"}}]}}'
+    )
 
 
 def start(name, *arguments, env=None, **options):
-    line = [sys.executable, '-c', f'import sys; from crypto_rt.settings import load_settings; {CODE[name]}', *arguments]
+    line = [
+        sys.executable,
+        '-c',
+        f'import sys; from crypto_rt.core.settings import load_settings; {CODE[name]}',
+        *arguments,
+    ]
     return subprocess.Popen(line, env=os.environ | (env or {}), **options)
 
 
@@ -323,14 +465,31 @@ def stored_rows(chosen):
 
 
 def test_killed_under_faults_nothing_is_lost_or_doubled(kafka_broker, tmp_path):
-    (tmp_path / 'r.jsonl').write_text('\n'.join(_line(symbol, n) for n in range(1, EACH + 1) for symbol in SYMBOLS))
-    server = start('exchange', str(tmp_path / 'r.jsonl'), 'drop=0.05,duplicate=0.03,reorder=0.02,close=0.0003,rest429=0.1;seed=3', stdout=subprocess.PIPE, text=True)
+    (tmp_path / 'r.jsonl').write_text(
+        '\n'.join(_line(symbol, n) for n in range(1, EACH + 1) for symbol in SYMBOLS)
+    )
+    server = start(
+        'exchange',
+        str(tmp_path / 'r.jsonl'),
+        'drop=0.05,duplicate=0.03,reorder=0.02,close=0.0003,rest429=0.1;seed=3',
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     running = [server]
     try:
         urls = server.stdout.readline().split()
-        chosen = load_settings(env={}, data=dict(directory=str(tmp_path / 'd'), symbols=','.join(SYMBOLS)), kafka=dict(broker=kafka_broker, topic_prefix=f'gaps{os.getpid()}.', session_timeout_ms=2000),
-                               exchange=dict(websocket_url=urls[0], rest_url=urls[1], reconnect_first_seconds=0.2))  # fmt: skip
-        env = to_env(chosen) | {'CRYPTO_RT_SOURCE': 'replay', 'CRYPTO_RT_UNTIL_IDLE': '1', 'CRYPTO_RT_RUN_ID': 'run'}
+        chosen = load_settings(
+            env={},
+            data=dict(directory=str(tmp_path / 'd'), symbols=','.join(SYMBOLS)),
+            kafka=dict(broker=kafka_broker, topic_prefix=f'gaps{os.getpid()}.', session_timeout_ms=2000),
+            exchange=dict(websocket_url=urls[0], rest_url=urls[1], reconnect_first_seconds=0.2),
+        )
+        env = to_env(chosen) | {
+            'CRYPTO_RT_RUN_SOURCE': 'replay',
+            'CRYPTO_RT_RUN_UNTIL_IDLE': '1',
+            'CRYPTO_RT_RUN_NEWS': '0',
+            'CRYPTO_RT_RUN_ID': 'run',
+        }
         feeds, keeper = start('trades', env=env), start('feature-store', env=env)
         running += [feeds, keeper]
         for goal in (800, 2500):
@@ -344,10 +503,14 @@ def test_killed_under_faults_nothing_is_lost_or_doubled(kafka_broker, tmp_path):
         wait_until(lambda: stored_rows(chosen) == EACH * len(SYMBOLS), 30)
         wait_until(lambda: (figures := verify_gaps(chosen))['ok'] and not figures['gaps_open'], 30)
         figures = verify_gaps(chosen)
-        assert figures['duplicates'] > 0 and figures['gaps_filled'] > 20 and figures['exchange_holes'] == 0, figures
+        assert figures['duplicates'] > 0 and figures['gaps_filled'] > 20 and figures['exchange_holes'] == 0, (
+            figures
+        )
         frame = open_group(store := open_feature_store(chosen), 'trades').read()
         store.close()
-        assert frame.groupby('symbol').trade_id.apply(list).to_dict() == {symbol: list(range(1, EACH + 1)) for symbol in SYMBOLS}
+        assert frame.groupby('symbol').trade_id.apply(list).to_dict() == {
+            symbol: list(range(1, EACH + 1)) for symbol in SYMBOLS
+        }
     finally:
         for process in running:
             process.kill()
@@ -356,8 +519,11 @@ def test_killed_under_faults_nothing_is_lost_or_doubled(kafka_broker, tmp_path):
 
 
 def test_frames_of_any_shape_do_not_break_the_feed():
-    for raw in (b'{"channel":"ticker","data":[{"symbol":"BTC/USD"}]}', b'{"channel":"trade","type":"update","data":[]}'):
-        assert messages(opened(Book(Continuity(1))).take([read_frame(raw)], START)) == []
+    for raw in (
+        b'{"channel":"ticker","data":[{"symbol":"BTC/USD"}]}',
+        b'{"channel":"trade","type":"update","data":[]}',
+    ):
+        assert messages(opened(SymbolState(TradeSequence(1))).take([read_frame(raw)], START)) == []
     assert msgspec.json.decode(encode(Dropped('BTC/USD', 1, 0, START)))['type'] == 'dropped'
 
 
@@ -367,14 +533,46 @@ def test_the_api_tells_the_gaps(stored):
     from apps.api import create_app
 
     chosen, writer = stored
-    record = Gap('BTC/USD', 104, 106, START, START, 'open', 0, 0, 0)
-    writer.take(received([record, msgspec.structs.replace(record, first_missing=90, last_missing=91, opened_ms=START - 1000, state='filled')], topic='gaps'))
-    news = [record, msgspec.structs.replace(record, state='exchange_hole', revision=1), Dropped('BTC/USD', 1, 0, START)]
+    record = Gap(
+        symbol='BTC/USD',
+        first_missing=104,
+        last_missing=106,
+        opened_ms=START,
+        updated_ms=START,
+        state='open',
+        found=0,
+        revision=0,
+        epoch=0,
+    )
+    writer.take(
+        received(
+            [
+                record,
+                msgspec.structs.replace(
+                    record, first_missing=90, last_missing=91, opened_ms=START - 1000, state='filled'
+                ),
+            ],
+            topic='gaps',
+        )
+    )
+    news = [
+        record,
+        msgspec.structs.replace(record, state='exchange_hole', revision=1),
+        Dropped('BTC/USD', 1, 0, START),
+    ]
     with TestClient(create_app(chosen, source=[('gaps', encode(item)) for item in news])) as client:
         wait_until(lambda: client.get('/v1/status').json()['gaps']['exchange_holes'] == 1, 10)
-        assert client.get('/v1/status').json()['gaps'] == {'open': 0, 'filled': 0, 'exchange_holes': 1, 'timed_out': 0}
+        assert client.get('/v1/status').json()['gaps'] == {
+            'open': 0,
+            'filled': 0,
+            'exchange_holes': 1,
+            'timed_out': 0,
+        }
         rows = client.get('/v1/gaps', params={'symbol': 'BTC/USD'}).json()['gaps']
-        assert [(g['first_missing'], g['state'], g['revision']) for g in rows] == [(90, 'filled', 0), (104, 'exchange_hole', 1)]
+        assert [(g['first_missing'], g['state'], g['revision']) for g in rows] == [
+            (90, 'filled', 0),
+            (104, 'exchange_hole', 1),
+        ]
         assert client.get('/v1/gaps', params={'since': START}).json()['gaps'] == rows[1:]
         assert client.get('/v1/gaps', params={'symbol': 'NO/NE'}).status_code == 404
         assert 'crypto_rt_gaps{state="exchange_holes"} 1.0' in client.get('/metrics').text

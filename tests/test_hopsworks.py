@@ -8,18 +8,36 @@ from pathlib import Path
 
 import pytest
 
-from crypto_rt import embedded_store, hopsworks_store, hopsworks_views, parity
-from crypto_rt.bus import Received
-from crypto_rt.feature_store import GROUPS, FeatureDef, canonical_digest, open_feature_store, open_group, to_frame
-from crypto_rt.messages import Trade, Trades, encode
-from crypto_rt.parity import MINUTE, NOON, SCHEMA, awkward_rows, symbols_of
-from crypto_rt.settings import load_settings
+from crypto_rt.bus.steps import Received
+from crypto_rt.core.messages import Trade, Trades, encode
+from crypto_rt.core.settings import load_settings
+from crypto_rt.services.feature_store import HopsworksWriter
+from crypto_rt.store.conform import canonical_digest, to_frame
+from crypto_rt.store.embedded.store import open_embedded_store
+from crypto_rt.store.hopsworks import groups as hopsworks_store
+from crypto_rt.store.hopsworks import store as hopsworks_views
+from crypto_rt.store.hopsworks.client import bound_requests, disconnect, without_side_effects
+from crypto_rt.store.hopsworks.groups import placed, write_options
+from crypto_rt.store.open import open_feature_store, open_group
+from crypto_rt.store.schema import GROUPS, FeatureDef
+from crypto_rt.verify.backends import (
+    MINUTE,
+    NOON,
+    SCHEMA,
+    awkward_rows,
+    fill_backend,
+    symbols_of,
+    verify_store,
+)
 from tests.hopsworks_double import Double
 from tests.test_feature_store import candle, indicators, prediction
 
 CLUSTER = {name: value for name, value in os.environ.items() if name.startswith('HOPSWORKS_')}
 KEY = dict(symbol='BTC/USD', interval_seconds=60)
-PLACES = ['double', *([pytest.param('cluster', marks=pytest.mark.hopsworks_live)] if 'HOPSWORKS_API_KEY' in CLUSTER else [])]
+PLACES = [
+    'double',
+    *([pytest.param('cluster', marks=pytest.mark.hopsworks_live)] if 'HOPSWORKS_API_KEY' in CLUSTER else []),
+]
 
 
 @pytest.fixture(scope='module', params=PLACES)
@@ -31,7 +49,7 @@ def place(request, tmp_path_factory):
         double = Double(request.getfixturevalue('kafka_broker'), tmp_path_factory.mktemp('double'))
         os.environ.update(double.environment)
     yield double
-    hopsworks_store.disconnect()
+    disconnect()
     os.environ.clear()
     os.environ.update(before)
     if double:
@@ -42,12 +60,16 @@ def place(request, tmp_path_factory):
 @pytest.fixture(scope='module')
 def verified(place):
     "What `crypto-rt verify store` says; it runs before a store is open, as a process has one connection."
-    return parity.verify_store(load_settings(), ['embedded', 'hopsworks'], 2)
+    return verify_store(load_settings(), ['embedded', 'hopsworks'], 2)
 
 
 @pytest.fixture(scope='module')
 def store(verified, tmp_path_factory):
-    store = open_feature_store(load_settings(store=dict(backend='hopsworks'), data=dict(directory=str(tmp_path_factory.mktemp('data')))))
+    store = open_feature_store(
+        load_settings(
+            store=dict(backend='hopsworks'), data=dict(directory=str(tmp_path_factory.mktemp('data')))
+        )
+    )
     yield store
     for made in [*store.views.values(), *store.groups.values()]:
         made.discard()
@@ -64,28 +86,43 @@ def double(place, store):
 
 def fresh(store, name, once=False):
     "Return a group of this test's own."
-    return store.get_or_create_feature_group(f'{name}_{os.getpid()}', 1, primary_key=['symbol'], schema=SCHEMA, once=once)
+    return store.get_or_create_feature_group(
+        f'{name}_{os.getpid()}', 1, primary_key=['symbol'], schema=SCHEMA, once=once
+    )
 
 
 def minutes(count, first=0, symbol='BTC/USD'):
-    return [dict(symbol=symbol, start_ms=NOON + n * MINUTE, revision=0, available_ms=NOON + (n + 1) * MINUTE, value=n / 3, trades=n, flat=False, note=None)
-            for n in range(first, first + count)]  # fmt: skip
+    return [
+        dict(
+            symbol=symbol,
+            start_ms=NOON + n * MINUTE,
+            revision=0,
+            available_ms=NOON + (n + 1) * MINUTE,
+            value=n / 3,
+            trades=n,
+            flat=False,
+            note=None,
+        )
+        for n in range(first, first + count)
+    ]
 
 
 # --- the same numbers
 
 
 def test_verify_store_finds_both_backends_equal(verified):
-    assert verified['ok'] and verified['mismatched'] == [] and verified['backends'] == ['embedded', 'hopsworks']
+    assert (
+        verified['ok'] and verified['mismatched'] == [] and verified['backends'] == ['embedded', 'hopsworks']
+    )
     assert verified['rows'] > 150 and verified['vectors_checked'] == 7 and verified['frames_checked'] == 6
     assert json.loads(json.dumps(verified))['sha256'] == verified['sha256']
 
 
 @pytest.fixture(scope='module')
 def sides(store, tmp_path_factory):
-    embedded = embedded_store.open_store(tmp_path_factory.mktemp('embedded'))
+    embedded = open_embedded_store(tmp_path_factory.mktemp('embedded'))
     seeds, suffix = [7], f'm{os.getpid()}'
-    yield [parity.fill('embedded', embedded, seeds, suffix), parity.fill('hopsworks', store, seeds, suffix)]
+    yield [fill_backend('embedded', embedded, seeds, suffix), fill_backend('hopsworks', store, seeds, suffix)]
     embedded.close()
 
 
@@ -132,7 +169,7 @@ def test_an_old_row_does_not_replace_a_newer_one_online(double, store, monkeypat
     group.insert(minutes(1, first=5))
     group.insert(minutes(1))
     assert view.get_feature_vector({'symbol': 'BTC/USD'}).event_ms == {'': NOON + 5 * MINUTE}
-    original = hopsworks_store.write_options
+    original = write_options
 
     def careless(*arguments):
         options = original(*arguments)
@@ -145,8 +182,11 @@ def test_an_old_row_does_not_replace_a_newer_one_online(double, store, monkeypat
 
 
 def test_our_messages_come_back_equal(store):
-    rows = {'candles': [candle(n) for n in range(5)] + [candle(2, '101', revision=1)], 'technical_indicators': [indicators(n) for n in range(5)],
-            'predictions': [prediction(n) for n in range(3)]}  # fmt: skip
+    rows = {
+        'candles': [candle(n) for n in range(5)] + [candle(2, '101', revision=1)],
+        'technical_indicators': [indicators(n) for n in range(5)],
+        'predictions': [prediction(n) for n in range(3)],
+    }
     for name, some in rows.items():
         group = open_group(store, name)
         group.insert(some)
@@ -154,17 +194,32 @@ def test_our_messages_come_back_equal(store):
         assert canonical_digest(group.read(all_revisions=True)) == canonical_digest(
             to_frame(name, sorted(some, key=lambda m: (m.start_ms, m.revision)))
         )
-    assert open_group(store, 'candles').history(KEY, last=3) == [candle(2, '101', revision=1), candle(3), candle(4)]
+    assert open_group(store, 'candles').history(KEY, last=3) == [
+        candle(2, '101', revision=1),
+        candle(3),
+        candle(4),
+    ]
     assert open_group(store, 'candles').entities() == [('BTC/USD', 60)]
 
 
 def test_groups_that_never_change_are_offline_and_keep_one_row_each(store):
     names = {'trade_id': 'bigint', 'event_ms': 'bigint', 'available_ms': 'bigint', 'text': 'string'}
-    schema = [FeatureDef('symbol', 'string', False), *(FeatureDef(name, type_, False) for name, type_ in names.items())]
+    schema = [
+        FeatureDef('symbol', 'string', False),
+        *(FeatureDef(name, type_, False) for name, type_ in names.items()),
+    ]
     group = store.get_or_create_feature_group(
-        f'once_{os.getpid()}', 1, primary_key=['symbol', 'trade_id'], schema=schema, event_time='event_ms', once=True
+        f'once_{os.getpid()}',
+        1,
+        primary_key=['symbol', 'trade_id'],
+        schema=schema,
+        event_time='event_ms',
+        once=True,
     )
-    rows = [dict(symbol='A/B', trade_id=n, event_ms=NOON + n // 2, available_ms=NOON + n, text='x' * 5000) for n in range(6)]
+    rows = [
+        dict(symbol='A/B', trade_id=n, event_ms=NOON + n // 2, available_ms=NOON + n, text='x' * 5000)
+        for n in range(6)
+    ]
     group.insert(rows[:4], wait=True)
     group.insert(rows[2:])
     group.materialize()
@@ -183,17 +238,37 @@ def test_rows_land_as_avro_with_the_right_headers(double, store):
     came = double.cluster.headers[before:]
     assert len(came) == 20 and all(headers['upsertIfNewer'] == '1' for headers in came)
     assert sum('storage' not in headers for headers in came) == 2
-    assert not any('executions' in line for line in double.cluster.asked if 'POST' in line and group.definition.name in line)
+    assert not any(
+        'executions' in line
+        for line in double.cluster.asked
+        if 'POST' in line and group.definition.name in line
+    )
 
 
 def test_the_service_takes_a_batch_twice_and_sets_aside_what_does_not_fit(store):
-    writer = hopsworks_views.HopsworksWriter(store)
+    writer = HopsworksWriter(store)
     some = [candle(n, symbol='SVC/USD') for n in range(3)]
-    sent = [Received('SVC/USD', raw, 'candles', 0, place) for place, raw in enumerate([*map(encode, some), b'{"type"'])]
-    trades = Trades('SVC/USD', [Trade(n, '1', '2', 'buy', 'market', NOON + n) for n in range(5)], NOON, 'live')
+    sent = [
+        Received(key='SVC/USD', value=raw, topic='candles', partition=0, offset=place)
+        for place, raw in enumerate([*map(encode, some), b'{"type"'])
+    ]
+    trades = Trades(
+        'SVC/USD',
+        [
+            Trade(trade_id=n, price='1', quantity='2', side='buy', order_type='market', event_ms=NOON + n)
+            for n in range(5)
+        ],
+        NOON,
+        'live',
+    )
     for _ in range(2):
         assert len(writer.take(sent)) == 1
-        assert writer.take([Received('SVC/USD', encode(trades), 'trades', 0, 0)]) == []
+        assert (
+            writer.take(
+                [Received(key='SVC/USD', value=encode(trades), topic='trades', partition=0, offset=0)]
+            )
+            == []
+        )
     writer.groups['candles'].materialize()
     writer.groups['trades'].materialize()
     assert writer.groups['candles'].history(dict(symbol='SVC/USD', interval_seconds=60)) == some
@@ -213,11 +288,18 @@ def test_what_is_not_materialized_is_not_read(double, store):
 def test_another_schema_needs_another_version(store):
     group = fresh(store, 'schema')
     with pytest.raises(ValueError, match=r'another schema .*value.* use version 2'):
-        store.get_or_create_feature_group(group.definition.name, 1, primary_key=['symbol'],
-                                          schema=[f if f.name != 'value' else FeatureDef('value', 'string') for f in SCHEMA])  # fmt: skip
+        store.get_or_create_feature_group(
+            group.definition.name,
+            1,
+            primary_key=['symbol'],
+            schema=[f if f.name != 'value' else FeatureDef('value', 'string') for f in SCHEMA],
+        )
     store.groups.clear()
     again = fresh(store, 'schema')
-    assert (again.definition.schema, again.definition.identity) == (group.definition.schema, group.definition.identity)
+    assert (again.definition.schema, again.definition.identity) == (
+        group.definition.schema,
+        group.definition.identity,
+    )
 
 
 def test_another_query_needs_another_version(store):
@@ -229,8 +311,10 @@ def test_another_query_needs_another_version(store):
 
 def test_every_group_of_ours_has_names_that_hopsworks_takes():
     for group in GROUPS.values():
-        there = hopsworks_store.placed(group)
-        assert len(group.name) <= 63 and all(len(name) <= 63 and len(words) <= 256 for name, _, words in there.columns)
+        there = placed(group)
+        assert len(group.name) <= 63 and all(
+            len(name) <= 63 and len(words) <= 256 for name, _, words in there.columns
+        )
         assert len({name for name, _, _ in there.columns}) == len(there.columns)
 
 
@@ -241,7 +325,9 @@ def test_a_missing_key_is_said_and_never_asked_for(monkeypatch, tmp_path):
     for name in ('HOPSWORKS_HOST', 'HOPSWORKS_PROJECT', 'HOPSWORKS_API_KEY'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr('builtins.input', lambda *_: pytest.fail('asked on standard input'))
-    with pytest.raises(ValueError, match='needs HOPSWORKS_HOST, HOPSWORKS_PROJECT, HOPSWORKS_API_KEY in the environment'):
+    with pytest.raises(
+        ValueError, match='needs HOPSWORKS_HOST, HOPSWORKS_PROJECT, HOPSWORKS_API_KEY in the environment'
+    ):
         open_feature_store(load_settings(store=dict(backend='hopsworks'), data=dict(directory=str(tmp_path))))
 
 
@@ -264,14 +350,14 @@ def test_a_group_whose_creation_was_answered_by_an_error_is_there(double, store)
 
 def test_a_slow_answer_is_given_up_and_asked_again(double, store):
     group = fresh(store, 'slow')
-    hopsworks_store.bound_requests(1.0)
+    bound_requests(1.0)
     try:
         double.fail('online_ingestion', wait_seconds=3.0)
         started = time.monotonic()
         group.insert(minutes(2))
         assert 1.0 < time.monotonic() - started < 3.0
     finally:
-        hopsworks_store.bound_requests(30.0)
+        bound_requests(30.0)
 
 
 def test_a_refused_key_is_said_at_once_and_not_shown(double, store):
@@ -323,11 +409,13 @@ def test_a_record_that_comes_twice_is_stored_once(double, store):
     finally:
         double.cluster.duplicate = False
     frame = group.read(all_revisions=True)
-    assert len(frame) == len({tuple(row) for row in frame[['symbol', 'start_ms', 'revision']].itertuples(index=False)})
+    assert len(frame) == len(
+        {tuple(row) for row in frame[['symbol', 'start_ms', 'revision']].itertuples(index=False)}
+    )
 
 
 def test_the_double_refuses_what_it_does_not_know(double, store):
-    with pytest.raises(Exception, match='501'), hopsworks_store.quietly():
+    with pytest.raises(Exception, match='501'), without_side_effects():
         fresh(store, 'strict').handle().get_storage_connector_provenance()
     assert len(double.cluster.unknown) == 1
     double.cluster.unknown.clear()

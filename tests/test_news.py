@@ -14,29 +14,52 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from crypto_rt import bus
-from crypto_rt.duplicates import Duplicates, alike, words_of
-from crypto_rt.messages import Candle, News, NewsMark, decode, encode
-from crypto_rt.news import ASSETS, Entry, clean_url, known_codes, named_assets, panic_entry, plain, published, story_of
-from crypto_rt.news_backfill import backfill_news
-from crypto_rt.news_feeds import check_document, parse_feed, parse_panic, text_of
-from crypto_rt.news_files import Bad, NewsReplay, read_news, read_table, take_in
-from crypto_rt.settings import Data, Settings
+from crypto_rt.backfill.news import backfill_news
+from crypto_rt.bus.steps import Received
+from crypto_rt.core.messages import Candle, News, NewsWatermark, decode, encode
+from crypto_rt.core.settings import DataSettings, Settings
+from crypto_rt.news.archives import Bad, import_items, read_news, read_table
+from crypto_rt.news.duplicates import Duplicates, alike, words_of
+from crypto_rt.news.feeds import check_document, parse_feed, parse_panic, text_of
+from crypto_rt.news.stories import (
+    ASSETS,
+    Entry,
+    clean_url,
+    html_to_text,
+    known_codes,
+    named_assets,
+    panic_entry,
+    published,
+    story_of,
+)
+from crypto_rt.services.news import NewsReplay
 
 NOW_MS = 1_763_400_000_000
 some_text = st.text(max_size=200)
 entries = st.builds(
-    Entry, title=some_text, body=some_text, url=some_text | st.sampled_from(['https://a.example/1', 'https://a.example/2?utm_source=x', '/news/3']),
-    base=st.just('https://a.example'), source=some_text, time=some_text | st.sampled_from(['2025-11-17T17:00:00Z', '30-4-2022 23:00', '2099-01-01T00:00:00Z']),
+    Entry,
+    title=some_text,
+    body=some_text,
+    url=some_text | st.sampled_from(['https://a.example/1', 'https://a.example/2?utm_source=x', '/news/3']),
+    base=st.just('https://a.example'),
+    source=some_text,
+    time=some_text | st.sampled_from(['2025-11-17T17:00:00Z', '30-4-2022 23:00', '2099-01-01T00:00:00Z']),
     codes=st.lists(some_text | st.sampled_from(['BTC ', 'N/A', 'US', 'xbt']), max_size=3).map(tuple),
-)  # fmt: skip
+)
 items = st.lists(entries | st.builds(Bad, st.binary(max_size=20), some_text), max_size=30)
 
 
 @limits(deadline=None)
-@given(st.binary(max_size=400) | st.binary(max_size=300).map(lambda raw: b'<rss version="2.0"><channel><item><title>' + raw))
+@given(
+    st.binary(max_size=400)
+    | st.binary(max_size=300).map(lambda raw: b'<rss version="2.0"><channel><item><title>' + raw)
+)
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
-    for parse in (lambda raw: parse_feed(raw, 'a.example', 'https://a.example/rss', 'utf-8'), parse_panic, lambda raw: read_table(b'date;title\n' + raw)):
+    for parse in (
+        lambda raw: parse_feed(raw, 'a.example', 'https://a.example/rss', 'utf-8'),
+        parse_panic,
+        lambda raw: read_table(b'date;title\n' + raw),
+    ):
         try:
             found = parse(raw)
         except ValueError:
@@ -64,56 +87,106 @@ def test_a_story_is_never_known_before_it_was_published(entry: Entry) -> None:
 @given(items, st.integers(0, 3))
 def test_every_item_is_accounted_for(found: list[Entry | Bad], more: int) -> None:
     found = found * (1 + more)
-    taken = take_in(found, Settings())
+    taken = import_items(found, Settings())
     counts = taken.counts
     assert len(found) == counts['in'] == counts['kept'] + counts['duplicates'] + counts['dead_letters']
-    assert len(taken.stories) == counts['kept'] and len(taken.letters) == counts['dead_letters'] == len({letter.id for letter in taken.letters})
+    assert len(taken.stories) == counts['kept'] and len(taken.letters) == counts['dead_letters'] == len(
+        {letter.id for letter in taken.letters}
+    )
     assert len({story.news_id for story in taken.stories}) == counts['kept']
     assert [s.available_ms for s in taken.stories] == sorted(s.available_ms for s in taken.stories)
-    again = take_in(found, Settings(), taken.stories).counts
+    again = import_items(found, Settings(), taken.stories).counts
     assert again['kept'] == 0 and again['duplicates'] == counts['kept'] + counts['duplicates']
 
 
 @given(st.text())
 def test_plain_text_has_nothing_to_run_and_nothing_unseen(text: str) -> None:
-    seen = plain(text, 500)
-    assert seen.isprintable() and len(seen) <= 500 and plain(html.escape(seen), 500) == plain(seen, 500)
+    seen = html_to_text(text, 500)
+    assert (
+        seen.isprintable()
+        and len(seen) <= 500
+        and html_to_text(html.escape(seen), 500) == html_to_text(seen, 500)
+    )
     assert not set(seen) & set('\u200b\u202e\ufeff\x00\n')
 
 
-@pytest.mark.parametrize('text', ['<' * 100_000, '<a' * 50_000, '<script>' * 12_000, '&#' * 50_000, '<!--' * 25_000, '&lt;' * 25_000, '<a href="' + 'x' * 100_000, '\u0301' * 100_000])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '<' * 100_000,
+        '<a' * 50_000,
+        '<script>' * 12_000,
+        '&#' * 50_000,
+        '<!--' * 25_000,
+        '&lt;' * 25_000,
+        '<a href="' + 'x' * 100_000,
+        '\u0301' * 100_000,
+    ],
+)
 def test_cleaning_takes_time_in_proportion(text: str) -> None:
     began = time.perf_counter()
-    plain(text, 500)
+    html_to_text(text, 500)
     assert time.perf_counter() - began < 2
 
 
 def test_html_becomes_what_a_reader_would_see() -> None:
-    assert plain('<p>Bitcoin <b>fa</b>lls</p><style>p{}</style><script>steal()</script> &amp;amp; ETH', 100) == 'Bitcoin falls & ETH'
-    assert plain('Caf\u0065\u0301', 100) == 'Caf\u00e9'
-    assert plain('hidden\U000e0041\U000e0042 \u200bzero\u202ewidth', 100) == 'hidden zerowidth'
-    assert plain(None, 10) == '' and plain('\ud800x', 10) == 'x'
+    assert (
+        html_to_text(
+            '<p>Bitcoin <b>fa</b>lls</p><style>p{}</style><script>steal()</script> &amp;amp; ETH', 100
+        )
+        == 'Bitcoin falls & ETH'
+    )
+    assert html_to_text('Caf\u0065\u0301', 100) == 'Caf\u00e9'
+    assert html_to_text('hidden\U000e0041\U000e0042 \u200bzero\u202ewidth', 100) == 'hidden zerowidth'
+    assert html_to_text(None, 10) == '' and html_to_text('\ud800x', 10) == 'x'
 
 
-@pytest.mark.parametrize(('given_url', 'expected'), [
-    ('https://A.example:443/b?utm_source=rss&id=1&fbclid=2#c', 'https://a.example/b?id=1'), ('https://user:secret@a.example/b', 'https://a.example/b'),
-    ('https://cointelegraph.comhttps://cointelegraph.com/x', 'https://cointelegraph.com/x'), ('javascript:alert(1)', ''), ('data:text/html,x', ''),
-    ('file:///etc/passwd', ''), ('http://[::1', ''), ('//b.example/x', 'https://b.example/x'), ('https://a.example:99999999/', ''), ('', ''),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('given_url', 'expected'),
+    [
+        ('https://A.example:443/b?utm_source=rss&id=1&fbclid=2#c', 'https://a.example/b?id=1'),
+        ('https://user:secret@a.example/b', 'https://a.example/b'),
+        ('https://cointelegraph.comhttps://cointelegraph.com/x', 'https://cointelegraph.com/x'),
+        ('javascript:alert(1)', ''),
+        ('data:text/html,x', ''),
+        ('file:///etc/passwd', ''),
+        ('http://[::1', ''),
+        ('//b.example/x', 'https://b.example/x'),
+        ('https://a.example:99999999/', ''),
+        ('', ''),
+    ],
+)
 def test_links_are_links(given_url: str, expected: str) -> None:
     assert clean_url(given_url, 'https://a.example' if given_url.startswith('//') else '') == expected
 
 
-@pytest.mark.parametrize(('text', 'ms', 'flags'), [
-    ('Fri, 25 Sep 2026 14:41:53 +0000', 1790347313000, []), ('Fri, 25 Sep 2026 14:41:53 GMT', 1790347313000, []), ('2026-09-25T14:41:53', 1790347313000, ['no_zone']),
-    ('Fri, 25 Sep 2026 14:41:53', 1790347313000, ['no_zone']), ('30-4-2022 23:00', 1651359600000, ['no_zone']),
-    ('Mon Nov 17 2025 13:40:00 GMT-0500 (Hora)', 1763404800000, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('text', 'ms', 'flags'),
+    [
+        ('Fri, 25 Sep 2026 14:41:53 +0000', 1790347313000, []),
+        ('Fri, 25 Sep 2026 14:41:53 GMT', 1790347313000, []),
+        ('2026-09-25T14:41:53', 1790347313000, ['no_zone']),
+        ('Fri, 25 Sep 2026 14:41:53', 1790347313000, ['no_zone']),
+        ('30-4-2022 23:00', 1651359600000, ['no_zone']),
+        ('Mon Nov 17 2025 13:40:00 GMT-0500 (Hora)', 1763404800000, []),
+    ],
+)
 def test_times_of_every_form(text: str, ms: int, flags: list[str]) -> None:
     assert published(text) == (ms, flags)
 
 
-@pytest.mark.parametrize('text', ['', 'soon', '31-2-2022 10:00', '1970-01-01T00:00:00Z', '9999999999999', 'Mon, 99 Foo 2022 10:00:00 GMT', '٣٠-٤-٢٠٢٢ ٢٣:٠٠ x'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        'soon',
+        '31-2-2022 10:00',
+        '1970-01-01T00:00:00Z',
+        '9999999999999',
+        'Mon, 99 Foo 2022 10:00:00 GMT',
+        '٣٠-٤-٢٠٢٢ ٢٣:٠٠ x',
+    ],
+)
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match='expected a time'):
         published(text)
@@ -134,23 +207,42 @@ def test_assets_from_text_and_odd_codes() -> None:
     assert named_assets('BITCOIN AND ETH AND LINK') == {'BTC'}
     assert known_codes(['BTC ', 'XBT', None, 7, 'No currency', 'N/A']) == ({'BTC'}, True)
     assert known_codes(['No currency', 'N/A', '']) == (set(), False)
-    story = story_of(Entry('Prices fall for a second day…', time='2025-11-17T17:00:00Z', codes=('US', 'ETH ')))
+    story = story_of(
+        Entry('Prices fall for a second day…', time='2025-11-17T17:00:00Z', codes=('US', 'ETH '))
+    )
     assert story.assets == ['ETH'] and {'odd_code', 'truncated'} <= set(story.flags)
 
 
-@pytest.mark.parametrize('post', [{}, {'title': None}, {'title': 'x', 'source': 'text', 'instruments': {'a': 1}}, {'title': 'x', 'instruments': [None, {'code': None}, 3], 'content': []}])
+@pytest.mark.parametrize(
+    'post',
+    [
+        {},
+        {'title': None},
+        {'title': 'x', 'source': 'text', 'instruments': {'a': 1}},
+        {'title': 'x', 'instruments': [None, {'code': None}, 3], 'content': []},
+    ],
+)
 def test_posts_with_nulls_everywhere(post: dict) -> None:
     assert isinstance(panic_entry(post), Entry)
 
 
 BOMB = '<!DOCTYPE lolz [<!ENTITY lol "lol"><!ENTITY lol2 "&lol;&lol;&lol;">]><rss version="2.0"><channel><item><title>&lol2;</title></item></channel></rss>'
 NASTY = {
-    'entities': BOMB.encode(), 'behind a comment': b'<!-- <rss> -->' + BOMB.encode(), 'behind an instruction': b'<?x <rss> ?>\n' + BOMB.encode(),
-    'in UTF-16': BOMB.encode('utf-16'), 'with a mark': b'\xef\xbb\xbf' + BOMB.encode(), 'in UTF-7': b'<?xml version="1.0" encoding="utf-7"?>+ADwAIQ-DOCTYPE x',
+    'entities': BOMB.encode(),
+    'behind a comment': b'<!-- <rss> -->' + BOMB.encode(),
+    'behind an instruction': b'<?x <rss> ?>\n' + BOMB.encode(),
+    'in UTF-16': BOMB.encode('utf-16'),
+    'with a mark': b'\xef\xbb\xbf' + BOMB.encode(),
+    'in UTF-7': b'<?xml version="1.0" encoding="utf-7"?>+ADwAIQ-DOCTYPE x',
     'external': b'<!DOCTYPE r [<!ENTITY x SYSTEM "file:///etc/passwd">]><rss><channel><item><title>&x;</title></item></channel></rss>',
-    'HTML': b'<!DOCTYPE html><html><body>Not found</body></html>', 'HTML without type': b'<html><head></head></html>', 'JSON': b'{"error": 403}', 'empty': b'',
-    'nothing but spaces': b' \n' * 1000, 'SVG': b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'open comment': b'<!--' * 1000,
-}  # fmt: skip
+    'HTML': b'<!DOCTYPE html><html><body>Not found</body></html>',
+    'HTML without type': b'<html><head></head></html>',
+    'JSON': b'{"error": 403}',
+    'empty': b'',
+    'nothing but spaces': b' \n' * 1000,
+    'SVG': b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+    'open comment': b'<!--' * 1000,
+}
 
 
 @pytest.mark.parametrize('raw', NASTY.values(), ids=NASTY.keys())
@@ -161,7 +253,12 @@ def test_nasty_documents_are_refused(raw: bytes) -> None:
 
 def test_a_document_is_read_as_it_is_checked() -> None:
     feed = '<rss version="2.0"><channel><item><title>Zürich kauft</title></item></channel></rss>'
-    for raw, charset in ((feed.encode('latin-1'), 'iso-8859-1'), (feed.encode('utf-16'), None), (feed.encode(), 'utf-7'), (feed.encode(), 'no-such')):
+    for raw, charset in (
+        (feed.encode('latin-1'), 'iso-8859-1'),
+        (feed.encode('utf-16'), None),
+        (feed.encode(), 'utf-7'),
+        (feed.encode(), 'no-such'),
+    ):
         assert parse_feed(raw, 'a.example', charset=charset)[0].title == 'Zürich kauft'
     wrong = parse_feed(feed.encode('latin-1'), 'a.example')[0]
     assert wrong.title == 'Z\ufffdrich kauft' and wrong.flags == ('charset',)
@@ -182,21 +279,44 @@ def test_broken_and_deep_documents_cost_little() -> None:
 
 
 def test_atom_is_read() -> None:
-    atom = b'''<feed xmlns="http://www.w3.org/2005/Atom"><entry><title type="html">Ether &amp;amp; co</title><id>urn:1</id><updated>2025-11-17T17:00:00Z</updated>
-               <link href="https://a.example/1?utm_medium=x"/><summary>s</summary></entry></feed>'''
+    atom = b"""<feed xmlns="http://www.w3.org/2005/Atom"><entry><title type="html">Ether &amp;amp; co</title><id>urn:1</id><updated>2025-11-17T17:00:00Z</updated>
+               <link href="https://a.example/1?utm_medium=x"/><summary>s</summary></entry></feed>"""
     story = story_of(parse_feed(atom, 'a.example')[0], NOW_MS)
-    assert (story.title, story.url, story.published_ms, story.assets) == ('Ether & co', 'https://a.example/1', NOW_MS - 1200_000, ['ETH'])
+    assert (story.title, story.url, story.published_ms, story.assets) == (
+        'Ether & co',
+        'https://a.example/1',
+        NOW_MS - 1200_000,
+        ['ETH'],
+    )
 
 
 def named(news_id: str, title: str, hours: float = 0) -> News:
     at = NOW_MS + int(hours * 3_600_000)
-    return News(news_id, title, '', 'a', '', [], at, at, '')
+    return News(
+        news_id=news_id,
+        title=title,
+        body='',
+        source='a',
+        url='',
+        assets=[],
+        published_ms=at,
+        available_ms=at,
+        text_hash='',
+    )
 
 
 def test_duplicates_of_three_kinds_and_what_is_none() -> None:
     memory = Duplicates(72, 0.7)
     told = 'UK man who hacked the accounts of Musk and Obama ordered to repay bitcoin'
-    assert [memory.find(s) for s in (named('1', told), named('1', 'x'), named('2', told.upper() + '!'), named('3', told.replace('of ', '')))] == ['', 'id', 'text', 'near']
+    assert [
+        memory.find(s)
+        for s in (
+            named('1', told),
+            named('1', 'x'),
+            named('2', told.upper() + '!'),
+            named('3', told.replace('of ', '')),
+        )
+    ] == ['', 'id', 'text', 'near']
     assert memory.find(named('4', 'Bitcoin falls below $90,000 as sellers return')) == ''
     assert memory.find(named('5', 'Bitcoin falls below $91,000 as sellers return')) == ''
     assert memory.find(named('6', told, hours=73)) == ''
@@ -219,39 +339,91 @@ def test_likeness_is_symmetric_and_one_for_the_same(a: str, b: str) -> None:
     assert not words_of(a).key or alike(words_of(a), words_of(a)) == 1
 
 
-def candle(end_ms: int) -> bus.Received:
-    made = Candle('BTC/USD', 60, end_ms - 60_000, 0, end_ms, *['1'] * 7, 1, '1', -1, -1, None, None, False, False, 'trades', end_ms + 2000)
-    return bus.Received('BTC/USD', encode(made), 'candles', 0, 0)
+def candle(end_ms: int) -> Received:
+    made = Candle(
+        'BTC/USD',
+        60,
+        end_ms - 60_000,
+        0,
+        end_ms,
+        *['1'] * 7,
+        1,
+        '1',
+        -1,
+        -1,
+        None,
+        None,
+        False,
+        False,
+        'trades',
+        end_ms + 2000,
+    )
+    return Received(key='BTC/USD', value=encode(made), topic='candles', partition=0, offset=0)
 
 
 @limits(deadline=None)
-@given(st.lists(st.integers(0, 500), max_size=30), st.lists(st.lists(st.integers(0, 600), min_size=1, max_size=3), max_size=10), st.integers(0, 10))
-def test_replay_is_in_step_and_goes_on_after_a_restart(at: list[int], clocks: list[list[int]], cut: int) -> None:
+@given(
+    st.lists(st.integers(0, 500), max_size=30),
+    st.lists(st.lists(st.integers(0, 600), min_size=1, max_size=3), max_size=10),
+    st.integers(0, 10),
+)
+def test_replay_is_in_step_and_goes_on_after_a_restart(
+    at: list[int], clocks: list[list[int]], cut: int
+) -> None:
     stories = [named(str(n), f'title {n}', minutes / 60) for n, minutes in enumerate(at)]
     steps = [[candle(NOW_MS + minute * 60_000) for minute in batch] for batch in clocks]
-    whole = [decode(o.topic, o.value) for step in [NewsReplay(stories)] for batch in steps for o in step.take(batch)]
+    whole = [
+        decode(o.topic, o.value)
+        for step in [NewsReplay(stories)]
+        for batch in steps
+        for o in step.take(batch)
+    ]
     through = 0
     for message in whole:
-        if isinstance(message, NewsMark):
+        if isinstance(message, NewsWatermark):
             assert message.through_ms > through
             through = message.through_ms
         else:
             assert message.available_ms > through
-    assert {m.news_id for m in whole if isinstance(m, News)} == {s.news_id for s in stories if s.available_ms <= through}
-    first = [decode(o.topic, o.value) for step in [NewsReplay(stories)] for batch in steps[:cut] for o in step.take(batch)]
-    last = max((m.through_ms for m in first if isinstance(m, NewsMark)), default=0)
-    rest = [decode(o.topic, o.value) for step in [NewsReplay(stories, last)] for batch in steps for o in step.take(batch)]
+    assert {m.news_id for m in whole if isinstance(m, News)} == {
+        s.news_id for s in stories if s.available_ms <= through
+    }
+    first = [
+        decode(o.topic, o.value)
+        for step in [NewsReplay(stories)]
+        for batch in steps[:cut]
+        for o in step.take(batch)
+    ]
+    last = max((m.through_ms for m in first if isinstance(m, NewsWatermark)), default=0)
+    rest = [
+        decode(o.topic, o.value)
+        for step in [NewsReplay(stories, last)]
+        for batch in steps
+        for o in step.take(batch)
+    ]
     assert first + rest == whole
 
 
 def test_candles_that_do_not_decode_move_no_clock() -> None:
-    assert list(NewsReplay([]).take([bus.Received('', b'{', 'candles', 0, 0)])) == []
+    assert (
+        list(NewsReplay([]).take([Received(key='', value=b'{', topic='candles', partition=0, offset=0)]))
+        == []
+    )
 
 
-@pytest.mark.parametrize(('raw', 'words'), [
-    (b'Feeds\nhttps://a.example/feed\n', 'list of feeds'), (b'a,b\n1,2\n', 'expected a JSON object'), (b'{"a": ', 'expected JSON'), (b'<html></html>', 'was HTML'),
-    (b'\x1f\x8bbroken', 'cannot be unpacked'), (b'', 'expected a JSON object'), (b'\x00\x01\x02', 'expected a JSON object'), (gzip.compress(BOMB.encode()), 'document type'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('raw', 'words'),
+    [
+        (b'Feeds\nhttps://a.example/feed\n', 'list of feeds'),
+        (b'a,b\n1,2\n', 'expected a JSON object'),
+        (b'{"a": ', 'expected JSON'),
+        (b'<html></html>', 'was HTML'),
+        (b'\x1f\x8bbroken', 'cannot be unpacked'),
+        (b'', 'expected a JSON object'),
+        (b'\x00\x01\x02', 'expected a JSON object'),
+        (gzip.compress(BOMB.encode()), 'document type'),
+    ],
+)
 def test_files_of_no_known_form_are_refused_by_name(tmp_path: Path, raw: bytes, words: str) -> None:
     file = tmp_path / 'strange.bin'
     file.write_bytes(raw)
@@ -263,13 +435,22 @@ def test_files_of_no_known_form_are_refused_by_name(tmp_path: Path, raw: bytes, 
 def test_real_files_balance(shared: Path, tmp_path: Path) -> None:
     base = Settings()
     settings = msgspec.structs.replace(base, data=msgspec.structs.replace(base.data, directory=str(tmp_path)))
-    whole = {'coindesk_20260925.xml': 3, 'cryptonews_2021-10_to_2022-04.csv.gz': 4766, 'cryptopanic_all_cache.json.gz': 905}
+    whole = {
+        'coindesk_20260925.xml': 3,
+        'cryptonews_2021-10_to_2022-04.csv.gz': 4766,
+        'cryptopanic_all_cache.json.gz': 905,
+    }
     for name, count in whole.items():
         books = backfill_news(settings, shared / 'data' / 'news' / name)
         assert books['ok'] and books['in'] == count and books['kept'] > 0.95 * count
         again = backfill_news(settings, shared / 'data' / 'news' / name)
         assert again['kept'] == 0 and again['in'] == again['duplicates'] + again['dead_letters']
-    letters = [json.loads(line) for line in (tmp_path / 'dead_letters' / 'cryptonews_2021-10_to_2022-04.csv.gz.jsonl').read_text().splitlines()]
+    letters = [
+        json.loads(line)
+        for line in (tmp_path / 'dead_letters' / 'cryptonews_2021-10_to_2022-04.csv.gz.jsonl')
+        .read_text()
+        .splitlines()
+    ]
     assert len(letters) == 18 and json.loads(base64.b64decode(letters[0]['raw']))['title'] == ''
 
 
@@ -286,10 +467,16 @@ def test_a_hundred_thousand_headlines_in_a_minute() -> None:
 
 
 def test_half_a_surrogate_costs_one_item_and_not_the_file(tmp_path):
-    posts = [{'Title': 'Bitcoin \ud800 rises', 'Date': '2025-11-14 10:00:00-05:00', 'ID': 1}, {'Title': 'Ether falls for a second day', 'Date': '2025-11-14 11:00:00-05:00', 'ID': 2}]
+    posts = [
+        {'Title': 'Bitcoin \ud800 rises', 'Date': '2025-11-14 10:00:00-05:00', 'ID': 1},
+        {'Title': 'Ether falls for a second day', 'Date': '2025-11-14 11:00:00-05:00', 'ID': 2},
+    ]
     (tmp_path / 'posts.json').write_text(json.dumps(posts))
-    taken = take_in(read_news(tmp_path / 'posts.json'), Settings())
-    assert taken.counts['in'] == 2 == taken.counts['kept'] + taken.counts['dead_letters'] and taken.counts['kept'] >= 1
+    taken = import_items(read_news(tmp_path / 'posts.json'), Settings())
+    assert (
+        taken.counts['in'] == 2 == taken.counts['kept'] + taken.counts['dead_letters']
+        and taken.counts['kept'] >= 1
+    )
 
 
 @pytest.mark.parametrize('results', ['null', '5', '"text"'])
@@ -300,9 +487,11 @@ def test_a_reply_without_posts_says_what_came(tmp_path, results):
 
 
 def test_files_of_one_name_keep_all_their_dead_letters(tmp_path):
-    settings = Settings(data=Data(directory=str(tmp_path / 'data')))
+    settings = Settings(data=DataSettings(directory=str(tmp_path / 'data')))
     for folder in ('a', 'b', 'a'):
         (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / 'posts.json').write_text(json.dumps([{'Title': '', 'Date': f'2025-11-14 1{ord(folder) % 10}:00:00-05:00', 'ID': folder}]))
+        (tmp_path / folder / 'posts.json').write_text(
+            json.dumps([{'Title': '', 'Date': f'2025-11-14 1{ord(folder) % 10}:00:00-05:00', 'ID': folder}])
+        )
         assert backfill_news(settings, tmp_path / folder / 'posts.json')['dead_letters'] == 1
     assert len((tmp_path / 'data' / 'dead_letters' / 'posts.json.jsonl').read_text().splitlines()) == 2

@@ -15,20 +15,54 @@ from typing import Any
 import msgspec
 import pytest
 
-from crypto_rt import news_signals, news_training
-from crypto_rt.bus import Received
-from crypto_rt.messages import News, NewsMark, NewsSignal, decode, encode
-from crypto_rt.news_signals import LABELS, Anchors, Encoder, Head, Llm, Score, Scorer, Vader, headline, labelled, open_scorers, shipped_head
-from crypto_rt.settings import Settings, load_settings
-from crypto_rt.signal_service import Cache, SignalStep
+from crypto_rt.bus.steps import Received
+from crypto_rt.core.messages import News, NewsSignal, NewsWatermark, decode, encode
+from crypto_rt.core.settings import Settings, load_settings
+from crypto_rt.models.news_head import current_head, read_labelled, train_news
+from crypto_rt.news import scorers as news_signals
+from crypto_rt.news.scorers import (
+    LABELS,
+    Anchors,
+    Encoder,
+    Head,
+    Llm,
+    Score,
+    Scorer,
+    Vader,
+    headline,
+    labelled,
+    open_scorers,
+    read_head,
+    shipped_head,
+)
+from crypto_rt.services.news_signals import Cache, SignalStep
+from crypto_rt.verify.news import injected, verify_news
 
-CASES = [json.loads(line) for line in (Path(__file__).parent / 'news_injections.jsonl').read_text(encoding='utf-8').splitlines()]
-ODD = ['', ' ', '\x00', '\ud800', '\u200b' * 50, 'a', '?' * 100_000, '🚀' * 400, '比特币 上涨', '{"label": 1}', '\n\n\n', "'; DROP TABLE news; --"]
+CASES = [
+    json.loads(line)
+    for line in (Path(__file__).parent / 'news_injections.jsonl').read_text(encoding='utf-8').splitlines()
+]
+ODD = [
+    '',
+    ' ',
+    '\x00',
+    '\ud800',
+    '\u200b' * 50,
+    'a',
+    '?' * 100_000,
+    '🚀' * 400,
+    '比特币 上涨',
+    '{"label": 1}',
+    '\n\n\n',
+    "'; DROP TABLE news; --",
+]
 T = 1_700_000_000_000
 
 
 def with_signals(**values: object) -> Settings:
-    return msgspec.structs.replace(Settings(), news_signals=msgspec.structs.replace(Settings().news_signals, **values))
+    return msgspec.structs.replace(
+        Settings(), news_signals=msgspec.structs.replace(Settings().news_signals, **values)
+    )
 
 
 # --- a double of a chat endpoint
@@ -126,12 +160,17 @@ def test_contract_of_a_scorer(scorer: Scorer) -> None:
 
 def test_injections_leave_every_scorer_valid(scorer: Scorer) -> None:
     assert len(CASES) >= 60 and len({case['text'] for case in CASES}) == len(CASES)
-    found = news_training.injected(CASES, [scorer])['scorers'][scorer.name]
+    found = injected(CASES, [scorer])['scorers'][scorer.name]
     assert found['answered'] == len(CASES) and found['invalid'] == 0
 
 
 def test_head_tells_good_from_bad(encoder: Encoder) -> None:
-    good, bad = Head(encoder, shipped_head()).score(['Bitcoin surges to a record as a large bank adopts it', 'Exchange hacked, customers lose 200 million'])
+    good, bad = Head(encoder, shipped_head()).score(
+        [
+            'Bitcoin surges to a record as a large bank adopts it',
+            'Exchange hacked, customers lose 200 million',
+        ]
+    )
     assert good.score > 0.3 > -0.1 > bad.score
 
 
@@ -140,19 +179,45 @@ def test_shipped_head_is_small_readable_and_whole() -> None:
     assert set(head['card']) >= {'source', 'rows', 'until', 'what', 'use', 'limits', 'cross_validation'}
     assert len(json.dumps(head)) < 200_000 and len(head['training_texts']) <= head['card']['rows']
     with pytest.raises(ValueError, match='it was changed'):
-        news_signals.read_head(json.dumps(head | {'intercepts': [0, 0, 9]}))
+        read_head(json.dumps(head | {'intercepts': [0, 0, 9]}))
 
 
 # --- the endpoint's faults
 
 
-@pytest.mark.parametrize('reply', [
-    lambda asked: said('It is bad news, I think.'), lambda asked: said('{"label": "negative"}'), lambda asked: said('{"label": "bad", "score": -1}'),
-    lambda asked: said('{"label": "negative", "score": -7}'), lambda asked: said('{"label": "negative", "score": NaN}'),
-    lambda asked: said('{"label": "negative", "score": true}'), lambda asked: said('[' * 100_000), lambda asked: (500, b'{}', 0),
-    lambda asked: (200, b'<html>', 0), lambda asked: (200, b'{"choices": []}', 0), lambda asked: (200, b'x' * 200_000, 0),
-    lambda asked: (302, b'', 0), lambda asked: said('{"label": "negative", "score": -1}', 0.2),
-], ids=['prose', 'half', 'label', 'range', 'nan', 'bool', 'deep', '500', 'html', 'empty', 'huge', 'redirect', 'slow'])  # fmt: skip
+@pytest.mark.parametrize(
+    'reply',
+    [
+        lambda asked: said('It is bad news, I think.'),
+        lambda asked: said('{"label": "negative"}'),
+        lambda asked: said('{"label": "bad", "score": -1}'),
+        lambda asked: said('{"label": "negative", "score": -7}'),
+        lambda asked: said('{"label": "negative", "score": NaN}'),
+        lambda asked: said('{"label": "negative", "score": true}'),
+        lambda asked: said('[' * 100_000),
+        lambda asked: (500, b'{}', 0),
+        lambda asked: (200, b'<html>', 0),
+        lambda asked: (200, b'{"choices": []}', 0),
+        lambda asked: (200, b'x' * 200_000, 0),
+        lambda asked: (302, b'', 0),
+        lambda asked: said('{"label": "negative", "score": -1}', 0.2),
+    ],
+    ids=[
+        'prose',
+        'half',
+        'label',
+        'range',
+        'nan',
+        'bool',
+        'deep',
+        '500',
+        'html',
+        'empty',
+        'huge',
+        'redirect',
+        'slow',
+    ],
+)
 def test_llm_fault_gives_none_and_is_counted(double: Callable[..., Double], reply: Callable) -> None:
     llm = llm_at(double(reply).url, llm_timeout_seconds=0.5)
     began = time.monotonic()
@@ -162,7 +227,10 @@ def test_llm_fault_gives_none_and_is_counted(double: Callable[..., Double], repl
 
 def test_llm_that_is_down_is_left_alone_for_a_minute() -> None:
     now = [0.0]
-    llm = Llm(with_signals(llm_url='http://127.0.0.1:9/v1', llm_model='tiny', llm_timeout_seconds=0.5), clock=lambda: now[0])
+    llm = Llm(
+        with_signals(llm_url='http://127.0.0.1:9/v1', llm_model='tiny', llm_timeout_seconds=0.5),
+        clock=lambda: now[0],
+    )
     assert llm.score(['a'] * 10) == [None] * 10 and llm.faults == 3
     now[0] = 61
     llm.score(['a'])
@@ -172,10 +240,15 @@ def test_llm_that_is_down_is_left_alone_for_a_minute() -> None:
 def test_llm_budget_and_the_shape_of_the_question(double: Callable[..., Double]) -> None:
     there = double(lambda asked: said('{"label": "neutral", "score": 0}'))
     llm = llm_at(there.url, llm_budget=2)
-    assert [x is not None for x in llm.score(['a "quoted"\nline', 'b', 'c'])] == [True, True, False] and len(there.asked) == 2
+    assert [x is not None for x in llm.score(['a "quoted"\nline', 'b', 'c'])] == [True, True, False] and len(
+        there.asked
+    ) == 2
     asked = there.asked[0]
     assert asked['temperature'] == 0 and asked['response_format']['type'] == 'json_schema'
-    assert json.loads(asked['messages'][1]['content']) == {'headline': 'a "quoted" line'} and 'quoted' not in asked['messages'][0]['content'].split('`headline`')[0]
+    assert (
+        json.loads(asked['messages'][1]['content']) == {'headline': 'a "quoted" line'}
+        and 'quoted' not in asked['messages'][0]['content'].split('`headline`')[0]
+    )
 
 
 # --- the service
@@ -196,11 +269,24 @@ class Fake:
 
 
 def story(n: int, text: int | None = None) -> News:
-    return News(f'n{n}', f'title {n}', '', 'wire', '', ['BTC'], T + n, T + n + 5, f'h{n if text is None else text}')
+    return News(
+        news_id=f'n{n}',
+        title=f'title {n}',
+        body='',
+        source='wire',
+        url='',
+        assets=['BTC'],
+        published_ms=T + n,
+        available_ms=T + n + 5,
+        text_hash=f'h{n if text is None else text}',
+    )
 
 
 def received(*messages: Any) -> list[Received]:
-    return [Received('k', m if isinstance(m, bytes) else encode(m), 'news', 0, i) for i, m in enumerate(messages)]
+    return [
+        Received(key='k', value=m if isinstance(m, bytes) else encode(m), topic='news', partition=0, offset=i)
+        for i, m in enumerate(messages)
+    ]
 
 
 def signals(outs: list[Any]) -> list[Any]:
@@ -209,21 +295,27 @@ def signals(outs: list[Any]) -> list[Any]:
 
 def test_mark_follows_what_it_covers_and_one_broken_scorer_stops_nobody() -> None:
     step = SignalStep([Fake(fail=True), Fake()], Cache(':memory:'))
-    outs = list(step.take(received(story(1), story(2), NewsMark(T + 10), story(3), b'{"type": "news"}')))
+    outs = list(step.take(received(story(1), story(2), NewsWatermark(T + 10), story(3), b'{"type": "news"}')))
     kinds = [type(x).__name__ for x in signals(outs)]
-    assert kinds == ['NewsSignal', 'NewsSignal', 'NewsMark', 'NewsSignal']
-    assert [out.topic for out in outs].count('dead_letters') == 1 and step.counts == {'signals': 3, 'unscored': 3, 'dead_letters': 1}
+    assert kinds == ['NewsSignal', 'NewsSignal', 'NewsWatermark', 'NewsSignal']
+    assert [out.topic for out in outs].count('dead_letters') == 1 and step.counts == {
+        'signals': 3,
+        'unscored': 3,
+        'dead_letters': 1,
+    }
 
 
 def test_replay_keeps_the_news_time_live_takes_the_clock() -> None:
     (replayed,) = signals(list(SignalStep([Fake()], Cache(':memory:')).take(received(story(1)))))
     (live,) = signals(list(SignalStep([Fake()], Cache(':memory:'), lambda: T + 100).take(received(story(1)))))
-    (early,) = signals(list(SignalStep([Fake()], Cache(':memory:'), lambda: T - 100).take(received(story(1)))))
+    (early,) = signals(
+        list(SignalStep([Fake()], Cache(':memory:'), lambda: T - 100).take(received(story(1))))
+    )
     assert (replayed.available_ms, live.available_ms, early.available_ms) == (T + 6, T + 100, T + 6)
 
 
 def test_a_restart_says_the_same_and_asks_nobody(tmp_path: Path) -> None:
-    inputs = received(story(1), story(2, text=1), NewsMark(T + 10))
+    inputs = received(story(1), story(2, text=1), NewsWatermark(T + 10))
     first, second = Fake(), Fake()
     before = list(SignalStep([first], Cache(tmp_path / 'c.sqlite'), lambda: T + 100).take(inputs))
     after = list(SignalStep([second], Cache(tmp_path / 'c.sqlite'), lambda: T + 900).take(inputs))
@@ -231,14 +323,20 @@ def test_a_restart_says_the_same_and_asks_nobody(tmp_path: Path) -> None:
     assert all(isinstance(x, NewsSignal) for x in signals(before)[:2])
 
 
-def test_without_the_encoder_vader_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_the_encoder_vader_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip('vaderSentiment')
 
     def missing(threads: int) -> Encoder:
         raise ImportError('No module named torch')
 
     monkeypatch.setattr(news_signals, 'Encoder', missing)
-    assert [s.name for s in open_scorers(Settings())] == ['vader'] == [s.name for s in open_scorers(with_signals(scorers=('head',)))]
+    assert (
+        [s.name for s in open_scorers(Settings())]
+        == ['vader']
+        == [s.name for s in open_scorers(with_signals(scorers=('head',)))]
+    )
     assert 'crypto-rt[nlp]' in caplog.text
 
 
@@ -253,31 +351,52 @@ def test_headline_is_one_short_line() -> None:
 
 def labelled_file(folder: Path, rows: int = 240) -> Path:
     "Write made-up headlines whose labels follow from a word."
-    words = {1: ('rises to a record', 'wins approval', 'raises funds'), -1: ('is hacked', 'goes bankrupt', 'is sued for fraud'), 0: ('holds a meeting', 'publishes a report', 'opens an office')}
+    words = {
+        1: ('rises to a record', 'wins approval', 'raises funds'),
+        -1: ('is hacked', 'goes bankrupt', 'is sued for fraud'),
+        0: ('holds a meeting', 'publishes a report', 'opens an office'),
+    }
     with (folder / 'labelled.csv').open('w', newline='') as out:
         write = csv.writer(out)
         write.writerow(['date', 'news', 'final_manual_labelling'])
         for i in range(rows):
             label = (-1, 0, 1)[i % 3]
-            write.writerow([f'2021-{1 + i // 24:02}-{1 + i % 24:02}', f'Company {i} {words[label][i % 3 - 1]} in week {i // 7}', label])
+            write.writerow(
+                [
+                    f'2021-{1 + i // 24:02}-{1 + i % 24:02}',
+                    f'Company {i} {words[label][i % 3 - 1]} in week {i // 7}',
+                    label,
+                ]
+            )
     return folder / 'labelled.csv'
 
 
-def test_train_news_registers_and_replaces_the_shipped_head(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_news_registers_and_replaces_the_shipped_head(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     settings = load_settings(env={}, data={'directory': str(tmp_path / 'data')})
     file = labelled_file(tmp_path)
-    assert news_training.current_head(settings)['digest'] == shipped_head()['digest']
-    told = news_training.train_news(settings, file, until='2021-08-01', promote=True, progress=False)
-    head = news_training.current_head(settings)
+    assert current_head(settings)['digest'] == shipped_head()['digest']
+    told = train_news(settings, file, until='2021-08-01', promote=True, progress=False)
+    head = current_head(settings)
     assert head['digest'] == told['digest'] != shipped_head()['digest'] and Path(told['executed']).is_file()
-    found = news_training.verify_news(settings, file)
-    assert found['ok'] and found['left_out'] == 168 and found['n'] == 72 and found['scorers']['head']['accuracy'] > 0.8
+    found = verify_news(settings, file)
+    assert (
+        found['ok']
+        and found['left_out'] == 168
+        and found['n'] == 72
+        and found['scorers']['head']['accuracy'] > 0.8
+    )
 
 
 def test_verify_news_on_the_time_split(encoder: Encoder, shared: Path) -> None:
     "The shipped head on the days it has not seen: better than always the commonest label by far."
-    found = news_training.verify_news(Settings(), shared / 'data' / 'sentiment' / 'cryptolin_before_2021-10-20.csv', find=lambda settings: shipped_head())
+    found = verify_news(
+        Settings(),
+        shared / 'data' / 'sentiment' / 'cryptolin_before_2021-10-20.csv',
+        find=lambda settings: shipped_head(),
+    )
     assert found['left_out'] + found['n'] == 1877 and found['n'] == 380
     assert found['scorers']['head']['accuracy'] > 0.6 > found['scorers']['majority']['accuracy']
 
@@ -285,4 +404,4 @@ def test_verify_news_on_the_time_split(encoder: Encoder, shared: Path) -> None:
 def test_labelled_file_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / 'a.csv').write_text('title,label\nx,1\n')
     with pytest.raises(ValueError, match='news, final_manual_labelling'):
-        news_training.read_labelled(tmp_path / 'a.csv')
+        read_labelled(tmp_path / 'a.csv')

@@ -14,8 +14,8 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from apps.api import create_app
-from crypto_rt.messages import ServiceEvent, encode
-from crypto_rt.settings import Settings
+from crypto_rt.core.messages import ServiceEvent, encode
+from crypto_rt.core.settings import Settings
 
 OPS = Path(__file__).parent.parent / 'ops'
 PROMETHEUS_OWN = {'up'}
@@ -35,7 +35,11 @@ def exported() -> dict[str, set[str]]:
 
 
 def rules() -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load((OPS / 'prometheus' / 'alerts.yml').read_text())['groups'] for rule in group['rules']]
+    return [
+        rule
+        for group in yaml.safe_load((OPS / 'prometheus' / 'alerts.yml').read_text())['groups']
+        for rule in group['rules']
+    ]
 
 
 def panels() -> list[dict[str, Any]]:
@@ -43,7 +47,9 @@ def panels() -> list[dict[str, Any]]:
 
 
 def expressions() -> list[str]:
-    return [rule['expr'] for rule in rules()] + [target['expr'] for panel in panels() for target in panel['targets']]
+    return [rule['expr'] for rule in rules()] + [
+        target['expr'] for panel in panels() for target in panel['targets']
+    ]
 
 
 @pytest.mark.parametrize('expression', expressions())
@@ -67,24 +73,38 @@ def test_prometheus_is_let_in_with_its_key(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_every_alert_says_what_where_and_how_urgent() -> None:
-    assert all(rule['labels']['severity'] in ('page', 'ticket') and {'summary', 'look'} <= set(rule['annotations']) for rule in rules())
+    assert all(
+        rule['labels']['severity'] in ('page', 'ticket') and {'summary', 'look'} <= set(rule['annotations'])
+        for rule in rules()
+    )
 
 
 def test_every_alert_is_tested_to_fire() -> None:
     cases = yaml.safe_load((OPS / 'prometheus' / 'alerts.test.yml').read_text())['tests']
-    fired = {check['alertname'] for case in cases for check in case['alert_rule_test'] if check.get('exp_alerts')}
+    fired = {
+        check['alertname'] for case in cases for check in case['alert_rule_test'] if check.get('exp_alerts')
+    }
     assert fired == {rule['alert'] for rule in rules()}
 
 
 @pytest.mark.parametrize(
-    'arguments', [('test', 'rules', 'alerts.test.yml'), ('check', 'rules', 'alerts.yml'), ('check', 'config', '--syntax-only', 'prometheus.yml')]
+    'arguments',
+    [
+        ('test', 'rules', 'alerts.test.yml'),
+        ('check', 'rules', 'alerts.yml'),
+        ('check', 'config', '--syntax-only', 'prometheus.yml'),
+    ],
 )
 def test_promtool_agrees(arguments: tuple[str, ...], promtool: str) -> None:
-    done = subprocess.run([promtool, *arguments], cwd=OPS / 'prometheus', capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [promtool, *arguments], cwd=OPS / 'prometheus', capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_dashboard_panels_can_be_told_apart_and_name_a_provisioned_source() -> None:
-    sources = yaml.safe_load((OPS / 'grafana' / 'provisioning' / 'datasources' / 'prometheus.yml').read_text())['datasources']
+    sources = yaml.safe_load(
+        (OPS / 'grafana' / 'provisioning' / 'datasources' / 'prometheus.yml').read_text()
+    )['datasources']
     assert len({panel['id'] for panel in panels()}) == len(panels())
     assert {panel['datasource']['uid'] for panel in panels()} == {source['uid'] for source in sources}

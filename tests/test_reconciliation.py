@@ -15,15 +15,19 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from crypto_rt import files, reconciliation
-from crypto_rt.backfill import candles_of_trades
-from crypto_rt.client import Rest
-from crypto_rt.exchange import Exchange, Recording, serving
-from crypto_rt.feature_store import open_feature_store, open_group
-from crypto_rt.kraken import exchange_candle
-from crypto_rt.messages import Trade, Trades
-from crypto_rt.reconciliation import FIELDS, Known, Sides, against_exchange, known_of, reconcile, verify_candles
-from crypto_rt.settings import load_settings
+from crypto_rt.candles.aggregation import candles_of_trades
+from crypto_rt.candles.comparison import FIELDS, Known, Sides, known_of, reconcile
+from crypto_rt.core.messages import Trade, Trades
+from crypto_rt.core.settings import load_settings
+from crypto_rt.market.files import read_candles, read_trades
+from crypto_rt.market.kraken.client import Rest
+from crypto_rt.market.kraken.frames import exchange_candle
+from crypto_rt.sandbox.exchange import SandboxExchange
+from crypto_rt.sandbox.recording import Recording
+from crypto_rt.sandbox.server import serving
+from crypto_rt.services.reconcile import against_exchange, reconcile_once
+from crypto_rt.store.open import open_feature_store, open_group
+from crypto_rt.verify.candles import verify_candles
 
 NOON = 1_762_776_000_000
 VERDICTS = ('compared', 'exact', 'explained', 'unexplained')
@@ -37,8 +41,8 @@ def here(tmp_path):
 def kraken_minutes(shared):
     "Kraken's own minutes, and ours from its trades."
     folder = shared / 'data/kraken-rest'
-    theirs = list(files.read_candles(folder / 'nautilus_http_ohlc.json'))
-    return list(candles_of_trades(files.read_trades(folder / 'nautilus_http_trades.json'), 60, 2000)), theirs
+    theirs = list(read_candles(folder / 'nautilus_http_ohlc.json'))
+    return list(candles_of_trades(read_trades(folder / 'nautilus_http_trades.json'), 60, 2000)), theirs
 
 
 # --- real data
@@ -47,23 +51,47 @@ def kraken_minutes(shared):
 def test_krakens_trades_equal_krakens_candles(here, shared):
     folder = shared / 'data/kraken-rest'
     result = verify_candles(here, folder / 'nautilus_http_trades.json', folder / 'nautilus_http_ohlc.json')
-    assert result['ok'] and [result[name] for name in VERDICTS] == [411, 410, 1, 0] and result['reasons'] == {'cut_first': 1}
+    assert (
+        result['ok']
+        and [result[name] for name in VERDICTS] == [411, 410, 1, 0]
+        and result['reasons'] == {'cut_first': 1}
+    )
     assert 'seen from trade 10218208 on' in result['evidence'][0]['evidence']
 
 
 def test_trades_of_2024_equal_the_candles_of_somebody_else(here, shared):
     folder = shared / 'data/canonical'
-    result = verify_candles(here, folder / 'trades/BTC-USDT_20240808T2354.parquet', folder / 'candles/BTC-USDT_1m_2024-07-26.parquet')
-    assert result['ok'] and [result[name] for name in VERDICTS] == [12, 10, 2, 0] and result['reasons'] == {'cut_first': 1, 'cut_last': 1}
+    result = verify_candles(
+        here,
+        folder / 'trades/BTC-USDT_20240808T2354.parquet',
+        folder / 'candles/BTC-USDT_1m_2024-07-26.parquet',
+    )
+    assert (
+        result['ok']
+        and [result[name] for name in VERDICTS] == [12, 10, 2, 0]
+        and result['reasons'] == {'cut_first': 1, 'cut_last': 1}
+    )
 
 
-@pytest.mark.parametrize('absent, exact, explained', [('hole', 2468, {'left_out': 1091}), ('empty', 3559, {})])
+@pytest.mark.parametrize(
+    'absent, exact, explained', [('hole', 2468, {'left_out': 1091}), ('empty', 3559, {})]
+)
 def test_a_quiet_market_with_its_empty_minutes(here, shared, absent, exact, explained):
     folder = shared / 'data/canonical'
-    result = verify_candles(here, folder / 'trades/XRP-ETH_20191011.parquet', folder / 'candles/XRP-ETH_1m_20191011.parquet', absent)
+    result = verify_candles(
+        here,
+        folder / 'trades/XRP-ETH_20191011.parquet',
+        folder / 'candles/XRP-ETH_1m_20191011.parquet',
+        absent,
+    )
     assert result['ok'] and result['compared'] == 3560 and result['unexplained'] == 0
-    assert (result['exact'], result['reasons']) == (exact, {'cut_first': 1, **explained}), 'the first minute is not known to be whole'
-    assert sum(line['windows'] for line in result['evidence']) == result['explained'] and result['evidence_left_out'] == 0
+    assert (result['exact'], result['reasons']) == (exact, {'cut_first': 1, **explained}), (
+        'the first minute is not known to be whole'
+    )
+    assert (
+        sum(line['windows'] for line in result['evidence']) == result['explained']
+        and result['evidence_left_out'] == 0
+    )
 
 
 def test_a_difference_in_any_field_of_any_minute_of_kraken_is_found(shared):
@@ -81,16 +109,25 @@ def test_a_difference_in_any_field_of_any_minute_of_kraken_is_found(shared):
                 if base[at].verdict == 'exact':
                     assert verdict.verdict == 'unexplained' and field in verdict.evidence, (field, verdict)
                 else:
-                    assert verdict != base[at], (field, 'the cut minute may be explained still, but its evidence tells')
+                    assert verdict != base[at], (
+                        field,
+                        'the cut minute may be explained still, but its evidence tells',
+                    )
 
 
 def bent(candle, field):
     "The candle with one field a little higher, and a little lower."
     value = getattr(candle, field)
     if field == 'trade_count':
-        return [msgspec.structs.replace(candle, trade_count=value + step) for step in (1, -1) if value + step >= 0]
+        return [
+            msgspec.structs.replace(candle, trade_count=value + step) for step in (1, -1) if value + step >= 0
+        ]
     step = 1e-8 if field == 'volume' else 0.1
-    return [msgspec.structs.replace(candle, **{field: f'{float(value) + by:.8f}'}) for by in (step, -step) if float(value) + by >= 0]
+    return [
+        msgspec.structs.replace(candle, **{field: f'{float(value) + by:.8f}'})
+        for by in (step, -step)
+        if float(value) + by >= 0
+    ]
 
 
 def test_a_planted_difference_fails_the_verification_of_files(here, shared, tmp_path):
@@ -101,11 +138,18 @@ def test_a_planted_difference_fails_the_verification_of_files(here, shared, tmp_
         planted = frame.copy()
         planted.loc[row, field] += 0.01 * (-1 if field == 'low' else 1)
         planted.to_parquet(tmp_path / 'planted.parquet')
-        result = verify_candles(here, folder / 'trades/BTC-USDT_20240808T2354.parquet', tmp_path / 'planted.parquet')
+        result = verify_candles(
+            here, folder / 'trades/BTC-USDT_20240808T2354.parquet', tmp_path / 'planted.parquet'
+        )
         assert not result['ok'] and result['unexplained'] == 1
-        assert result['evidence'][0]['start'] == '2024-08-09T00:00:00Z' and field in result['evidence'][0]['evidence'], 'and it is the first line'
+        assert (
+            result['evidence'][0]['start'] == '2024-08-09T00:00:00Z'
+            and field in result['evidence'][0]['evidence']
+        ), 'and it is the first line'
     frame.drop(row).to_parquet(tmp_path / 'planted.parquet')
-    result = verify_candles(here, folder / 'trades/BTC-USDT_20240808T2354.parquet', tmp_path / 'planted.parquet')
+    result = verify_candles(
+        here, folder / 'trades/BTC-USDT_20240808T2354.parquet', tmp_path / 'planted.parquet'
+    )
     assert result['unexplained'] == 1 and result['evidence'][0]['evidence'] == 'they have no candle for it'
 
 
@@ -113,7 +157,17 @@ def test_a_planted_difference_fails_the_verification_of_files(here, shared, tmp_
 
 
 def trades_of(ids):
-    return [Trade(n, str(100 + n * 7 % 13), '0.5', 'buy', '', NOON + n * 7_300) for n in ids]
+    return [
+        Trade(
+            trade_id=n,
+            price=str(100 + n * 7 % 13),
+            quantity='0.5',
+            side='buy',
+            order_type='',
+            event_ms=NOON + n * 7_300,
+        )
+        for n in ids
+    ]
 
 
 def folded(ids):
@@ -121,7 +175,11 @@ def folded(ids):
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
-@given(first=st.integers(1, 30), last=st.integers(80, 119), hole=st.tuples(st.integers(31, 79), st.integers(1, 20)))
+@given(
+    first=st.integers(1, 30),
+    last=st.integers(80, 119),
+    hole=st.tuples(st.integers(31, 79), st.integers(1, 20)),
+)
 def test_what_we_do_not_have_is_explained_and_nothing_else(first, last, hole):
     theirs = [msgspec.structs.replace(c, source='exchange', is_partial=False) for c in folded(range(120))]
     lost = range(hole[0], min(hole[0] + hole[1], last))
@@ -132,8 +190,15 @@ def test_what_we_do_not_have_is_explained_and_nothing_else(first, last, hole):
     whole = [m for m in found if m.verdict == 'exact']
     assert touched.isdisjoint(m.start_ms for m in whole)
     assert len(found) - len(whole) <= len(touched | {m.start_ms for m in found if m.reason == 'hole'}) + 2
-    planted = [msgspec.structs.replace(c, volume='99') if c.start_ms == whole[0].start_ms else c for c in theirs] if whole else theirs
-    assert sum(m.verdict == 'unexplained' for m in reconcile(ours, planted, Sides(Known(counts=True), ends_ms=NOON + last * 7_300))) == bool(whole)
+    planted = (
+        [msgspec.structs.replace(c, volume='99') if c.start_ms == whole[0].start_ms else c for c in theirs]
+        if whole
+        else theirs
+    )
+    assert sum(
+        m.verdict == 'unexplained'
+        for m in reconcile(ours, planted, Sides(Known(counts=True), ends_ms=NOON + last * 7_300))
+    ) == bool(whole)
 
 
 def test_a_hole_explains_only_as_many_trades_as_it_has():
@@ -148,7 +213,12 @@ def test_a_hole_explains_only_as_many_trades_as_it_has():
 def test_a_silence_longer_than_the_file_of_others_is_no_excuse_where_they_list_empty_minutes():
     ours = folded([0, 1, 60, 61])
     assert [c.is_partial or c.is_empty for c in ours]
-    gap = [exchange_candle('BTC/USD', 60, NOON + n * 60_000, ('107',) * 4, '0', '0', 0) for n in range(1, 7)]
+    gap = [
+        exchange_candle(
+            'BTC/USD', 60, start_ms=NOON + n * 60_000, ohlc=('107',) * 4, volume='0', vwap='0', trade_count=0
+        )
+        for n in range(1, 7)
+    ]
     found = reconcile(folded([0, 1, *range(2, 3), 60]), gap, Sides(Known(counts=True)))
     assert found and all(m.verdict != 'exact' or m.start_ms in {c.start_ms for c in gap} for m in found)
 
@@ -157,9 +227,15 @@ def test_a_silence_longer_than_the_file_of_others_is_no_excuse_where_they_list_e
 
 
 def test_what_cannot_be_compared_is_an_error_that_says_why(here, tmp_path):
-    pd.DataFrame([dict(symbol='BTC/USD', **msgspec.structs.asdict(t)) for t in trades_of(range(20))]).to_parquet(tmp_path / 't.parquet')
-    pd.DataFrame([dict(symbol='ETH/USD', start_ms=NOON + n * 60_000, **dict.fromkeys(FIELDS, 1.0)) for n in range(3)]).to_parquet(tmp_path / 'c.parquet')
-    with pytest.raises(ValueError, match=r'no symbol is in both: t.parquet has BTC/USD, c.parquet has ETH/USD'):
+    pd.DataFrame(
+        [dict(symbol='BTC/USD', **msgspec.structs.asdict(t)) for t in trades_of(range(20))]
+    ).to_parquet(tmp_path / 't.parquet')
+    pd.DataFrame(
+        [dict(symbol='ETH/USD', start_ms=NOON + n * 60_000, **dict.fromkeys(FIELDS, 1.0)) for n in range(3)]
+    ).to_parquet(tmp_path / 'c.parquet')
+    with pytest.raises(
+        ValueError, match=r'no symbol is in both: t.parquet has BTC/USD, c.parquet has ETH/USD'
+    ):
         verify_candles(here, tmp_path / 't.parquet', tmp_path / 'c.parquet')
     with pytest.raises(ValueError, match='both --trades F and --candles F'):
         verify_candles(here, candles=tmp_path / 'c.parquet')
@@ -169,14 +245,35 @@ def test_what_cannot_be_compared_is_an_error_that_says_why(here, tmp_path):
 
 def test_files_without_names_take_the_name_of_the_other(here, tmp_path):
     rows = trades_of(range(200))
-    pd.DataFrame([dict(symbol='XRP/ETH', **msgspec.structs.asdict(t)) for t in rows]).to_parquet(tmp_path / 't.parquet')
-    (tmp_path / 't.csv').write_text(''.join(f'{t.event_ms / 1000:.4f},{t.price},{t.quantity}\n' for t in rows))
+    pd.DataFrame([dict(symbol='XRP/ETH', **msgspec.structs.asdict(t)) for t in rows]).to_parquet(
+        tmp_path / 't.parquet'
+    )
+    (tmp_path / 't.csv').write_text(
+        ''.join(f'{t.event_ms / 1000:.4f},{t.price},{t.quantity}\n' for t in rows)
+    )
     candles = [c for c in folded(range(200)) if not c.is_empty]
-    (tmp_path / 'c.csv').write_text(''.join(f'{c.start_ms // 1000},{c.open},{c.high},{c.low},{c.close},{c.volume},{c.trade_count}\n' for c in candles))
-    pd.DataFrame([dict(symbol='LTC/EUR', start_ms=c.start_ms, **{f: float(getattr(c, f)) for f in FIELDS}) for c in candles]).to_parquet(tmp_path / 'c.parquet')
-    for trades, other, symbol in (('t.parquet', 'c.csv', 'XRP/ETH'), ('t.csv', 'c.parquet', 'LTC/EUR'), ('t.csv', 'c.csv', 'BTC/USD')):
+    (tmp_path / 'c.csv').write_text(
+        ''.join(
+            f'{c.start_ms // 1000},{c.open},{c.high},{c.low},{c.close},{c.volume},{c.trade_count}\n'
+            for c in candles
+        )
+    )
+    pd.DataFrame(
+        [
+            dict(symbol='LTC/EUR', start_ms=c.start_ms, **{f: float(getattr(c, f)) for f in FIELDS})
+            for c in candles
+        ]
+    ).to_parquet(tmp_path / 'c.parquet')
+    for trades, other, symbol in (
+        ('t.parquet', 'c.csv', 'XRP/ETH'),
+        ('t.csv', 'c.parquet', 'LTC/EUR'),
+        ('t.csv', 'c.csv', 'BTC/USD'),
+    ):
         result = verify_candles(here, tmp_path / trades, tmp_path / other)
-        assert result['ok'] and result['symbols'] == [symbol] and result['exact'] == len(candles) - 1, (trades, other)
+        assert result['ok'] and result['symbols'] == [symbol] and result['exact'] == len(candles) - 1, (
+            trades,
+            other,
+        )
 
 
 # --- the data directory against an exchange
@@ -200,17 +297,34 @@ def test_the_store_is_compared_and_a_change_of_the_exchange_is_told_apart(here):
     store = open_feature_store(here)
     open_group(store, 'candles').insert(ours)
     store.close()
-    theirs = [exchange_candle('BTC/USD', 60, c.start_ms, (c.open, c.high, c.low, c.close), c.volume, c.vwap, c.trade_count) for c in folded(range(120))]
+    theirs = [
+        exchange_candle(
+            'BTC/USD',
+            60,
+            start_ms=c.start_ms,
+            ohlc=(c.open, c.high, c.low, c.close),
+            volume=c.volume,
+            vwap=c.vwap,
+            trade_count=c.trade_count,
+        )
+        for c in folded(range(120))
+    ]
     now = ours[-1].end_ms + 5_000
     assert against_exchange(here, Fixed(theirs, now), alive=True)['reasons'] == {'cut_first': 1}
-    revised = [msgspec.structs.replace(c, volume=c.volume + '1') if n == 5 else c for n, c in enumerate(theirs)]
+    revised = [
+        msgspec.structs.replace(c, volume=c.volume + '1') if n == 5 else c for n, c in enumerate(theirs)
+    ]
     result = against_exchange(here, Fixed(revised, now + 300_000), alive=False)
     assert result['ok'] and result['reasons'] == {'cut_first': 1, 'exchange_revision': 1}
     wrong = [msgspec.structs.replace(c, high='999') if n == 6 else c for n, c in enumerate(revised)]
-    again = load_settings('/dev/null', env={}, data=dict(directory=here.data.directory, symbols='BTC/USD,ETH/USD'))
+    again = load_settings(
+        '/dev/null', env={}, data=dict(directory=here.data.directory, symbols='BTC/USD,ETH/USD')
+    )
     (Path(here.data.directory) / 'exchange_candles.sqlite').unlink()
-    result = reconciliation.reconcile_once(again, Fixed(wrong, now))
-    assert not result['ok'] and result['unexplained'] == 2 and result['symbols']['BTC/USD']['unexplained'] == 2
+    result = reconcile_once(again, Fixed(wrong, now))
+    assert (
+        not result['ok'] and result['unexplained'] == 2 and result['symbols']['BTC/USD']['unexplained'] == 2
+    )
     assert json.loads((Path(here.data.directory) / 'reconciliation.json').read_text()) == result
 
 
@@ -219,8 +333,21 @@ def test_a_service_that_stands_still_is_seen(here):
     store = open_feature_store(here)
     open_group(store, 'candles').insert(ours)
     store.close()
-    theirs = [exchange_candle('BTC/USD', 60, c.start_ms, (c.open, c.high, c.low, c.close), c.volume, c.vwap, c.trade_count) for c in folded(range(300))]
-    assert against_exchange(here, Fixed(theirs, theirs[-1].end_ms), alive=False)['unexplained'] == 1, 'our last minute is cut, and was told as whole'
+    theirs = [
+        exchange_candle(
+            'BTC/USD',
+            60,
+            start_ms=c.start_ms,
+            ohlc=(c.open, c.high, c.low, c.close),
+            volume=c.volume,
+            vwap=c.vwap,
+            trade_count=c.trade_count,
+        )
+        for c in folded(range(300))
+    ]
+    assert against_exchange(here, Fixed(theirs, theirs[-1].end_ms), alive=False)['unexplained'] == 1, (
+        'our last minute is cut, and was told as whole'
+    )
     result = against_exchange(here, Fixed(theirs, theirs[-1].end_ms), alive=True)
     missed = [line for line in result['evidence'] if line['evidence'] == 'we have no candle for it']
     assert missed[0]['windows'] == len(theirs) - len(ours) - 2 and result['reasons']['still_forming'] == 2
@@ -228,7 +355,7 @@ def test_a_service_that_stands_still_is_seen(here):
 
 def test_the_local_exchange_agrees_with_the_fold(here, tmp_path, shared):
     file = shared / 'data/canonical/trades/BTC-USDT_20240808T2354.parquet'
-    ours = list(candles_of_trades(files.read_trades(file), 60, 2000))
+    ours = list(candles_of_trades(read_trades(file), 60, 2000))
     settings = load_settings('/dev/null', env={}, data=dict(directory=str(tmp_path), symbols='BTC/USDT'))
     store = open_feature_store(settings)
     open_group(store, 'candles').insert(ours)
@@ -236,16 +363,20 @@ def test_the_local_exchange_agrees_with_the_fold(here, tmp_path, shared):
 
     async def compare():
         market = Recording(file)
-        exchange = Exchange(market, float('inf'))
+        exchange = SandboxExchange(market, float('inf'))
         async with serving(exchange) as urls:
             from websockets.asyncio.client import connect
 
             async with connect(urls[0]) as socket:
-                await socket.send('{"method":"subscribe","params":{"channel":"trade","symbol":["BTC/USDT"],"snapshot":true}}')
+                await socket.send(
+                    '{"method":"subscribe","params":{"channel":"trade","symbol":["BTC/USDT"],"snapshot":true}}'
+                )
                 async for frame in socket:
                     if '"replay"' in frame:
                         break
-            at = msgspec.structs.replace(settings, exchange=msgspec.structs.replace(settings.exchange, rest_url=urls[1]))
+            at = msgspec.structs.replace(
+                settings, exchange=msgspec.structs.replace(settings.exchange, rest_url=urls[1])
+            )
             return await asyncio.to_thread(lambda: against_exchange(at, Rest(at)))
 
     result = asyncio.run(asyncio.wait_for(compare(), 60))
@@ -253,8 +384,10 @@ def test_the_local_exchange_agrees_with_the_fold(here, tmp_path, shared):
 
 
 def test_the_service_ends_at_once_when_it_is_told_to(here, tmp_path):
-    code = ("from crypto_rt.settings import load_settings; from crypto_rt.reconciliation import run_reconciliation; "
-            f"run_reconciliation(load_settings('/dev/null', env={{}}, data=dict(directory={str(tmp_path)!r}), kafka=dict(broker='127.0.0.1:9')))")  # fmt: skip
+    code = (
+        'from crypto_rt.core.settings import load_settings; from crypto_rt.services.reconcile import run_reconciliation; '
+        f"run_reconciliation(load_settings('/dev/null', env={{}}, data=dict(directory={str(tmp_path)!r}), kafka=dict(broker='127.0.0.1:9')))"
+    )
     process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL)
     time.sleep(3)
     assert process.poll() is None

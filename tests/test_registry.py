@@ -14,8 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_rt import registry
-from crypto_rt.settings import Settings, load_settings
+from crypto_rt.core.settings import Settings, load_settings
+from crypto_rt.models.registry import (
+    _LOADED,
+    RegisteredModel,
+    _client,
+    champion,
+    champion_version,
+    champions_before,
+    database,
+    load,
+    models,
+    promote,
+    promotions,
+    register,
+    rollback,
+)
 
 KEY = ('BTC/USDT', 300, 600)
 NAME = 'BTC-USDT_300s_600s'
@@ -39,8 +53,15 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('registry') / 'data'
     settings = load_settings(env={}, data={'directory': str(folder)})
     for seed in range(3):
-        registry.register(settings, booster_of(seed), NAME, {'seed': seed}, {'mae_bp': 9.7 + seed, 'naive_mae_bp': 9.67}, {'verdict': f'number {seed}'})
-    registry.register(settings, booster_of(9), 'ETH-USD_60s_300s', {}, {}, {})
+        register(
+            settings,
+            booster_of(seed),
+            name=NAME,
+            parameters={'seed': seed},
+            figures={'mae_bp': 9.7 + seed, 'naive_mae_bp': 9.67},
+            tags={'verdict': f'number {seed}'},
+        )
+    register(settings, booster_of(9), name='ETH-USD_60s_300s', parameters={}, figures={}, tags={})
     return folder
 
 
@@ -52,16 +73,29 @@ def settings(filled: Path, tmp_path: Path) -> Settings:
 
 
 def test_what_we_read_is_what_mlflow_says(settings: Settings) -> None:
-    client = registry._client(settings)
-    registry.promote(settings, *KEY, version=2)
-    assert registry.champion_version(settings, *KEY) == str(client.get_model_version_by_alias(NAME, 'champion').version) == '2'
-    for row in registry.models(settings):
+    client = _client(settings)
+    promote(settings, *KEY, version=2)
+    assert (
+        champion_version(settings, *KEY)
+        == str(client.get_model_version_by_alias(NAME, 'champion').version)
+        == '2'
+    )
+    for row in models(settings):
         theirs = client.get_model_version(row['model'], row['version'])
         assert row['digest'] == theirs.tags['digest']
         assert row['verdict'] == theirs.tags.get('verdict', '')
-        assert set(row['aliases']) == {a for a, v in client.get_registered_model(row['model']).aliases.items() if str(v) == row['version']}
-    assert [(row['model'], row['version']) for row in registry.models(settings)] == [(NAME, '1'), (NAME, '2'), (NAME, '3'), ('ETH-USD_60s_300s', '1')]
-    assert next(row for row in registry.models(settings) if row['version'] == '2')['mae_bp'] == 10.7
+        assert set(row['aliases']) == {
+            a
+            for a, v in client.get_registered_model(row['model']).aliases.items()
+            if str(v) == row['version']
+        }
+    assert [(row['model'], row['version']) for row in models(settings)] == [
+        (NAME, '1'),
+        (NAME, '2'),
+        (NAME, '3'),
+        ('ETH-USD_60s_300s', '1'),
+    ]
+    assert next(row for row in models(settings) if row['version'] == '2')['mae_bp'] == 10.7
 
 
 def test_mlflow_itself_loads_the_same_model(filled: Path) -> None:
@@ -69,39 +103,45 @@ def test_mlflow_itself_loads_the_same_model(filled: Path) -> None:
     import mlflow
 
     settings = load_settings(env={}, data={'directory': str(filled)})
-    registry._client(settings)
+    _client(settings)
     theirs = mlflow.xgboost.load_model(f'models:/{NAME}@challenger')
-    ours = registry.load(settings, NAME, '3')
+    ours = load(settings, NAME, '3')
     assert bytes(theirs.save_raw('ubj')) == bytes(ours.booster.save_raw('ubj'))
     expected, lower, upper = ours.predict({'a': 0.5, 'b': -1.0})
-    both = theirs.inplace_predict(np.array([[0.5, -1.0]], np.float32), validate_features=False)[0].astype(float)
+    both = theirs.inplace_predict(np.array([[0.5, -1.0]], np.float32), validate_features=False)[0].astype(
+        float
+    )
     assert (expected, upper - expected) == pytest.approx((both[0] * 1e-4, 2 * both[1] * 1e-4))
     assert expected - lower == pytest.approx(upper - expected)
 
 
 def test_promotion_and_rollback_are_logged(settings: Settings) -> None:
-    assert registry.champion(settings, *KEY) is None
-    assert registry.promote(settings, *KEY, why='first')['version'] == '3'  # the challenger
-    registry.promote(settings, *KEY, version=1, why='simpler')
-    assert registry.rollback(settings, *KEY, why='worse')['version'] == '3'
-    model = registry.champion(settings, *KEY)
+    assert champion(settings, *KEY) is None
+    assert promote(settings, *KEY, why='first')['version'] == '3'  # the challenger
+    promote(settings, *KEY, version=1, why='simpler')
+    assert rollback(settings, *KEY, why='worse')['version'] == '3'
+    model = champion(settings, *KEY)
     assert model is not None and model.version == '3'
-    registry.rollback(settings, *KEY)
-    assert registry.champion(settings, *KEY) is None
-    log = registry.promotions(settings, NAME)
+    rollback(settings, *KEY)
+    assert champion(settings, *KEY) is None
+    log = promotions(settings, NAME)
     assert [(line['action'], line['previous'], line['version'], line['why']) for line in log] == [
-        ('promote', None, '3', 'first'), ('promote', '3', '1', 'simpler'), ('rollback', '1', '3', 'worse'), ('rollback', '3', None, 'by hand')]  # fmt: skip
-    assert registry.promotions(settings, 'ETH-USD_60s_300s') == []
+        ('promote', None, '3', 'first'),
+        ('promote', '3', '1', 'simpler'),
+        ('rollback', '1', '3', 'worse'),
+        ('rollback', '3', None, 'by hand'),
+    ]
+    assert promotions(settings, 'ETH-USD_60s_300s') == []
 
 
 def test_a_torn_log_line_costs_one_line(settings: Settings) -> None:
     "A power cut in the middle of writing: the line before and the line after stay readable."
-    registry.promote(settings, *KEY, version=1)
+    promote(settings, *KEY, version=1)
     file = Path(settings.data.directory) / 'promotions.jsonl'
     with file.open('a') as out:
         out.write('{"at_ms": 17')
-    registry.promote(settings, *KEY, version=2)
-    assert [line['version'] for line in registry.promotions(settings)] == ['1', '2']
+    promote(settings, *KEY, version=2)
+    assert [line['version'] for line in promotions(settings)] == ['1', '2']
     assert file.read_text().count('\n') == 3
 
 
@@ -116,58 +156,58 @@ def test_rollback_undoes_the_last_promotion(moves: list[str]) -> None:
         elif move != 'back':
             stack.append(move)
             lines.append({'action': 'promote', 'version': move})
-    assert registry.champions_before(lines) == stack
+    assert champions_before(lines) == stack
 
 
 def test_a_changed_file_does_not_serve(settings: Settings) -> None:
-    registry.promote(settings, *KEY, version=2)
+    promote(settings, *KEY, version=2)
     for file in Path(settings.data.directory).rglob('model.ubj'):
-        changed = registry.Model(file.read_bytes(), '0').booster
+        changed = RegisteredModel(file.read_bytes(), '0').booster
         changed.set_attr(crypto_rt=json.dumps({'level': 0.9, 'lower': 0, 'upper': 0, 'floor_bp': 0.1}))
         changed.save_model(file)
-    registry._LOADED.clear()
+    _LOADED.clear()
     with pytest.raises(ValueError, match='it was changed'):
-        registry.champion(settings, *KEY)
+        champion(settings, *KEY)
 
 
 def test_errors_name_what_there_is(settings: Settings) -> None:
     with pytest.raises(ValueError, match='was 9; there are: 1, 2, 3'):
-        registry.promote(settings, *KEY, version=9)
+        promote(settings, *KEY, version=9)
     with pytest.raises(ValueError, match='there are: BTC-USDT_300s_600s, ETH-USD_60s_300s; train one first'):
-        registry.promote(settings, 'BTC/USDT', 60, 600)
+        promote(settings, 'BTC/USDT', 60, 600)
     with pytest.raises(ValueError, match='no promotion to take back'):
-        registry.rollback(settings, *KEY)
-    registry.promote(settings, *KEY, version=1)
+        rollback(settings, *KEY)
+    promote(settings, *KEY, version=1)
     with pytest.raises(ValueError, match='is the champion already'):
-        registry.promote(settings, *KEY, version='1')
+        promote(settings, *KEY, version='1')
 
 
 def test_another_database_is_an_error_not_a_silent_no(settings: Settings) -> None:
     import sqlite3
 
-    with sqlite3.connect(registry.database(settings)) as there:
+    with sqlite3.connect(database(settings)) as there:
         there.execute('ALTER TABLE registered_model_aliases RENAME COLUMN alias TO nickname')
     with pytest.raises(RuntimeError, match=r'is not what MLflow 3\.17\.2 makes'):
-        registry.champion_version(settings, *KEY)
+        champion_version(settings, *KEY)
 
 
 def test_asking_for_the_champion_is_cheap(settings: Settings) -> None:
     "Under 50 ms a question, so that it can be asked for each candle; the model is loaded once."
-    registry.promote(settings, *KEY)
-    first = registry.champion(settings, *KEY)
+    promote(settings, *KEY)
+    first = champion(settings, *KEY)
     began = time.perf_counter()
-    assert all(registry.champion(settings, *KEY) is first for _ in range(50))
+    assert all(champion(settings, *KEY) is first for _ in range(50))
     assert (time.perf_counter() - began) / 50 < 0.05
 
 
 def test_reading_imports_no_mlflow(settings: Settings, tmp_path: Path) -> None:
     "Neither where there is no database, nor where there is one."
-    registry.promote(settings, *KEY)
+    promote(settings, *KEY)
     for folder, version in ((str(tmp_path / 'nothing'), 'None'), (settings.data.directory, '3')):
         code = f"""
 import sys
-from crypto_rt import registry
-from crypto_rt.settings import load_settings
+from crypto_rt.models import registry
+from crypto_rt.core.settings import load_settings
 settings = load_settings(env={{}}, data=dict(directory={folder!r}))
 model = registry.champion(settings, *{KEY!r})
 registry.models(settings)

@@ -19,18 +19,37 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from crypto_rt.cli import COMMANDS
-from crypto_rt.messages import TOPICS, write_contracts
-from crypto_rt.runner import specs
-from crypto_rt.settings import SECRETS, SECTIONS, Settings, load_settings
+from crypto_rt.core.compose import specs
+from crypto_rt.core.messages import TOPICS, write_contracts
+from crypto_rt.core.settings import SECRETS, SECTIONS, Settings, load_settings
+from crypto_rt.system.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-OURS = {'kafka', 'exchange', 'backfill', 'trades', 'candles', 'indicators', 'feature-store', 'predictions', 'reconcile', 'news', 'news-signals', 'api'}
+OURS = {
+    'kafka',
+    'exchange',
+    'backfill',
+    'trades',
+    'candles',
+    'indicators',
+    'feature-store',
+    'predictions',
+    'reconcile',
+    'news',
+    'news-signals',
+    'api',
+}
 
 
 def files() -> list[Path]:
     "Every file that git has or would take."
-    listed = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return sorted({ROOT / name for name in listed.stdout.split('\0') if name and (ROOT / name).is_file()})
 
 
@@ -64,16 +83,31 @@ def slips(
 
 def pins() -> dict[str, tuple[str, Requirement]]:
     "Name to version and marker, as requirements.lock has them."
-    lines = [line.rstrip(' \\') for line in (ROOT / 'requirements.lock').read_text().splitlines() if line and not line.startswith(' ')]
+    lines = [
+        line.rstrip(' \\')
+        for line in (ROOT / 'requirements.lock').read_text().splitlines()
+        if line and not line.startswith(' ')
+    ]
     requirements = [Requirement(line) for line in lines]
-    return {canonicalize_name(r.name): (next(iter(r.specifier)).version, r) for r in requirements if r.marker is None or r.marker.evaluate()}
+    return {
+        canonicalize_name(r.name): (next(iter(r.specifier)).version, r)
+        for r in requirements
+        if r.marker is None or r.marker.evaluate()
+    }
 
 
 def wanted() -> list[tuple[Requirement, str]]:
     "All requirements of pyproject.toml, extras included, that hold on this machine."
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-    every = [*project['dependencies'], *(line for extra in project['optional-dependencies'].values() for line in extra)]
-    return [(r, 'pyproject.toml') for r in map(Requirement, every) if r.marker is None or r.marker.evaluate({'extra': ''})]
+    every = [
+        *project['dependencies'],
+        *(line for extra in project['optional-dependencies'].values() for line in extra),
+    ]
+    return [
+        (r, 'pyproject.toml')
+        for r in map(Requirement, every)
+        if r.marker is None or r.marker.evaluate({'extra': ''})
+    ]
 
 
 def closure() -> dict[str, list[tuple[Requirement, str]]]:
@@ -110,14 +144,28 @@ def test_lock_pins_all_that_pyproject_needs() -> None:
 
 def test_lock_pins_nothing_else() -> None:
     "A pin that nobody needs any more is left over from an older pyproject.toml."
-    torch_needs = {'filelock', 'typing-extensions', 'sympy', 'networkx', 'jinja2', 'fsspec', 'setuptools', 'mpmath', 'markupsafe'}
+    torch_needs = {
+        'filelock',
+        'typing-extensions',
+        'sympy',
+        'networkx',
+        'jinja2',
+        'fsspec',
+        'setuptools',
+        'mpmath',
+        'markupsafe',
+    }
     left_over = set(pins()) - set(closure()) - torch_needs
     assert not left_over, f'run `make lock`; nobody needs {sorted(left_over)}'
 
 
 def test_lock_is_what_is_installed() -> None:
     "Tests of another version than the locked one prove nothing about the lock."
-    differ = {name: (version, metadata.version(name)) for name, (version, _) in pins().items() if metadata.version(name) != version}
+    differ = {
+        name: (version, metadata.version(name))
+        for name, (version, _) in pins().items()
+        if metadata.version(name) != version
+    }
     assert not differ, 'run `make setup`; locked and installed: ' + str(differ)
 
 
@@ -130,7 +178,9 @@ def test_lock_names_no_place_and_has_hashes() -> None:
 
 def test_cargo_lock_has_only_the_default_source() -> None:
     sources = set(re.findall(r'^source = "(.*)"', (ROOT / 'rust' / 'Cargo.lock').read_text(), re.M))
-    assert len(sources) <= 1 and all(source.startswith('registry+') and 'index' in source for source in sources), sources
+    assert len(sources) <= 1 and all(
+        source.startswith('registry+') and 'index' in source for source in sources
+    ), sources
 
 
 # --- nothing of one machine
@@ -138,9 +188,22 @@ def test_cargo_lock_has_only_the_default_source() -> None:
 
 def test_no_registry_and_no_path_of_a_machine() -> None:
     "A clone works with whatever registries its user has set, wherever it lies."
-    hosts = r'\b(?:[\w-]+\.)*(?:py' + r'pi|python' + r'hosted|npm' + r'js|ma' + r'ven|cra' + r'tes|de' + r'bian|pyto' + r'rch)\.(?:org|io|com)\b'
+    hosts = (
+        r'\b(?:[\w-]+\.)*(?:py'
+        + r'pi|python'
+        + r'hosted|npm'
+        + r'js|ma'
+        + r'ven|cra'
+        + r'tes|de'
+        + r'bian|pyto'
+        + r'rch)\.(?:org|io|com)\b'
+    )
     assert not slips(hosts, but=('Cargo.lock',))
-    places = {str(path) + '/' for path in {ROOT.parent, Path.home(), Path(sys.prefix)} - {Path(tempfile.gettempdir())} if len(path.parts) > 1}
+    places = {
+        str(path) + '/'
+        for path in {ROOT.parent, Path.home(), Path(sys.prefix)} - {Path(tempfile.gettempdir())}
+        if len(path.parts) > 1
+    }
     assert not slips('|'.join(map(re.escape, places)))
 
 
@@ -151,7 +214,11 @@ def test_no_unresolved_merge() -> None:
 
 def test_licence_is_there_whole() -> None:
     text = (ROOT / 'LICENSE').read_text()
-    assert 'Apache License' in text and 'Version 2.0, January 2004' in text and 'END OF TERMS AND CONDITIONS' in text
+    assert (
+        'Apache License' in text
+        and 'Version 2.0, January 2004' in text
+        and 'END OF TERMS AND CONDITIONS' in text
+    )
 
 
 # --- one truth per fact
@@ -174,19 +241,27 @@ def test_every_setting_has_one_comment_line() -> None:
 def test_contracts_equal_the_code(tmp_path: Path) -> None:
     fresh = {file.name: file.read_text() for file in write_contracts(tmp_path)}
     there = {file.name: file.read_text() for file in (ROOT / 'data_contracts').glob('*.schema.json')}
-    assert there == fresh, "write them again: .venv/bin/python -c \"from crypto_rt.messages import write_contracts; write_contracts('data_contracts')\""
+    assert there == fresh, (
+        'write them again: .venv/bin/python -c "from crypto_rt.core.messages import write_contracts; write_contracts(\'data_contracts\')"'
+    )
 
 
 def test_contracts_table_names_every_topic_with_its_settings() -> None:
     rows = {}
     for line in (ROOT / 'data_contracts' / 'README.md').read_text().splitlines():
         if line.startswith('| [`'):
-            name, key, partitions, hours, cleanup = (cell.strip(' `') for cell in line.strip('| ').split('|')[:5])
+            name, key, partitions, hours, cleanup = (
+                cell.strip(' `') for cell in line.strip('| ').split('|')[:5]
+            )
             rows[re.sub(r'[\[\]`]|\(.*\)', '', name)] = (key, partitions, hours, cleanup)
-    body = {name: json.loads((ROOT / 'data_contracts' / f'{name}.schema.json').read_text())['x-kafka'] for name in TOPICS}
+    body = {
+        name: json.loads((ROOT / 'data_contracts' / f'{name}.schema.json').read_text())['x-kafka']
+        for name in TOPICS
+    }
     assert rows == {
-        name: (str(k['key']), str(k['partitions']), str(k['retention_hours']), k['cleanup']) for name, k in body.items()
-    }  # fmt: skip
+        name: (str(k['key']), str(k['partitions']), str(k['retention_hours']), k['cleanup'])
+        for name, k in body.items()
+    }
 
 
 # --- the list of services
@@ -201,7 +276,14 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def test_compose_file_fits_its_schema() -> None:
-    check = [sys.executable, '-m', 'check_jsonschema', '--builtin-schema', 'vendor.compose-spec', str(ROOT / 'docker-compose.yml')]
+    check = [
+        sys.executable,
+        '-m',
+        'check_jsonschema',
+        '--builtin-schema',
+        'vendor.compose-spec',
+        str(ROOT / 'docker-compose.yml'),
+    ]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -222,7 +304,11 @@ def test_compose_service_is_whole(name: str) -> None:
 
 def test_compose_environment_is_known_to_the_settings() -> None:
     for name, service in services().items():
-        ours = {key: re.sub(r'\$\{\w+:-(.*)\}', r'\1', str(value)) for key, value in service.get('environment', {}).items() if key.startswith('CRYPTO_RT_')}
+        ours = {
+            key: re.sub(r'\$\{\w+:-(.*)\}', r'\1', str(value))
+            for key, value in service.get('environment', {}).items()
+            if key.startswith('CRYPTO_RT_')
+        }
         assert load_settings(ROOT / 'settings.ini', env=ours), name
         for key in set(ours) - set(SECRETS):
             section, _, word = key.removeprefix('CRYPTO_RT_').lower().partition('_')
@@ -233,7 +319,10 @@ def test_compose_environment_is_known_to_the_settings() -> None:
 def test_local_blocks_start_what_this_source_needs(source: str) -> None:
     "The runner's own reading of the file: it refuses unknown keys, unknown names and circles."
     there = [spec.name for spec in specs((ROOT / 'docker-compose.yml').read_text(), source)]
-    assert set(there) == OURS - {'live': {'exchange'}, 'replay': {'backfill', 'reconcile'}, 'simulate': set()}[source]
+    assert (
+        set(there)
+        == OURS - {'live': {'exchange'}, 'replay': {'backfill', 'reconcile'}, 'simulate': set()}[source]
+    )
 
 
 def test_local_command_is_the_containers_command() -> None:
@@ -247,7 +336,11 @@ def test_local_command_is_the_containers_command() -> None:
 
 def test_kafka_is_one_version() -> None:
     "The image of the compose file is the Kafka of the jars."
-    jar = next(line for line in (ROOT / 'ops' / 'kafka' / 'kafka-jars.txt').read_text().splitlines() if line.startswith('org.apache.kafka:kafka-server:'))
+    jar = next(
+        line
+        for line in (ROOT / 'ops' / 'kafka' / 'kafka-jars.txt').read_text().splitlines()
+        if line.startswith('org.apache.kafka:kafka-server:')
+    )
     assert services()['kafka']['image'] == 'apache/kafka:' + jar.split()[0].split(':')[2]
 
 
@@ -258,7 +351,12 @@ def test_dockerfile_copies_what_is_there_and_pins_what_it_takes() -> None:
     lines = re.sub(r'\\\n', ' ', (ROOT / 'Dockerfile').read_text()).splitlines()
     bases = [line.split()[1] for line in lines if line.startswith('FROM ')]
     assert bases and all(re.fullmatch(r'[\w./-]+:\d[\w.-]+', base) for base in bases)
-    copied = [source for line in lines if line.startswith('COPY ') and '--from' not in line for source in line.split()[1:-1]]
+    copied = [
+        source
+        for line in lines
+        if line.startswith('COPY ') and '--from' not in line
+        for source in line.split()[1:-1]
+    ]
     assert copied and [source for source in copied if not (ROOT / source).exists()] == []
     assert any(line.startswith('USER ') and line != 'USER root' for line in lines)
     let_in = {line[1:] for line in (ROOT / '.dockerignore').read_text().splitlines() if line.startswith('!')}
@@ -266,16 +364,24 @@ def test_dockerfile_copies_what_is_there_and_pins_what_it_takes() -> None:
 
 
 def test_uv_is_one_version() -> None:
-    found = {word for name in ('Makefile', 'Dockerfile') for word in re.findall(r'(?:uv==|UV_VERSION := )([0-9.]+)', (ROOT / name).read_text())}
+    found = {
+        word
+        for name in ('Makefile', 'Dockerfile')
+        for word in re.findall(r'(?:uv==|UV_VERSION := )([0-9.]+)', (ROOT / name).read_text())
+    }
     assert len(found) == 1, found
 
 
 # --- the documents
 
 
-@pytest.mark.parametrize('page', [file for file in files() if file.suffix == '.md'], ids=lambda file: str(file.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    'page', [file for file in files() if file.suffix == '.md'], ids=lambda file: str(file.relative_to(ROOT))
+)
 def test_links_of_a_document_lead_somewhere(page: Path) -> None:
-    links = [link for link in re.findall(r'\]\(([^)#\s]+)', page.read_text(encoding='utf-8')) if '://' not in link]
+    links = [
+        link for link in re.findall(r'\]\(([^)#\s]+)', page.read_text(encoding='utf-8')) if '://' not in link
+    ]
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 

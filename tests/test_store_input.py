@@ -1,18 +1,20 @@
 """What does not fit, and a disk that is full: a clear error, nothing half stored, and the store stays readable."""
 
 import errno
+import os
 import subprocess
 import sys
 
 import msgspec
 import pytest
 
-from crypto_rt import embedded_store
-from crypto_rt.embedded_store import EmbeddedStore
-from crypto_rt.feature_store import open_group, to_frame
-from crypto_rt.messages import TechnicalIndicators
-from crypto_rt.store_upkeep import compact, statistics_of
-from crypto_rt.times import now_ms
+from crypto_rt.core.messages import TechnicalIndicators
+from crypto_rt.core.times import now_ms
+from crypto_rt.store.conform import to_frame
+from crypto_rt.store.embedded.catalogue import statistics_of
+from crypto_rt.store.embedded.compaction import compact
+from crypto_rt.store.embedded.store import EmbeddedStore
+from crypto_rt.store.open import open_group
 from tests.test_feature_store import NOON, candle, indicators
 from tests.test_store_upkeep import ENV
 
@@ -26,15 +28,24 @@ def store(tmp_path):
 
 def test_a_row_from_the_future_is_named_and_none_of_its_batch_is_stored(store):
     group, ahead = open_group(store, 'candles'), (now_ms() // 60_000 + 40 * 1440) * 60_000
-    with pytest.raises(ValueError, match=r"row 1 \(symbol='BTC/USD'.*available_ms \d+ is more than a month after this clock"):
+    with pytest.raises(
+        ValueError, match=r"row 1 \(symbol='BTC/USD'.*available_ms \d+ is more than a month after this clock"
+    ):
         group.insert([candle(0), candle(1, available_ms=ahead)])
     assert group.read().empty
     group.insert([candle(0), candle(1, available_ms=ahead - 20 * 86_400_000)])
 
 
-@pytest.mark.parametrize('wrong', [
-    dict(values={'nope': 1.0}), dict(values=dict.fromkeys(indicators(0).values, 1.0) | {'log_return_1': float('inf')}), dict(start_ms=NOON // 1000),
-    dict(start_ms=NOON * 1000), dict(close='100')])  # fmt: skip
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        dict(values={'nope': 1.0}),
+        dict(values=dict.fromkeys(indicators(0).values, 1.0) | {'log_return_1': float('inf')}),
+        dict(start_ms=NOON // 1000),
+        dict(start_ms=NOON * 1000),
+        dict(close='100'),
+    ],
+)
 def test_a_wrong_indicator_among_a_thousand_is_named(store, wrong):
     group = open_group(store, 'technical_indicators')
     rows: list[TechnicalIndicators] = [indicators(n) for n in range(1000)]
@@ -48,13 +59,17 @@ def test_values_without_a_finite_sum_are_stored(store):
     group = open_group(store, 'technical_indicators')
     group.insert([indicators(n, 1.7e308) for n in range(3)])
     group.insert([indicators(3, float('nan'))])
-    assert group.read().log_return_5.tolist()[:3] == [1.7e308] * 3 and group.read().log_return_5.isna().tolist() == [False] * 3 + [True]
+    assert group.read().log_return_5.tolist()[:3] == [
+        1.7e308
+    ] * 3 and group.read().log_return_5.isna().tolist() == [False] * 3 + [True]
 
 
 def test_twice_in_one_batch_keeps_the_last_and_an_unknown_group_is_told(store):
     group = open_group(store, 'candles')
-    assert group.insert([candle(0, '100'), candle(0, '101')]).rows == 1 and group.read().close.tolist() == ['101']
-    with pytest.raises(KeyError, match='no feature group \'nix\'; there are candles'):
+    assert group.insert([candle(0, '100'), candle(0, '101')]).rows == 1 and group.read().close.tolist() == [
+        '101'
+    ]
+    with pytest.raises(KeyError, match="no feature group 'nix'; there are candles"):
         open_group(store, 'nix')
     assert store.get_feature_group('candles', 99) is None
     with pytest.raises(ValueError, match='other columns: missing'):
@@ -73,9 +88,13 @@ def test_a_disk_that_fills_while_a_segment_is_written(store, monkeypatch, what):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     with monkeypatch.context() as patched:
-        patched.setattr(embedded_store.os, 'fsync', full)
+        patched.setattr(os, 'fsync', full)
         with pytest.raises(OSError, match=r'segment .*parquet cannot be written .No space left'):
-            {'materialize': group.materialize, 'insert_sealed': lambda: group.insert_sealed([candle(n) for n in range(9)]), 'compact': lambda: compact(store)}[what]()
+            {
+                'materialize': group.materialize,
+                'insert_sealed': lambda: group.insert_sealed([candle(n) for n in range(9)]),
+                'compact': lambda: compact(store),
+            }[what]()
     assert len(group.read()) == 4
     group.materialize()
     compact(store)
@@ -84,8 +103,8 @@ def test_a_disk_that_fills_while_a_segment_is_written(store, monkeypatch, what):
 
 FILLED = """
 import resource, signal, sys
-from crypto_rt.feature_store import open_group
-from crypto_rt.embedded_store import EmbeddedStore
+from crypto_rt.store.open import open_group
+from crypto_rt.store.embedded.store import EmbeddedStore
 from tests.test_feature_store import candle
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 group = open_group(EmbeddedStore(sys.argv[1]), 'candles')
@@ -97,7 +116,9 @@ for n in range(0, 10**6, 500):
 
 
 def test_a_file_that_may_not_grow_ends_the_writer_and_keeps_what_was_acknowledged(tmp_path):
-    run = subprocess.run([sys.executable, '-c', FILLED, str(tmp_path)], env=ENV, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, '-c', FILLED, str(tmp_path)], env=ENV, capture_output=True, text=True, check=False
+    )
     assert run.returncode and 'store.sqlite' in run.stderr.splitlines()[-1]
     store = EmbeddedStore(tmp_path)
     assert len(open_group(store, 'candles').read()) == int(run.stdout.splitlines()[-1])

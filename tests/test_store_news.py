@@ -2,25 +2,51 @@
 
 import pytest
 
-from crypto_rt.bus import Received
-from crypto_rt.embedded_store import EmbeddedStore, StoreWriter, topics_read
-from crypto_rt.feature_store import open_group
-from crypto_rt.messages import News, NewsMark, NewsSignal, encode
-from crypto_rt.settings import load_settings
+from crypto_rt.bus.steps import Received
+from crypto_rt.core.messages import News, NewsSignal, NewsWatermark, encode
+from crypto_rt.core.settings import load_settings
+from crypto_rt.services.feature_store import StoreWriter, topics_read
+from crypto_rt.store.embedded.store import EmbeddedStore
+from crypto_rt.store.open import open_group
 
 NOON = 1_762_776_000_000
 
 
 def story(n, title='ETF approved', late=0):
-    return News(f'id{n}', title, 'body', 'wire', f'https://news.example/{n}', ['BTC', 'ETH'], NOON + n, NOON + n * 60_000 + 300_000 + late, f'h{n}', ['late'])
+    return News(
+        news_id=f'id{n}',
+        title=title,
+        body='body',
+        source='wire',
+        url=f'https://news.example/{n}',
+        assets=['BTC', 'ETH'],
+        published_ms=NOON + n,
+        available_ms=NOON + n * 60_000 + 300_000 + late,
+        text_hash=f'h{n}',
+        flags=['late'],
+    )
 
 
 def signal(n, version='1', score=0.5):
-    return NewsSignal(f'id{n}', 'head', version, ['BTC'], score, 'positive', 0.9, f'h{n}', NOON + n, NOON + n * 60_000 + 300_100)
+    return NewsSignal(
+        news_id=f'id{n}',
+        scorer='head',
+        version=version,
+        assets=['BTC'],
+        score=score,
+        label='positive',
+        confidence=0.9,
+        text_hash=f'h{n}',
+        published_ms=NOON + n,
+        available_ms=NOON + n * 60_000 + 300_100,
+    )
 
 
 def received(topic, *items):
-    return [Received('', encode(item), topic, 0, place) for place, item in enumerate(items)]
+    return [
+        Received(key='', value=encode(item), topic=topic, partition=0, offset=place)
+        for place, item in enumerate(items)
+    ]
 
 
 @pytest.fixture
@@ -32,10 +58,13 @@ def store(tmp_path):
 
 def test_the_service_stores_news_and_signals_and_passes_over_marks(store):
     writer = StoreWriter(store, load_settings(env={}))
-    stories, signals = [story(n) for n in range(5)], [signal(n, version) for n in range(5) for version in '12']
-    assert writer.take(received('news', *stories[:3], NewsMark(NOON), *stories[3:])) == []
-    assert writer.take(received('news_signals', NewsMark(NOON), *signals)) == []
-    assert writer.take(received('news', NewsMark(NOON + 1))) == []
+    stories, signals = (
+        [story(n) for n in range(5)],
+        [signal(n, version) for n in range(5) for version in '12'],
+    )
+    assert writer.take(received('news', *stories[:3], NewsWatermark(NOON), *stories[3:])) == []
+    assert writer.take(received('news_signals', NewsWatermark(NOON), *signals)) == []
+    assert writer.take(received('news', NewsWatermark(NOON + 1))) == []
     assert open_group(store, 'news').history({}) == stories
     assert sorted(open_group(store, 'news_signals').history({}), key=encode) == sorted(signals, key=encode)
     assert writer.counts == {'stored': 15, 'dead_letters': 0}
@@ -57,15 +86,18 @@ def test_the_newest_signal_known_stands_beside_a_candle(store):
     signals, news = open_group(store, 'news_signals'), open_group(store, 'news')
     signals.insert([signal(n) for n in range(3)])
     news.insert([story(n) for n in range(3)])
-    view = store.get_or_create_feature_view('v', 1, query=signals.select(['score']).join(news.select(['title']), ['news_id'], 'news_'))
+    view = store.get_or_create_feature_view(
+        'v', 1, query=signals.select(['score']).join(news.select(['title']), ['news_id'], 'news_')
+    )
     frame = view.get_batch_data(NOON, NOON + 86_400_000)
     assert frame.news_title.tolist() == ['ETF approved'] * 3 and view.get_feature_vector(
-        {'news_id': 'id1', 'scorer': 'head', 'version': '1'}).values == (0.5, 'ETF approved')  # fmt: skip
+        {'news_id': 'id1', 'scorer': 'head', 'version': '1'}
+    ).values == (0.5, 'ETF approved')
 
 
-def test_a_run_without_news_waits_for_none(monkeypatch):
-    assert {'news', 'news_signals'} <= set(topics_read())
-    monkeypatch.setenv('CRYPTO_RT_UNTIL_IDLE', '1')
-    assert not {'news', 'news_signals'} & set(topics_read())
-    monkeypatch.setenv('CRYPTO_RT_NEWS', '1')
-    assert {'news', 'news_signals'} <= set(topics_read())
+def test_a_run_without_news_waits_for_none():
+    assert {'news', 'news_signals'} <= set(topics_read(load_settings(env={})))
+    replay = load_settings(env={}, run=dict(source='replay', until_idle=True, news=False))
+    assert not {'news', 'news_signals'} & set(topics_read(replay))
+    with_news = load_settings(env={}, run=dict(source='replay', until_idle=True, news=True))
+    assert {'news', 'news_signals'} <= set(topics_read(with_news))

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crypto_rt import store_upkeep
-from crypto_rt.embedded_store import EmbeddedStore
-from crypto_rt.feature_store import canonical_digest, open_group
-from crypto_rt.store_upkeep import catalogue, compact, expire, features_of, retention_of, shown, statistics_of, sweep
+from crypto_rt.store.conform import canonical_digest
+from crypto_rt.store.embedded import catalogue as catalogue_module
+from crypto_rt.store.embedded.catalogue import catalogue, catalogue_entry, catalogue_text, statistics_of
+from crypto_rt.store.embedded.compaction import compact, expire, retention_of, sweep
+from crypto_rt.store.embedded.store import EmbeddedStore
+from crypto_rt.store.open import open_group
 from tests.test_feature_store import DAY, KEY, NOON, candle, indicators
 
 MINUTE = 60_000
@@ -33,7 +35,14 @@ def filled(store, seed):
     "Insert, replace, revise and seal in a seeded order; return the candles' group and what it must hold."
     chance, group, held = random.Random(seed), open_group(store, 'candles'), {}
     for _ in range(30):
-        rows = [candle(chance.randrange(6) * 720 + chance.randrange(3), str(chance.randrange(1, 1000)), chance.randrange(2)) for _ in range(chance.randrange(1, 6))]
+        rows = [
+            candle(
+                chance.randrange(6) * 720 + chance.randrange(3),
+                str(chance.randrange(1, 1000)),
+                chance.randrange(2),
+            )
+            for _ in range(chance.randrange(1, 6))
+        ]
         way = chance.choice((group.insert, group.insert, group.insert_sealed))
         way(rows)
         held |= {(row.start_ms, row.revision): row.close for row in rows}
@@ -47,24 +56,39 @@ def filled(store, seed):
 @pytest.mark.parametrize('seed', range(6))
 def test_merging_changes_nothing_that_is_read(store, seed):
     group, held = filled(store, seed)
-    pasts = [group.read(as_of=as_of, all_revisions=every) for as_of in (None, NOON + DAY) for every in (False, True)]
+    pasts = [
+        group.read(as_of=as_of, all_revisions=every)
+        for as_of in (None, NOON + DAY)
+        for every in (False, True)
+    ]
     digests = [canonical_digest(frame) for frame in pasts]
-    assert dict(zip(zip(pasts[1].start_ms, pasts[1].revision, strict=True), pasts[1].close, strict=True)) == held
+    assert (
+        dict(zip(zip(pasts[1].start_ms, pasts[1].revision, strict=True), pasts[1].close, strict=True)) == held
+    )
     compact(store)
-    assert [canonical_digest(group.read(as_of=as_of, all_revisions=every)) for as_of in (None, NOON + DAY) for every in (False, True)] == digests
+    assert [
+        canonical_digest(group.read(as_of=as_of, all_revisions=every))
+        for as_of in (None, NOON + DAY)
+        for every in (False, True)
+    ] == digests
     assert compact(store)['merged'] == 0
 
 
 def test_an_old_revision_stays_readable_as_of_its_time(store):
     group = open_group(store, 'candles')
-    first, second = candle(0, '100', available_ms=NOON + 62_000), candle(0, '101', 1, available_ms=NOON + 5 * MINUTE)
+    first, second = (
+        candle(0, '100', available_ms=NOON + 62_000),
+        candle(0, '101', 1, available_ms=NOON + 5 * MINUTE),
+    )
     group.insert([first])
     group.materialize()
     group.insert([second])
     for _ in range(3):
         assert group.read(as_of=NOON + 61_999).empty
         assert group.read(as_of=NOON + 5 * MINUTE - 1).close.tolist() == ['100']
-        assert group.read(as_of=NOON + 5 * MINUTE).close.tolist() == ['101'] and group.read().close.tolist() == ['101']
+        assert group.read(as_of=NOON + 5 * MINUTE).close.tolist() == [
+            '101'
+        ] and group.read().close.tolist() == ['101']
         group.materialize()
         compact(store)
     assert catalogue(store)[0]['segments'] == 1
@@ -73,21 +97,25 @@ def test_an_old_revision_stays_readable_as_of_its_time(store):
 # --- killed
 
 
-POSITIONS = {'before the file is written': 'embedded_store.write_segment = kill', 'after the file is written': 'after(embedded_store, "write_segment")',
-             'while the file is written': 'import pyarrow.parquet as pq; after(pq, "write_table")', 'after the manifest changed': 'after(upkeep, "_replace")',
-             'after the segment is listed': 'after(embedded_store, "_list_segment")', 'while old files are deleted': 'after(Path, "unlink")'}  # fmt: skip
+POSITIONS = {
+    'before the file is written': 'sealing.write_segment = upkeep.write_segment = kill',
+    'after the file is written': 'after(sealing, "write_segment"); upkeep.write_segment = sealing.write_segment',
+    'while the file is written': 'import pyarrow.parquet as pq; after(pq, "write_table")',
+    'after the manifest changed': 'after(upkeep, "_replace")',
+    'after the segment is listed': 'after(sealing, "_list_segment")',
+    'while old files are deleted': 'after(Path, "unlink")',
+}
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from crypto_rt import embedded_store, store_upkeep as upkeep
-from crypto_rt.feature_store import open_group
+from crypto_rt.store.embedded import compaction as upkeep, sealing, segments, store as embedded_store
+from crypto_rt.store.open import open_group
 def kill(*args, **options): os.kill(os.getpid(), signal.SIGKILL)
 def after(place, name):
     real = getattr(place, name)
     setattr(place, name, lambda *args, **options: (real(*args, **options), kill()))
 store = embedded_store.EmbeddedStore(Path(sys.argv[1]))
 exec(sys.argv[3])
-upkeep.write_segment = embedded_store.write_segment
 open_group(store, 'candles').materialize() if sys.argv[2] == 'seal' else upkeep.compact(store, grace_ms=-1)
 """
 ENV = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
@@ -102,8 +130,14 @@ def test_kill_9_at_a_chosen_place_loses_and_doubles_nothing(store, what, positio
         if what == 'compact':
             group.materialize()
     digest = canonical_digest(group.read())
-    run = subprocess.run([sys.executable, '-c', KILLED, str(store.directory), what, POSITIONS[position]], env=ENV, check=False)
-    reached = (what == 'seal') != position.startswith(('while old', 'after the manifest')) if 'listed' not in position else what == 'seal'
+    run = subprocess.run(
+        [sys.executable, '-c', KILLED, str(store.directory), what, POSITIONS[position]], env=ENV, check=False
+    )
+    reached = (
+        (what == 'seal') != position.startswith(('while old', 'after the manifest'))
+        if 'listed' not in position
+        else what == 'seal'
+    )
     reached = reached or (what == 'compact' and 'listed' not in position)
     assert run.returncode == (-signal.SIGKILL if reached else 0)
     assert canonical_digest(group.read()) == digest and len(group.history(KEY)) == 17
@@ -118,9 +152,9 @@ def test_kill_9_at_a_chosen_place_loses_and_doubles_nothing(store, what, positio
 
 WRITER = """
 import sys
-from crypto_rt.feature_store import open_group
-from crypto_rt.embedded_store import EmbeddedStore
-from crypto_rt.store_upkeep import compact
+from crypto_rt.store.open import open_group
+from crypto_rt.store.embedded.store import EmbeddedStore
+from crypto_rt.store.embedded.compaction import compact
 from tests.test_feature_store import candle
 store, first = EmbeddedStore(sys.argv[1]), int(sys.argv[2])
 group = open_group(store, 'candles')
@@ -135,7 +169,12 @@ for n in range(first, 10**9, 20):
 def test_kill_9_at_random_loses_nothing_acknowledged(tmp_path):
     chance, acknowledged = random.Random(5), 0
     for _ in range(5):
-        writer = subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path), str(acknowledged)], env=ENV, stdout=subprocess.PIPE, text=True)
+        writer = subprocess.Popen(
+            [sys.executable, '-c', WRITER, str(tmp_path), str(acknowledged)],
+            env=ENV,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         acknowledged = int(writer.stdout.readline())
         time.sleep(chance.uniform(0.05, 1))
         writer.send_signal(signal.SIGKILL)
@@ -145,14 +184,23 @@ def test_kill_9_at_random_loses_nothing_acknowledged(tmp_path):
         store = EmbeddedStore(tmp_path)
         found = open_group(store, 'candles').read()
         numbers = ((found.start_ms - NOON) // 60_000).tolist()
-        assert numbers[:acknowledged] == list(range(acknowledged)) and len(numbers) == len(set(numbers)) and len(numbers) % 20 == 0
+        assert (
+            numbers[:acknowledged] == list(range(acknowledged))
+            and len(numbers) == len(set(numbers))
+            and len(numbers) % 20 == 0
+        )
         assert store.database.here().execute('PRAGMA integrity_check').fetchone() == ('ok',)
         store.close()
 
 
 def test_reading_goes_on_while_another_process_merges(tmp_path):
     store = EmbeddedStore(tmp_path)
-    writer = subprocess.Popen([sys.executable, '-c', WRITER.replace(', grace_ms=-1', ''), str(tmp_path), '0'], env=ENV, stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(
+        [sys.executable, '-c', WRITER.replace(', grace_ms=-1', ''), str(tmp_path), '0'],
+        env=ENV,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     writer.stdout.readline()
     seen, until = 0, time.monotonic() + 4
     while time.monotonic() < until:
@@ -180,7 +228,10 @@ def test_retention_is_off_until_asked_for_and_says_what_is_lost(store):
     assert dry['expired_rows'] == 6 and len(group.read()) == 18
     done = compact(store, 'candles=3')
     assert done['expired_rows'] == 6 and len(group.read()) == 12
-    assert 'candles: 6 rows before 2025-11-12' in done['warnings'][0] and 'features cannot be computed again' in done['warnings'][0]
+    assert (
+        'candles: 6 rows before 2025-11-12' in done['warnings'][0]
+        and 'features cannot be computed again' in done['warnings'][0]
+    )
     assert expire(group, 3) == (0, NOON // DAY * DAY + 2 * DAY, '')
     assert group.entities() == [('BTC/USD', 60)], 'what is served online stays'
 
@@ -206,8 +257,9 @@ def test_figures_equal_pandas_over_hot_and_sealed_and_are_remembered(store, monk
         assert (found['count'], found['nulls']) == (x.count(), x.isna().sum())
         if x.count():
             assert [found[k] for k in ('min', 'max', 'mean', 'std', 'q05', 'q50', 'q95')] == pytest.approx(
-                [x.min(), x.max(), x.mean(), x.std(), *x.quantile([0.05, 0.5, 0.95])])  # fmt: skip
-    monkeypatch.setattr(store_upkeep, '_figures_sql', None)
+                [x.min(), x.max(), x.mean(), x.std(), *x.quantile([0.05, 0.5, 0.95])]
+            )
+    monkeypatch.setattr(catalogue_module, '_figures_sql', None)
     assert statistics_of(group) == figures
     monkeypatch.undo()
     group.insert([indicators(500)])
@@ -217,11 +269,16 @@ def test_figures_equal_pandas_over_hot_and_sealed_and_are_remembered(store, monk
 
 def test_the_catalogue_tells_what_features_mean(store):
     open_group(store, 'technical_indicators').insert([indicators(0)])
-    found = features_of(store, 'technical_indicators', statistics=True)
+    found = catalogue_entry(store, 'technical_indicators', statistics=True)
     assert all(f['meaning'] for f in found['features'][10:]) and found['rows_hot'] == 1
-    text = shown(store, 'technical_indicators', statistics=True)
-    assert 'q50' in text and 'log_return_1' in text and json.loads(shown(store, None, as_json=True))[0]['primary_key'] == ['symbol', 'interval_seconds']
-    with pytest.raises(KeyError, match='no feature group \'nix\'; there are technical_indicators'):
-        features_of(store, 'nix')
+    text = catalogue_text(store, 'technical_indicators', statistics=True)
+    assert (
+        'q50' in text
+        and 'log_return_1' in text
+        and json.loads(catalogue_text(store, None, as_json=True))[0]['primary_key']
+        == ['symbol', 'interval_seconds']
+    )
+    with pytest.raises(KeyError, match="no feature group 'nix'; there are technical_indicators"):
+        catalogue_entry(store, 'nix')
     with pytest.raises(KeyError, match='version 99; there are'):
-        features_of(store, 'technical_indicators', 99)
+        catalogue_entry(store, 'technical_indicators', 99)

@@ -15,14 +15,16 @@ import pandas as pd
 import psutil
 import pytest
 
-from crypto_rt.messages import schema
+from crypto_rt.core.messages import schema
 
 COMMAND = [str(Path(sys.executable).with_name('crypto-rt'))]
 OHLCV = ['open', 'high', 'low', 'close', 'volume']
 
 
 def run(*arguments, timeout=120, code=0):
-    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False
+    )
     assert done.returncode == code, f'exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}'
     return done
 
@@ -30,9 +32,23 @@ def run(*arguments, timeout=120, code=0):
 def replayed(file, folder):
     "Replay a trades file through every service and export its candles."
     began = time.monotonic()
-    run('up', '--source', 'replay', '--file', file, '--speed', 'max', '--until-idle', '--data-dir', folder, '--no-browser')
+    run(
+        'up',
+        '--source',
+        'replay',
+        '--file',
+        file,
+        '--speed',
+        'max',
+        '--until-idle',
+        '--data-dir',
+        folder,
+        '--no-browser',
+    )
     seconds = time.monotonic() - began
-    run('export', 'candles', '--symbol', 'BTC/USDT', '--out', folder / 'candles.parquet', '--data-dir', folder)
+    run(
+        'export', 'candles', '--symbol', 'BTC/USDT', '--out', folder / 'candles.parquet', '--data-dir', folder
+    )
     return pd.read_parquet(folder / 'candles.parquet').set_index('start_ms'), seconds
 
 
@@ -41,8 +57,12 @@ class Up:
 
     def __init__(self, folder, *arguments):
         self.log = (folder / 'up.log').open('w+')
-        self.process = psutil.Popen([*COMMAND, 'up', '--data-dir', str(folder / 'data'), '--no-browser', *map(str, arguments)],
-                                    stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+        self.process = psutil.Popen(
+            [*COMMAND, 'up', '--data-dir', str(folder / 'data'), '--no-browser', *map(str, arguments)],
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def said(self):
         return Path(self.log.name).read_text()
@@ -88,9 +108,13 @@ def test_replay_of_kraken_trades_equals_krakens_own_candles(shared, tmp_path):
     theirs = theirs.set_index('start_ms').loc[ours.index.min() : ours.index.max()]
     traded = theirs[theirs.trade_count > 0]
     columns = [*OHLCV, 'trade_count']
-    equal = (traded[columns].round(8) == ours.reindex(traded.index)[columns].astype(float).round(8)).all(axis=1)
+    equal = (traded[columns].round(8) == ours.reindex(traded.index)[columns].astype(float).round(8)).all(
+        axis=1
+    )
     assert len(traded) == 274 and equal.sum() == 273, traded[~equal]
-    assert not equal.iloc[0] and ours.is_partial.iloc[0], 'only the cut first minute may differ, and it says that it is partial'
+    assert not equal.iloc[0] and ours.is_partial.iloc[0], (
+        'only the cut first minute may differ, and it says that it is partial'
+    )
     quiet = ours.loc[theirs[theirs.trade_count == 0].index]
     assert len(quiet) == 137 and quiet.is_empty.all() and (quiet.volume == 0).all()
     assert (quiet[['open', 'high', 'low']].eq(quiet.close, axis=0)).all().all()
@@ -100,7 +124,9 @@ def test_replay_of_kraken_trades_equals_krakens_own_candles(shared, tmp_path):
 
 def test_replay_of_19904_trades_equals_another_partys_candles(shared, tmp_path):
     ours, seconds = replayed(shared / 'data/canonical/trades/BTC-USDT_20240808T2354.parquet', tmp_path)
-    theirs = pd.read_parquet(shared / 'data/canonical/candles/BTC-USDT_1m_2024-07-26.parquet').set_index('start_ms')
+    theirs = pd.read_parquet(shared / 'data/canonical/candles/BTC-USDT_1m_2024-07-26.parquet').set_index(
+        'start_ms'
+    )
     full = ours[~ours.is_partial].index.intersection(theirs.index)[:10]
     assert len(full) == 10
     assert (ours.loc[full, OHLCV].round(8) == theirs.loc[full, OHLCV].round(8)).all().all()
@@ -140,7 +166,9 @@ def test_a_killed_service_is_started_again(up):
     system = up('--source', 'simulate', '--speed', '30')
     system.address()
     time.sleep(1)
-    victims = [p for p in system.process.children() if p.children() == [] and 'java' not in p.name()]  # in the order of starting
+    victims = [
+        p for p in system.process.children() if p.children() == [] and 'java' not in p.name()
+    ]  # in the order of starting
     os.kill(victims[-1].pid, signal.SIGKILL)
     deadline = time.monotonic() + 15
     while 'starting it again' not in system.said():
@@ -152,8 +180,11 @@ def test_a_killed_service_is_started_again(up):
 
 def newer_candles(system, count, seconds=45):
     "Wait until the API has so many final candles more than now; return them."
+
     def starts():
-        with urllib.request.urlopen(f'{system.address()}/v1/candles?symbol=BTC/USD&limit=500', timeout=10) as answer:
+        with urllib.request.urlopen(
+            f'{system.address()}/v1/candles?symbol=BTC/USD&limit=500', timeout=10
+        ) as answer:
             return {c['start_ms'] for c in json.load(answer)['candles']}
 
     before, deadline = starts(), time.monotonic() + seconds
@@ -187,15 +218,27 @@ def test_a_runner_that_is_killed_leaves_no_orphan(up):
         (['up', '--symbols', 'BTC/UDS', '--source', 'simulate', '--for', '20'], r'BTC/UDS.*BTC/USD'),
         (['up', '--source', 'replay', '--file', 'no-such-file.parquet'], r'no-such-file\.parquet'),
         (['up', '--source', 'replay', '--file', 'README.md'], r'README\.md'),
-        (['up', '--broker', '127.0.0.1:1', '--source', 'simulate'], r'no Kafka broker answered at 127\.0\.0\.1:1'),
+        (
+            ['up', '--broker', '127.0.0.1:1', '--source', 'simulate'],
+            r'no Kafka broker answered at 127\.0\.0\.1:1',
+        ),
         (['up', '--interval', '7', '--horizon', '20'], r'multiple of interval_seconds'),
         (['up', '--speed', '-3'], r'--speed must be'),
         (['up', '--interval', '0'], r'interval_seconds must be from 1'),
-        (['export', 'candles', '--symbol', 'BTC/USD', '--out', 'x.parquet'], r'no candles|nothing is stored|no .*BTC/USD'),
+        (
+            ['export', 'candles', '--symbol', 'BTC/USD', '--out', 'x.parquet'],
+            r'no candles|nothing is stored|no .*BTC/USD',
+        ),
     ],
 )
 def test_wrong_input_gets_one_clear_line(arguments, words, tmp_path):
-    done = subprocess.run([*COMMAND, *arguments, '--data-dir', str(tmp_path)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*COMMAND, *arguments, '--data-dir', str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode not in (0, -signal.SIGKILL) and 'Traceback' not in done.stderr, done.stderr
     assert re.search(words, last) and last.startswith('crypto-rt: error: '), done.stderr

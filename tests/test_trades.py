@@ -11,19 +11,34 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_rt.kraken import Frame
-from crypto_rt.messages import Candle, Mark, Trade, Trades, decode, encode
-from crypto_rt.trades import Book, Continuity, Feed, Past, filled, finish, first_books, gap, holes, resume, wanted
+from crypto_rt.core.messages import Candle, Trade, Trades, Watermark, decode, encode
+from crypto_rt.market.feed import Feed, final_watermarks
+from crypto_rt.market.gap_filling import rest_requests, take_rest_page
+from crypto_rt.market.kraken.frames import Frame
+from crypto_rt.market.recovery import StoredState, initial_states, resume
+from crypto_rt.market.sequence import TradeSequence, first_gap, missing_ranges
+from crypto_rt.market.symbol_state import SymbolState
 
 START = 1_700_000_000_000
 
 
 def trade(number, event_ms=None):
-    return Trade(number, '1.5', '2', 'buy', 'limit', START + 100 * number if event_ms is None else event_ms)
+    return Trade(
+        trade_id=number,
+        price='1.5',
+        quantity='2',
+        side='buy',
+        order_type='limit',
+        event_ms=START + 100 * number if event_ms is None else event_ms,
+    )
 
 
 def frame(numbers, symbol='BTC/USD', snapshot=False):
-    return Frame('trade', trades=[(symbol, n, '1.5', '2', 'buy', 'limit', START + 100 * n) for n in numbers], snapshot=snapshot)
+    return Frame(
+        'trade',
+        trades=[(symbol, n, '1.5', '2', 'buy', 'limit', START + 100 * n) for n in numbers],
+        snapshot=snapshot,
+    )
 
 
 def opened(book, source='replay'):
@@ -42,23 +57,25 @@ def ids(found):
 
 @given(st.lists(st.lists(st.integers(1, 60), max_size=8), max_size=20))
 def test_each_trade_is_told_once_and_through_is_the_first_hole(batches):
-    book, seen = Continuity(0), set()
+    book, seen = TradeSequence(0), set()
     for batch in batches:
         fresh = [t.trade_id for t in book.take([trade(n) for n in batch])]
         assert len(fresh) == len(set(fresh)) and not seen & set(fresh)
         seen |= set(batch)
         expected = next(n for n in range(1, 62) if n not in seen) - 1
-        assert book.through == expected and {n for first, last in book.above for n in range(first, last + 1)} == {n for n in seen if n > expected}
-        missing = [n for first, last in holes(book) for n in range(first, last + 1)]
+        assert book.through == expected and {
+            n for first, last in book.above for n in range(first, last + 1)
+        } == {n for n in seen if n > expected}
+        missing = [n for first, last in missing_ranges(book) for n in range(first, last + 1)]
         assert missing == [n for n in range(expected + 1, max([expected, *seen])) if n not in seen]
-        assert gap(book) == (holes(book)[0] if missing else None)
+        assert first_gap(book) == (missing_ranges(book)[0] if missing else None)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32), st.floats(0, 0.5), st.floats(0, 0.3), st.integers(0, 30))
 def test_no_mark_passes_a_missing_trade(seed, loss, again, lag):
     rng, exchange = random.Random(seed), [trade(n) for n in range(1, 401)]
-    feed, told, position, now = opened(Book(Continuity(0), cursor_ms=START)), [], 0, START
+    feed, told, position, now = opened(SymbolState(TradeSequence(0), cursor_ms=START)), [], 0, START
     while position < len(exchange):
         step = rng.randint(1, 6)
         frames = [frame([t.trade_id]) for t in exchange[position : position + step] if rng.random() > loss]
@@ -66,18 +83,22 @@ def test_no_mark_passes_a_missing_trade(seed, loss, again, lag):
         rng.shuffle(frames)
         position, now = position + step, now + 1500
         told += messages(feed.take(frames, now))
-        for want in wanted(feed, now):
+        for want in rest_requests(feed, now):
             page = [t for t in exchange[: max(0, position - lag)] if t.event_ms * 10**6 > int(want.since)]
-            told += messages(filled(feed, want.symbol, page, True, now))
-    told += messages(filled(feed, 'BTC/USD', exchange, True, now))
+            told += messages(take_rest_page(feed, want.symbol, trades=page, last=True, here_ms=now))
+    told += messages(take_rest_page(feed, 'BTC/USD', trades=exchange, last=True, here_ms=now))
     feed.ended_ms = exchange[-1].event_ms
-    told += messages(finish(feed, 60, 2000))
+    told += messages(final_watermarks(feed, 60, 2000))
     assert sorted(ids(told)) == list(range(1, 401)) and feed.counts['exchange_holes'] == 0
     seen = set()
     for message in told:
-        if isinstance(message, Mark):
+        if isinstance(message, Watermark):
             assert seen >= set(range(1, message.contiguous_through + 1))
-            due = {t.trade_id for t in exchange if t.event_ms <= message.exchange_ms and t.trade_id <= max(seen, default=0)}
+            due = {
+                t.trade_id
+                for t in exchange
+                if t.event_ms <= message.exchange_ms and t.trade_id <= max(seen, default=0)
+            }
             assert due <= seen, 'a mark has passed a trade that was missing'
         else:
             seen |= set(ids([message]))
@@ -85,49 +106,63 @@ def test_no_mark_passes_a_missing_trade(seed, loss, again, lag):
 
 
 def test_a_snapshot_closes_a_short_hole_without_rest():
-    feed = opened(Book(Continuity(100), cursor_ms=START + 10_000))
+    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000))
     assert messages(feed.take([Frame('disconnected', text='1006')], START)) == []
     feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade')], START + 5000)
     told = messages(feed.take([frame(range(81, 131), snapshot=True)], START + 5100))
-    assert ids(told) == list(range(101, 131)) and isinstance(told[-1], Mark) and wanted(feed, START + 5200) == []
+    assert (
+        ids(told) == list(range(101, 131))
+        and isinstance(told[-1], Watermark)
+        and rest_requests(feed, START + 5200) == []
+    )
 
 
 def test_a_longer_hole_waits_for_rest():
-    feed = opened(Book(Continuity(100), cursor_ms=START + 10_000))
+    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000))
     told = messages(feed.take([frame(range(181, 231), snapshot=True)], START + 5100))
-    assert len(told) == 1 and [w.since for w in wanted(feed, START + 5100)] == [str((START + 9_999) * 10**6)]
-    told = messages(filled(feed, 'BTC/USD', [trade(n) for n in range(100, 231)], True, START + 5200))
+    assert len(told) == 1 and [w.since for w in rest_requests(feed, START + 5100)] == [
+        str((START + 9_999) * 10**6)
+    ]
+    told = messages(
+        take_rest_page(
+            feed, 'BTC/USD', trades=[trade(n) for n in range(100, 231)], last=True, here_ms=START + 5200
+        )
+    )
     assert ids(told) == list(range(101, 181)) and told[0].source == 'rest'
     assert [m.contiguous_through for m in messages(feed.take([], START + 5300))] == [230]
 
 
 def test_rest_that_is_behind_is_asked_again_and_not_believed():
-    feed = opened(Book(Continuity(100), cursor_ms=START + 10_000))
+    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000))
     feed.take([frame([105])], START)
-    filled(feed, 'BTC/USD', [trade(101)], True, START)
-    assert gap(feed.books['BTC/USD'].continuity) == (102, 104) and feed.counts['exchange_holes'] == 0
-    assert wanted(feed, START + 500) == [] and len(wanted(feed, START + 1500)) == 1
+    take_rest_page(feed, 'BTC/USD', trades=[trade(101)], last=True, here_ms=START)
+    assert first_gap(feed.books['BTC/USD'].continuity) == (102, 104) and feed.counts['exchange_holes'] == 0
+    assert rest_requests(feed, START + 500) == [] and len(rest_requests(feed, START + 1500)) == 1
 
 
 def test_without_a_snapshot_rest_proves_that_nothing_is_missing():
-    feed = Feed({'BTC/USD': Book(Continuity(100), cursor_ms=START)}, 'live')
+    feed = Feed({'BTC/USD': SymbolState(TradeSequence(100), cursor_ms=START)}, 'live')
     feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade', exchange_ms=START)], START)
-    assert messages(feed.take([Frame('heartbeat')], START + 900)) == [] == wanted(feed, START + 900)
-    assert len(wanted(feed, START + 1200)) == 1
-    filled(feed, 'BTC/USD', [], True, START + 1300)
+    assert messages(feed.take([Frame('heartbeat')], START + 900)) == [] == rest_requests(feed, START + 900)
+    assert len(rest_requests(feed, START + 1200)) == 1
+    take_rest_page(feed, 'BTC/USD', trades=[], last=True, here_ms=START + 1300)
     assert [m.exchange_ms for m in messages(feed.take([Frame('heartbeat')], START + 2000))] == [START + 2000]
 
 
 def test_the_live_clock_is_corrected_and_stands_still_without_frames():
-    feed = Feed({'BTC/USD': Book(Continuity(100))}, 'live')
-    feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade', exchange_ms=START + 1270)], START)
+    feed = Feed({'BTC/USD': SymbolState(TradeSequence(100))}, 'live')
+    feed.take(
+        [Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade', exchange_ms=START + 1270)], START
+    )
     feed.take([frame([101], snapshot=True)], START)
-    assert [m.exchange_ms for m in messages(feed.take([Frame('heartbeat')], START + 12_000))] == [START + 13_270]
+    assert [m.exchange_ms for m in messages(feed.take([Frame('heartbeat')], START + 12_000))] == [
+        START + 13_270
+    ]
     assert messages(feed.take([], START + 60_000)) == [], 'silence proves nothing'
 
 
 def test_a_dead_connection_is_said_and_no_mark_follows():
-    feed = opened(Book(Continuity(100)))
+    feed = opened(SymbolState(TradeSequence(100)))
     feed.take([frame([101])], START)
     (mark,) = messages(feed.take([Frame('disconnected', text='gone')], START))
     assert not mark.connected
@@ -135,8 +170,11 @@ def test_a_dead_connection_is_said_and_no_mark_follows():
 
 
 def test_other_symbols_bad_frames_and_big_batches():
-    feed = opened(Book())
-    out = feed.take([frame([1], 'ETH/USD'), frame(range(1, 2501)), Frame('bad', b'{"chan', text='truncated')], START + 300_000)
+    feed = opened(SymbolState())
+    out = feed.take(
+        [frame([1], 'ETH/USD'), frame(range(1, 2501)), Frame('bad', b'{"chan', text='truncated')],
+        START + 300_000,
+    )
     told = messages(out)
     assert [len(m.trades) for m in told if isinstance(m, Trades)] == [1000, 1000, 500]
     letters = [decode(o.topic, o.value) for o in out if o.topic == 'dead_letters']
@@ -144,43 +182,100 @@ def test_other_symbols_bad_frames_and_big_batches():
 
 
 def test_an_earlier_run_is_resumed_from_the_topic_and_a_newer_store_wins():
-    told = [Trades('BTC/USD', [trade(n) for n in range(1, 51)], START, 'live'), Mark('BTC/USD', START + 5000, 50, True, 'live'), Trades('BTC/USD', [trade(52)], START, 'live')]
+    told = [
+        Trades('BTC/USD', [trade(n) for n in range(1, 51)], START, 'live'),
+        Watermark(
+            symbol='BTC/USD', exchange_ms=START + 5000, contiguous_through=50, connected=True, source='live'
+        ),
+        Trades('BTC/USD', [trade(52)], START, 'live'),
+    ]
     book = resume(map(encode, told))['BTC/USD']
-    assert book.continuity.through == 50 and gap(book.continuity) == (51, 51) and book.cursor_ms <= START + 5100
-    assert first_books(['BTC/USD'], {'BTC/USD': book}, Past(trades={'BTC/USD': (50, START)}), START)['BTC/USD'] is book
-    newer = first_books(['BTC/USD'], {'BTC/USD': book}, Past(trades={'BTC/USD': (70, START + 7000)}), START)['BTC/USD']
+    assert (
+        book.continuity.through == 50
+        and first_gap(book.continuity) == (51, 51)
+        and book.cursor_ms <= START + 5100
+    )
+    assert (
+        initial_states(['BTC/USD'], {'BTC/USD': book}, StoredState(trades={'BTC/USD': (50, START)}), START)[
+            'BTC/USD'
+        ]
+        is book
+    )
+    newer = initial_states(
+        ['BTC/USD'], {'BTC/USD': book}, StoredState(trades={'BTC/USD': (70, START + 7000)}), START
+    )['BTC/USD']
     assert newer.continuity.through == 70 and newer.fetch_first and newer.cursor_ms == START + 7000
     amounts = ['1'] * 4 + ['0', '0', '0']
-    candle = Candle('BTC/USD', 60, START // 60_000 * 60_000 + 60_000, 0, START // 60_000 * 60_000 + 120_000, *amounts, 0, '0', -1, -1, None, None, True, False, 'exchange', START)
-    after = first_books(['BTC/USD'], {}, Past(candles={'BTC/USD': candle}), START)['BTC/USD']
+    candle = Candle(
+        'BTC/USD',
+        60,
+        START // 60_000 * 60_000 + 60_000,
+        0,
+        START // 60_000 * 60_000 + 120_000,
+        *amounts,
+        0,
+        '0',
+        -1,
+        -1,
+        None,
+        None,
+        True,
+        False,
+        'exchange',
+        START,
+    )
+    after = initial_states(['BTC/USD'], {}, StoredState(candles={'BTC/USD': candle}), START)['BTC/USD']
     assert after.since_ms == candle.end_ms and after.fetch_first and after.continuity.through is None
 
 
 def test_a_start_from_the_store_leaves_out_what_is_final():
-    feed = opened(Book(since_ms=START + 5_000, cursor_ms=START + 5_000, fetch_first=True), 'simulated')
+    feed = opened(SymbolState(since_ms=START + 5_000, cursor_ms=START + 5_000, fetch_first=True), 'simulated')
     told = messages(feed.take([frame(range(31, 81), snapshot=True)], START))
-    assert ids(told) == list(range(50, 81)) and not [m for m in told if isinstance(m, Mark)]
-    (want,) = wanted(feed, START)
-    told = messages(filled(feed, 'BTC/USD', [trade(n) for n in range(50, 83)], True, START))
+    assert ids(told) == list(range(50, 81)) and not [m for m in told if isinstance(m, Watermark)]
+    (want,) = rest_requests(feed, START)
+    told = messages(
+        take_rest_page(feed, 'BTC/USD', trades=[trade(n) for n in range(50, 83)], last=True, here_ms=START)
+    )
     assert want.since == str((START + 4_999) * 10**6) and ids(told) == [81, 82]
     assert [m.contiguous_through for m in messages(feed.take([], START))] == [82]
 
 
 def test_killed_on_kafka_it_goes_on_where_it_was(kafka_broker, tmp_path):
-    from crypto_rt import bus
-    from crypto_rt.settings import load_settings, to_env
+    from crypto_rt.bus.reading import tail
+    from crypto_rt.bus.topics import ensure_topics
+    from crypto_rt.core.settings import load_settings, to_env
 
     (tmp_path / 'r.jsonl').write_text('\n'.join(_line(n) for n in range(1, 6001)))
-    settings = load_settings(env={}, data=dict(directory=str(tmp_path), symbols='BTC/USD'), kafka=dict(broker=kafka_broker, topic_prefix=f'kill{os.getpid()}.'))
-    bus.ensure_topics(settings)
-    server = subprocess.Popen([sys.executable, '-c', 'import sys; from crypto_rt.exchange import *; from crypto_rt.settings import load_settings; '
-                               'run_exchange(load_settings(env={}), file=sys.argv[1], speed=600, on_ready=lambda *urls: print(*urls, flush=True))', str(tmp_path / 'r.jsonl')],
-                              stdout=subprocess.PIPE, text=True)  # fmt: skip
+    settings = load_settings(
+        env={},
+        data=dict(directory=str(tmp_path), symbols='BTC/USD'),
+        kafka=dict(broker=kafka_broker, topic_prefix=f'kill{os.getpid()}.'),
+    )
+    ensure_topics(settings)
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            '-c',
+            'import sys; from crypto_rt.sandbox.exchange import *; from crypto_rt.sandbox.server import *; from crypto_rt.core.settings import load_settings; '
+            'run_exchange(load_settings(env={}), file=sys.argv[1], speed=600, on_ready=lambda *urls: print(*urls, flush=True))',
+            str(tmp_path / 'r.jsonl'),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         urls = server.stdout.readline().split()
         settings = load_settings(env=to_env(settings), exchange=dict(websocket_url=urls[0], rest_url=urls[1]))
-        environment = os.environ | to_env(settings) | {'CRYPTO_RT_SOURCE': 'replay', 'CRYPTO_RT_UNTIL_IDLE': '1', 'CRYPTO_RT_RUN_ID': 'run'}
-        line = [sys.executable, '-c', 'from crypto_rt.trades import run_trades; from crypto_rt.settings import load_settings; run_trades(load_settings())']
+        environment = (
+            os.environ
+            | to_env(settings)
+            | {'CRYPTO_RT_RUN_SOURCE': 'replay', 'CRYPTO_RT_RUN_UNTIL_IDLE': '1', 'CRYPTO_RT_RUN_ID': 'run'}
+        )
+        line = [
+            sys.executable,
+            '-c',
+            'from crypto_rt.services.trades import run_trades; from crypto_rt.core.settings import load_settings; run_trades(load_settings())',
+        ]
         for _ in range(2):
             victim = subprocess.Popen(line, env=environment)
             _wait_for_more(settings)
@@ -191,9 +286,9 @@ def test_killed_on_kafka_it_goes_on_where_it_was(kafka_broker, tmp_path):
         server.kill()
         server.stdout.close()
         server.wait()
-    told = [decode('trades', m.value) for m in bus.tail(settings, 'trades', 100_000)]
+    told = [decode('trades', m.value) for m in tail(settings, 'trades', 100_000)]
     assert set(ids(told)) == set(range(1, 6001))
-    marks = [m for m in told if isinstance(m, Mark) and m.connected]
+    marks = [m for m in told if isinstance(m, Watermark) and m.connected]
     assert marks[-1].contiguous_through == 6000
 
 
@@ -204,10 +299,10 @@ def _line(number):
 
 
 def _wait_for_more(settings):
-    from crypto_rt import bus
+    from crypto_rt.bus.reading import follow
 
     stop, timer = threading.Event(), time.monotonic() + 20
-    for batch in bus.follow(settings, ['trades'], stop):
+    for batch in follow(settings, ['trades'], stop):
         assert time.monotonic() < timer, 'the service has published nothing'
         if batch:
             stop.set()

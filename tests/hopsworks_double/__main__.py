@@ -19,9 +19,9 @@ arguments = parser.parse_args()
 with tempfile.TemporaryDirectory() as folder:
     broker = None
     if not arguments.broker:
-        from crypto_rt.broker import start_broker
-        from crypto_rt.bus import wait_for_broker
-        from crypto_rt.settings import load_settings
+        from crypto_rt.bus.broker import start_broker
+        from crypto_rt.bus.topics import wait_for_broker
+        from crypto_rt.core.settings import load_settings
 
         broker = start_broker(Path(folder) / 'kafka')
         wait_for_broker(load_settings(kafka={'broker': broker.address}), 60)

@@ -44,7 +44,9 @@ def _name(text: str) -> x509.Name:
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def make_certificates() -> Certificates:
@@ -52,7 +54,9 @@ def make_certificates() -> Certificates:
     now = datetime.datetime.now(datetime.UTC)
     root = ec.generate_private_key(ec.SECP256R1())
 
-    def signed(subject: str, key: ec.EllipticCurvePrivateKey, authority: bool, hosts: tuple[str, ...] = ()) -> bytes:
+    def signed(
+        subject: str, key: ec.EllipticCurvePrivateKey, authority: bool, hosts: tuple[str, ...] = ()
+    ) -> bytes:
         builder = (
             x509.CertificateBuilder()
             .subject_name(_name(subject))
@@ -65,12 +69,18 @@ def make_certificates() -> Certificates:
         )
         if hosts:
             names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
-            builder = builder.add_extension(x509.SubjectAlternativeName([*names, x509.IPAddress(ipaddress.ip_address('127.0.0.1'))]), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([*names, x509.IPAddress(ipaddress.ip_address('127.0.0.1'))]),
+                critical=False,
+            )
         return builder.sign(root, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     authority = signed('hopsworks double', root, True)
     pairs = []
-    for subject, hosts in (('server', ('localhost', f'flyingduck.service.{DOMAIN}')), ('crypto_rt__double', ())):
+    for subject, hosts in (
+        ('server', ('localhost', f'flyingduck.service.{DOMAIN}')),
+        ('crypto_rt__double', ()),
+    ):
         key = ec.generate_private_key(ec.SECP256R1())
         pairs.append(Pem(signed(subject, key, False, hosts), _pem(key)))
     return Certificates(authority, *pairs)

@@ -19,7 +19,13 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 AVRO = {'string': 'string', 'bigint': 'long', 'int': 'int', 'double': 'double', 'boolean': 'boolean'}
-ARROW = {'string': pa.string(), 'bigint': pa.int64(), 'int': pa.int32(), 'double': pa.float64(), 'boolean': pa.bool_()}
+ARROW = {
+    'string': pa.string(),
+    'bigint': pa.int64(),
+    'int': pa.int32(),
+    'double': pa.float64(),
+    'boolean': pa.bool_(),
+}
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     'EQUALS': operator.eq,
     'NOT_EQUALS': operator.ne,
@@ -28,7 +34,13 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     'LESS_THAN': operator.lt,
     'LESS_THAN_OR_EQUAL': operator.le,
 }
-READ: dict[str, Callable[[str], Any]] = {'bigint': int, 'int': int, 'double': float, 'string': str, 'boolean': lambda text: text.lower() == 'true'}
+READ: dict[str, Callable[[str], Any]] = {
+    'bigint': int,
+    'int': int,
+    'double': float,
+    'string': str,
+    'boolean': lambda text: text.lower() == 'true',
+}
 
 
 class Refused(Exception):
@@ -58,7 +70,14 @@ class Group:
         for feature in features:
             text = 'varchar(100)' if feature['type'] == 'string' else feature['type']
             feature['onlineType'] = feature.get('onlineType') or (text if body['onlineEnabled'] else None)
-        self.dto = {**body, 'id': number, 'features': features, 'onlineTopicName': topic, 'location': location, 'featurestoreName': 'featurestore'}
+        self.dto = {
+            **body,
+            'id': number,
+            'features': features,
+            'onlineTopicName': topic,
+            'location': location,
+            'featurestoreName': 'featurestore',
+        }
         self.types = {f['name']: f['type'] for f in features}
         self.key = tuple(sorted(f['name'] for f in features if f['primary']))
         self.event_time = body.get('eventTime')
@@ -72,7 +91,12 @@ class Group:
     def schema(self) -> dict[str, Any]:
         "The Avro schema of the group's subject."
         fields = [{'name': name, 'type': ['null', AVRO[type_]]} for name, type_ in self.types.items()]
-        return {'type': 'record', 'name': f'{self.dto["name"]}_{self.dto["version"]}', 'namespace': 'double.avsc', 'fields': fields}
+        return {
+            'type': 'record',
+            'name': f'{self.dto["name"]}_{self.dto["version"]}',
+            'namespace': 'double.avsc',
+            'fields': fields,
+        }
 
     def key_of(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(row[name] for name in self.key)
@@ -117,7 +141,12 @@ class Cluster:
         for made in admin.create_topics([NewTopic(self.topic, 2, 1)]).values():
             made.result(20)
         self.consumer = Consumer(
-            {'bootstrap.servers': self.broker, 'group.id': f'double-{secrets.token_hex(4)}', 'enable.auto.commit': False, 'fetch.wait.max.ms': 20}
+            {
+                'bootstrap.servers': self.broker,
+                'group.id': f'double-{secrets.token_hex(4)}',
+                'enable.auto.commit': False,
+                'fetch.wait.max.ms': 20,
+            }
         )
         self.reached = {0: 0, 1: 0}
         self.consumer.assign([TopicPartition(self.topic, number, 0) for number in self.reached])
@@ -131,7 +160,10 @@ class Cluster:
     def drain(self) -> None:
         "Take what the topic holds by now."
         with self.lock:
-            ends = {n: self.consumer.get_watermark_offsets(TopicPartition(self.topic, n), timeout=10)[1] for n in self.reached}
+            ends = {
+                n: self.consumer.get_watermark_offsets(TopicPartition(self.topic, n), timeout=10)[1]
+                for n in self.reached
+            }
             stop = time.monotonic() + 20
             while any(self.reached[n] < ends[n] for n in ends):
                 if time.monotonic() > stop:
@@ -173,8 +205,14 @@ class Cluster:
         if state == 'FINISHED':
             self.drain()
             group.materialize()
-        done = {'id': next(self.numbers), 'state': state, 'finalStatus': {'FINISHED': 'SUCCEEDED', 'RUNNING': 'UNDEFINED'}.get(state, 'FAILED'),
-                'submissionTime': '2026-01-01T00:00:00.000Z', 'progress': 1.0, 'duration': 1}  # fmt: skip
+        done = {
+            'id': next(self.numbers),
+            'state': state,
+            'finalStatus': {'FINISHED': 'SUCCEEDED', 'RUNNING': 'UNDEFINED'}.get(state, 'FAILED'),
+            'submissionTime': '2026-01-01T00:00:00.000Z',
+            'progress': 1.0,
+            'duration': 1,
+        }
         self.executions.setdefault(name, []).append(done)
         return done
 
@@ -188,10 +226,14 @@ class Cluster:
         asked = json.loads(payload)
         group = self.groups[asked['group']]
         if group.offline is None:
-            raise LookupError(f'No hudi properties found for featuregroup {group.dto["name"]}_{group.dto["version"]}')
+            raise LookupError(
+                f'No hudi properties found for featuregroup {group.dto["name"]}_{group.dto["version"]}'
+            )
         rows = [row for row in group.offline.values() if passes(asked['filter'], row, group.types)]
         names = asked['names']
-        return pa.table({name: pa.array([row[name] for row in rows], ARROW[group.types[name]]) for name in names})
+        return pa.table(
+            {name: pa.array([row[name] for row in rows], ARROW[group.types[name]]) for name in names}
+        )
 
 
 def passes(logic: Mapping[str, Any] | None, row: Mapping[str, Any], types: Mapping[str, str]) -> bool:

@@ -16,13 +16,59 @@ HERE = rf'/hopsworks-api/api/project/{PROJECT}'
 SHELF = f'{HERE}/featurestores/{STORE}'
 EXPAND_GROUP = {'expand': {'features', 'expectationsuite', 'transformationfunctions', 'mandatorytags'}}
 EXPAND_VIEW = {'expand': {'query', 'features', 'transformationfunctions', 'mandatorytags'}}
-GROUP_FIELDS = {'id', 'name', 'version', 'description', 'onlineEnabled', 'timeTravelFormat', 'features', 'featurestoreId', 'type', 'statisticsConfig',
-                'eventTime', 'expectationSuite', 'parents', 'topicName', 'notificationTopicName', 'deprecated', 'transformationFunctions', 'ttl',
-                'ttlEnabled', 'sinkEnabled', 'onlinePartitionColumns', 'deltaStreamerJobConf', 'dataSource'}  # fmt: skip
-FEATURE_FIELDS = {'name', 'type', 'description', 'primary', 'foreign', 'partition', 'hudiPrecombineKey', 'offlineOnly', 'onlineType', 'defaultValue',
-                  'featureGroupId', 'onDemand', 'columnName', 'useFullyQualifiedName'}  # fmt: skip
-QUERY_FIELDS = {'featureStoreName', 'featureStoreId', 'leftFeatureGroup', 'leftFeatures', 'leftFeatureGroupStartTime', 'leftFeatureGroupEndTime',
-                'joins', 'filter', 'limit', 'hiveEngine'}  # fmt: skip
+GROUP_FIELDS = {
+    'id',
+    'name',
+    'version',
+    'description',
+    'onlineEnabled',
+    'timeTravelFormat',
+    'features',
+    'featurestoreId',
+    'type',
+    'statisticsConfig',
+    'eventTime',
+    'expectationSuite',
+    'parents',
+    'topicName',
+    'notificationTopicName',
+    'deprecated',
+    'transformationFunctions',
+    'ttl',
+    'ttlEnabled',
+    'sinkEnabled',
+    'onlinePartitionColumns',
+    'deltaStreamerJobConf',
+    'dataSource',
+}
+FEATURE_FIELDS = {
+    'name',
+    'type',
+    'description',
+    'primary',
+    'foreign',
+    'partition',
+    'hudiPrecombineKey',
+    'offlineOnly',
+    'onlineType',
+    'defaultValue',
+    'featureGroupId',
+    'onDemand',
+    'columnName',
+    'useFullyQualifiedName',
+}
+QUERY_FIELDS = {
+    'featureStoreName',
+    'featureStoreId',
+    'leftFeatureGroup',
+    'leftFeatures',
+    'leftFeatureGroupStartTime',
+    'leftFeatureGroupEndTime',
+    'joins',
+    'filter',
+    'limit',
+    'hiveEngine',
+}
 VIEW_FIELDS = {
     'featurestoreId',
     'name',
@@ -59,7 +105,9 @@ class Route(NamedTuple):
 ROUTES: list[Route] = []
 
 
-def route(method: str, path: str, **query: set[str] | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def route(
+    method: str, path: str, **query: set[str] | None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     "Register the function that answers an endpoint."
 
     def register(answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,9 +139,12 @@ def versions(asked: Asked) -> Any:
 
 @route('GET', '/hopsworks-api/api/variables/(?P<name>[a-z_]+)')
 def variable(asked: Asked, name: str) -> Any:
-    known = {'service_discovery_domain': asked.cluster.domain, 'enable_flyingduck': 'true',
-             'loadbalancer_external_domain_feature_query': 'localhost',
-             'loadbalancer_external_domain_online_store_rest_server': 'localhost'}  # fmt: skip
+    known = {
+        'service_discovery_domain': asked.cluster.domain,
+        'enable_flyingduck': 'true',
+        'loadbalancer_external_domain_feature_query': 'localhost',
+        'loadbalancer_external_domain_online_store_rest_server': 'localhost',
+    }
     if name not in known:
         raise Refused(501, 0, f'unknown variable {name}')
     return {'successMessage': known[name]}
@@ -103,7 +154,13 @@ def variable(asked: Asked, name: str) -> Any:
 def project_info(asked: Asked, name: str) -> Any:
     if name != asked.cluster.project:
         raise Refused(404, 150004, f'no project {name}')
-    return {'projectId': PROJECT, 'projectName': name, 'owner': 'double', 'description': '', 'created': '2026-01-01T00:00:00Z'}
+    return {
+        'projectId': PROJECT,
+        'projectName': name,
+        'owner': 'double',
+        'description': '',
+        'created': '2026-01-01T00:00:00Z',
+    }
 
 
 @route('GET', '/hopsworks-api/api/project')
@@ -115,8 +172,14 @@ def projects(asked: Asked) -> Any:
 def credentials(asked: Asked) -> Any:
     store = base64.b64encode(b'no java key store here').decode()
     made = asked.certificates
-    return {'kStore': store, 'tStore': store, 'password': 'double', 'caChain': made.authority.decode(),
-            'clientCert': made.client.certificate.decode(), 'clientKey': made.client.key.decode()}  # fmt: skip
+    return {
+        'kStore': store,
+        'tStore': store,
+        'password': 'double',
+        'caChain': made.authority.decode(),
+        'clientCert': made.client.certificate.decode(),
+        'clientKey': made.client.key.decode(),
+    }
 
 
 @route('GET', f'{HERE}/featurestores')
@@ -128,10 +191,20 @@ def feature_stores(asked: Asked) -> Any:
 def feature_store(asked: Asked, name: str) -> Any:
     if name not in (f'{asked.cluster.project}_featurestore', str(STORE)):
         raise Refused(404, 270012, f'no feature store {name}')
-    return {'featurestoreId': STORE, 'featurestoreName': f'{asked.cluster.project}_featurestore', 'created': '2026-01-01T00:00:00Z',
-            'projectName': asked.cluster.project, 'projectId': PROJECT, 'offlineFeaturestoreName': f'{asked.cluster.project}_featurestore',
-            'onlineFeaturestoreName': asked.cluster.project, 'onlineEnabled': True, 'numFeatureGroups': len(asked.cluster.groups),
-            'numTrainingDatasets': 0, 'numStorageConnectors': 1, 'numFeatureViews': len(asked.cluster.views)}  # fmt: skip
+    return {
+        'featurestoreId': STORE,
+        'featurestoreName': f'{asked.cluster.project}_featurestore',
+        'created': '2026-01-01T00:00:00Z',
+        'projectName': asked.cluster.project,
+        'projectId': PROJECT,
+        'offlineFeaturestoreName': f'{asked.cluster.project}_featurestore',
+        'onlineFeaturestoreName': asked.cluster.project,
+        'onlineEnabled': True,
+        'numFeatureGroups': len(asked.cluster.groups),
+        'numTrainingDatasets': 0,
+        'numStorageConnectors': 1,
+        'numFeatureViews': len(asked.cluster.views),
+    }
 
 
 # --- feature groups
@@ -146,7 +219,9 @@ def group_of(asked: Asked, number: str | int) -> Group:
 @route('GET', f'{SHELF}/featuregroups/(?P<name>[a-z][a-z0-9_]*)', version=None, **EXPAND_GROUP)
 def get_group(asked: Asked, name: str) -> Any:
     version = int(asked.query['version'][0])
-    found = [g.dto for g in asked.cluster.groups.values() if (g.dto['name'], g.dto['version']) == (name, version)]
+    found = [
+        g.dto for g in asked.cluster.groups.values() if (g.dto['name'], g.dto['version']) == (name, version)
+    ]
     if not found:
         raise Refused(404, 270009, f'no feature group {name} version {version}')
     return found
@@ -158,26 +233,48 @@ def create_group(asked: Asked) -> Any:
     only(body, GROUP_FIELDS, 'a feature group')
     unused(
         body,
-        ('id', 'expectationSuite', 'parents', 'topicName', 'notificationTopicName', 'transformationFunctions', 'ttl', 'sinkEnabled'),
+        (
+            'id',
+            'expectationSuite',
+            'parents',
+            'topicName',
+            'notificationTopicName',
+            'transformationFunctions',
+            'ttl',
+            'sinkEnabled',
+        ),
         'a feature group',
     )
     unused(body.get('dataSource') or {}, tuple(body.get('dataSource') or ()), 'a data source')
-    if body['type'] != 'streamFeatureGroupDTO' or body['timeTravelFormat'] != 'HUDI' or body['featurestoreId'] != STORE:
-        raise Refused(501, 0, f'only stream groups of HUDI are known, was {body["type"]} of {body["timeTravelFormat"]}')
+    if (
+        body['type'] != 'streamFeatureGroupDTO'
+        or body['timeTravelFormat'] != 'HUDI'
+        or body['featurestoreId'] != STORE
+    ):
+        raise Refused(
+            501, 0, f'only stream groups of HUDI are known, was {body["type"]} of {body["timeTravelFormat"]}'
+        )
     for feature in body['features']:
         only(feature, FEATURE_FIELDS, 'a feature')
         if len(feature.get('description') or '') > LONGEST_DESCRIPTION:
             raise Refused(400, 270093, f'the description of {feature["name"]} is too long')
-    if len(body.get('description') or '') > LONGEST_DESCRIPTION or not re.fullmatch('[a-z][a-z0-9_]{0,62}', body['name']):
+    if len(body.get('description') or '') > LONGEST_DESCRIPTION or not re.fullmatch(
+        '[a-z][a-z0-9_]{0,62}', body['name']
+    ):
         raise Refused(400, 270093, 'illegal name or description')
-    if any((g.dto['name'], g.dto['version']) == (body['name'], body['version']) for g in asked.cluster.groups.values()):
+    if any(
+        (g.dto['name'], g.dto['version']) == (body['name'], body['version'])
+        for g in asked.cluster.groups.values()
+    ):
         raise Refused(400, 270089, f'feature group {body["name"]} version {body["version"]} already exists')
     types = {f['name']: f['type'] for f in body['features']}
     if body['eventTime'] and types.get(body['eventTime']) not in ('bigint', 'timestamp', 'date'):
         raise Refused(400, 270150, 'the event time must be a timestamp, a date or a bigint')
     number = next(asked.cluster.numbers)
     place = f'hopsfs://namenode:8020/apps/hive/warehouse/{asked.cluster.project}_featurestore.db/{body["name"]}_{body["version"]}'
-    asked.cluster.groups[number] = Group(number, {k: v for k, v in body.items() if k != 'dataSource'}, asked.cluster.topic, place)
+    asked.cluster.groups[number] = Group(
+        number, {k: v for k, v in body.items() if k != 'dataSource'}, asked.cluster.topic, place
+    )
     return asked.cluster.groups[number].dto
 
 
@@ -191,14 +288,29 @@ def delete_group(asked: Asked, number: str) -> Any:
 def subject(asked: Asked, name: str) -> Any:
     for group in asked.cluster.groups.values():
         if f'{group.dto["name"]}_{group.dto["version"]}' == name:
-            return {'id': group.dto['id'] + 5000, 'subject': name, 'version': 1, 'schema': json.dumps(group.schema)}
+            return {
+                'id': group.dto['id'] + 5000,
+                'subject': name,
+                'version': 1,
+                'schema': json.dumps(group.schema),
+            }
     raise Refused(404, 40401, f'no subject {name}')
 
 
 @route('GET', f'{SHELF}/storageconnectors/kafka_connector/byok', external={'True', 'true'})
 def kafka_connector(asked: Asked) -> Any:
-    return {'type': 'featurestoreKafkaConnectorDTO', 'id': 1, 'name': 'kafka_connector', 'featurestoreId': STORE, 'storageConnectorType': 'KAFKA',
-            'bootstrapServers': asked.cluster.shown_broker, 'securityProtocol': 'PLAINTEXT', 'sslEndpointIdentificationAlgorithm': '', 'externalKafka': True, 'options': []}  # fmt: skip
+    return {
+        'type': 'featurestoreKafkaConnectorDTO',
+        'id': 1,
+        'name': 'kafka_connector',
+        'featurestoreId': STORE,
+        'storageConnectorType': 'KAFKA',
+        'bootstrapServers': asked.cluster.shown_broker,
+        'securityProtocol': 'PLAINTEXT',
+        'sslEndpointIdentificationAlgorithm': '',
+        'externalKafka': True,
+        'options': [],
+    }
 
 
 @route('POST', f'{SHELF}/featuregroups/(?P<number>\\d+)/online_ingestion')
@@ -219,7 +331,13 @@ def get_ingestion(asked: Asked, number: str) -> Any:
     done = 0 if asked.cluster.hold_online else found['seen']
     return {
         'count': 1,
-        'items': [{'id': wanted, 'numEntries': found['entries'], 'results': [{'onlineIngestionId': wanted, 'status': 'UPSERTED', 'rows': done}]}],
+        'items': [
+            {
+                'id': wanted,
+                'numEntries': found['entries'],
+                'results': [{'onlineIngestionId': wanted, 'status': 'UPSERTED', 'rows': done}],
+            }
+        ],
     }
 
 
@@ -236,9 +354,17 @@ def job_of(asked: Asked, name: str) -> Group:
 @route('GET', f'{HERE}/jobs/(?P<name>[a-z0-9_]+)', expand={'creator'})
 def get_job(asked: Asked, name: str) -> Any:
     group = job_of(asked, name)
-    return {'id': group.dto['id'] + 9000, 'name': name, 'creationTime': '2026-01-01T00:00:00Z', 'jobType': 'SPARK',
-            'config': {'type': 'sparkJobConfiguration', 'defaultArgs': f'-op offline_fg_materialization -path hdfs:///{name}.json'},
-            'creator': {'email': 'double@double.invalid'}}  # fmt: skip
+    return {
+        'id': group.dto['id'] + 9000,
+        'name': name,
+        'creationTime': '2026-01-01T00:00:00Z',
+        'jobType': 'SPARK',
+        'config': {
+            'type': 'sparkJobConfiguration',
+            'defaultArgs': f'-op offline_fg_materialization -path hdfs:///{name}.json',
+        },
+        'creator': {'email': 'double@double.invalid'},
+    }
 
 
 @route('POST', f'{HERE}/jobs/(?P<name>[a-z0-9_]+)/executions')
@@ -263,7 +389,11 @@ def one_execution(asked: Asked, name: str, number: str) -> Any:
 def check_query(asked: Asked, query: Mapping[str, Any], joined: bool) -> Group:
     "Return the left group of a query that the double can answer."
     only(query, QUERY_FIELDS, 'a query')
-    unused(query, ('leftFeatureGroupStartTime', 'leftFeatureGroupEndTime', 'limit') + (() if joined else ('joins',)), 'a query')
+    unused(
+        query,
+        ('leftFeatureGroupStartTime', 'leftFeatureGroupEndTime', 'limit') + (() if joined else ('joins',)),
+        'a query',
+    )
     group = group_of(asked, query['leftFeatureGroup']['id'])
     if extra := {f['name'] for f in query['leftFeatures']} - set(group.types):
         raise Refused(400, 270055, f'{group.dto["name"]} has no features {sorted(extra)}')
@@ -273,14 +403,28 @@ def check_query(asked: Asked, query: Mapping[str, Any], joined: bool) -> Group:
 @route('PUT', f'{HERE}/featurestores/query', hqs={'True', 'true'})
 def construct_query(asked: Asked) -> Any:
     group = check_query(asked, asked.body, False)
-    payload = json.dumps({'group': group.dto['id'], 'names': [f['name'] for f in asked.body['leftFeatures']], 'filter': asked.body['filter']})
-    return {'query': 'SELECT 1', 'onDemandFeatureGroups': [], 'hudiCachedFeatureGroups': [], 'hqsPayload': payload,
-            'hqsPayloadSignature': asked.cluster.sign(payload)}  # fmt: skip
+    payload = json.dumps(
+        {
+            'group': group.dto['id'],
+            'names': [f['name'] for f in asked.body['leftFeatures']],
+            'filter': asked.body['filter'],
+        }
+    )
+    return {
+        'query': 'SELECT 1',
+        'onDemandFeatureGroups': [],
+        'hudiCachedFeatureGroups': [],
+        'hqsPayload': payload,
+        'hqsPayloadSignature': asked.cluster.sign(payload),
+    }
 
 
 def sides(view: Mapping[str, Any]) -> list[tuple[int, str, Mapping[str, Any], list[str]]]:
     "Return join index, prefix, query and join keys of each side of a view."
-    joins = [(n, join.get('prefix') or '', join['query'], [f['name'] for f in join['on']]) for n, join in enumerate(view['query']['joins'], 1)]
+    joins = [
+        (n, join.get('prefix') or '', join['query'], [f['name'] for f in join['on']])
+        for n, join in enumerate(view['query']['joins'], 1)
+    ]
     return [(0, '', view['query'], []), *joins]
 
 
@@ -296,17 +440,37 @@ def create_view(asked: Asked) -> Any:
     labels, features, keys = {f['name'] for f in body['features']}, [], []
     for index, prefix, query, on in sides(body):
         if index:
-            only(body['query']['joins'][index - 1], {'query', 'on', 'leftOn', 'rightOn', 'type', 'prefix'}, 'a join')
+            only(
+                body['query']['joins'][index - 1],
+                {'query', 'on', 'leftOn', 'rightOn', 'type', 'prefix'},
+                'a join',
+            )
         group = check_query(asked, query, not index)
         if not group.dto['onlineEnabled']:
             raise Refused(501, 0, 'views of offline groups')
         for feature in query['leftFeatures']:
             label = not prefix and feature['name'] in labels
-            features.append({'name': prefix + feature['name'], 'type': group.types[feature['name']], 'index': len(features), 'label': label,
-                             'featureGroupFeatureName': feature['name'], 'featuregroup': group.dto})  # fmt: skip
+            features.append(
+                {
+                    'name': prefix + feature['name'],
+                    'type': group.types[feature['name']],
+                    'index': len(features),
+                    'label': label,
+                    'featureGroupFeatureName': feature['name'],
+                    'featuregroup': group.dto,
+                }
+            )
         for name in group.key:
-            keys.append({'featureName': name, 'prefix': prefix, 'required': name not in on, 'joinOn': name if name in on else None, 'joinIndex': index,
-                         'featureGroup': group.dto})  # fmt: skip
+            keys.append(
+                {
+                    'featureName': name,
+                    'prefix': prefix,
+                    'required': name not in on,
+                    'joinOn': name if name in on else None,
+                    'joinIndex': index,
+                    'featureGroup': group.dto,
+                }
+            )
     view = {
         **body,
         'id': next(asked.cluster.numbers),
@@ -335,11 +499,28 @@ def delete_view(asked: Asked, name: str, version: str) -> Any:
     del asked.cluster.views[name, int(version)]
 
 
-@route('GET', f'{SHELF}/featureview/(?P<name>[a-z0-9_]+)/version/(?P<version>\\d+)/provenance/links', expand={'provenance_artifacts'},
-       upstreamLvls={'1'}, downstreamLvls={'0'})  # fmt: skip
+@route(
+    'GET',
+    f'{SHELF}/featureview/(?P<name>[a-z0-9_]+)/version/(?P<version>\\d+)/provenance/links',
+    expand={'provenance_artifacts'},
+    upstreamLvls={'1'},
+    downstreamLvls={'0'},
+)
 def parents(asked: Asked, name: str, version: str) -> Any:
-    numbers = dict.fromkeys(query['leftFeatureGroup']['id'] for _, _, query, _ in sides(view_of(asked, name, version)))
-    nodes = [{'node': {'artifact_type': 'FEATURE_GROUP', 'accessible': True, 'deleted': False, 'artifact': group_of(asked, n).dto}} for n in numbers]
+    numbers = dict.fromkeys(
+        query['leftFeatureGroup']['id'] for _, _, query, _ in sides(view_of(asked, name, version))
+    )
+    nodes = [
+        {
+            'node': {
+                'artifact_type': 'FEATURE_GROUP',
+                'accessible': True,
+                'deleted': False,
+                'artifact': group_of(asked, n).dto,
+            }
+        }
+        for n in numbers
+    ]
     return {'upstream': nodes, 'downstream': []}
 
 
@@ -363,7 +544,9 @@ def vector(asked: Asked, view: Mapping[str, Any], entries: Mapping[str, Any]) ->
         if row is None:
             status = 'MISSING'
         known = dict(zip(group.key, key, strict=True))
-        values += [(row or known).get(f['name']) for f in query['leftFeatures'] if prefix or f['name'] not in labels]
+        values += [
+            (row or known).get(f['name']) for f in query['leftFeatures'] if prefix or f['name'] not in labels
+        ]
     return values, status
 
 
@@ -372,18 +555,36 @@ def one_vector(asked: Asked) -> Any:
     body = asked.body
     only(
         body,
-        {'featureStoreName', 'featureViewName', 'featureViewVersion', 'entries', 'passedFeatures', 'options', 'metadataOptions'},
+        {
+            'featureStoreName',
+            'featureViewName',
+            'featureViewVersion',
+            'entries',
+            'passedFeatures',
+            'options',
+            'metadataOptions',
+        },
         'a vector request',
     )
     unused(body, ('passedFeatures', 'metadataOptions'), 'a vector request')
     if body['featureStoreName'] != asked.cluster.project:
         raise Refused(404, 0, f'no feature store {body["featureStoreName"]}')
     asked.cluster.drain()
-    values, status = vector(asked, view_of(asked, body['featureViewName'], body['featureViewVersion']), body['entries'])
+    values, status = vector(
+        asked, view_of(asked, body['featureViewName'], body['featureViewVersion']), body['entries']
+    )
     return {'features': values, 'metadata': None, 'status': status, 'detailedStatus': None}
 
 
 @route('POST', '/0.1.0/batch_feature_store')
 def many_vectors(asked: Asked) -> Any:
-    answers = [one_vector(asked._replace(body={**asked.body, 'entries': entry, 'passedFeatures': None})) for entry in asked.body['entries']]
-    return {'features': [a['features'] for a in answers], 'metadata': None, 'status': [a['status'] for a in answers], 'detailedStatus': None}
+    answers = [
+        one_vector(asked._replace(body={**asked.body, 'entries': entry, 'passedFeatures': None}))
+        for entry in asked.body['entries']
+    ]
+    return {
+        'features': [a['features'] for a in answers],
+        'metadata': None,
+        'status': [a['status'] for a in answers],
+        'detailedStatus': None,
+    }

@@ -60,7 +60,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except Refused as refused:
             if refused.status == 501:
                 cluster.unknown.append(f'{line}: {refused}')
-            self._send(refused.status, {'errorCode': refused.code, 'errorMsg': str(refused), 'usrMsg': str(refused)})
+            self._send(
+                refused.status, {'errorCode': refused.code, 'errorMsg': str(refused), 'usrMsg': str(refused)}
+            )
         except Exception as error:  # a fault of the double: the test must see it
             cluster.unknown.append(f'{line}: {error!r}')
             self._send(501, {'errorCode': 0, 'errorMsg': repr(error)})
@@ -80,7 +82,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 text = self.headers.get('Content-Type') == 'text/plain'
                 read = body.decode() if text or not body else json.loads(body)
                 with self.double.cluster.lock:
-                    return route.answer(Asked(self.double.cluster, self.double.certificates, query, read), **found.groupdict())
+                    return route.answer(
+                        Asked(self.double.cluster, self.double.certificates, query, read), **found.groupdict()
+                    )
         raise Refused(501, 0, f'no such endpoint; query {sorted(query)}')
 
     def _send(self, status: int, answer: Any) -> None:
@@ -130,11 +134,18 @@ class Double:
     @property
     def environment(self) -> dict[str, str]:
         "What a client of this double has in its environment."
-        return {'HOPSWORKS_HOST': 'localhost', 'HOPSWORKS_PORT': str(self.rest.server_port), 'HOPSWORKS_PROJECT': self.cluster.project,
-                'HOPSWORKS_API_KEY': self.cluster.api_key, 'HOPSWORKS_TRUST_STORE_PATH': str(self.ca_file),
-                'CRYPTO_RT_STORE_HOPSWORKS_ONLINE_PORT': str(self.online.server_port)}  # fmt: skip
+        return {
+            'HOPSWORKS_HOST': 'localhost',
+            'HOPSWORKS_PORT': str(self.rest.server_port),
+            'HOPSWORKS_PROJECT': self.cluster.project,
+            'HOPSWORKS_API_KEY': self.cluster.api_key,
+            'HOPSWORKS_TRUST_STORE_PATH': str(self.ca_file),
+            'CRYPTO_RT_STORE_HOPSWORKS_ONLINE_PORT': str(self.online.server_port),
+        }
 
-    def fail(self, where: str, status: int = 0, times: int = 1, wait_seconds: float = 0.0, after: bool = False) -> None:
+    def fail(
+        self, where: str, status: int = 0, times: int = 1, wait_seconds: float = 0.0, after: bool = False
+    ) -> None:
         "Have the next requests whose `METHOD path` contains `where` go wrong."
         with self.cluster.lock:
             self.cluster.faults += [Fault(where, status, wait_seconds, after)] * times
