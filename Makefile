@@ -99,7 +99,7 @@ $(DONE)/kafka: ops/kafka/kafka-jars.txt | $(DONE)/core
 drift: setup
 	@echo '== lock'
 	@$(UV) pip check -q
-	@$(BIN)/python -m pytest -q --no-header tests/test_repository.py -k lock
+	@$(BIN)/python -m pytest -q --no-header tests/repository/test_repository.py -k lock
 	@echo '== generated files'
 	@sum() { find crypto_rt data_contracts -name '*.py' -o -name '*.schema.json' | LC_ALL=C sort | xargs cksum; }; \
 	before=$$(sum); $(BIN)/nbdev-export; after=$$(sum); \

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_pipelines import candles_of, settings_in, store_candles
 
 from crypto_rt.core.messages import NewsSignal, NewsWatermark, encode
 from crypto_rt.core.settings import load_settings
 from crypto_rt.models.ablation import Difference, block_bootstrap, evaluate, one_each, verdict_of, with_news
 from crypto_rt.models.registry import _client
+from tests.models.test_pipelines import candles_of, settings_in, store_candles
 
 FIRST_MS = 1_704_067_200_000
 

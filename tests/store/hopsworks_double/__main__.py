@@ -1,4 +1,4 @@
-"""Start the double for a shell: `python -m tests.hopsworks_double [--broker host:port]` prints what to export, then serves until it is stopped."""
+"""Start the double for a shell: `python -m tests.store.hopsworks_double [--broker host:port]` prints what to export, then serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import Double
 
-parser = argparse.ArgumentParser(prog='python -m tests.hopsworks_double', description=__doc__)
+parser = argparse.ArgumentParser(prog='python -m tests.store.hopsworks_double', description=__doc__)
 parser.add_argument('--broker', help='host:port of a Kafka; without it one is started')
 parser.add_argument('--write', type=Path, metavar='F', help='also write the lines to a file, for `source F`')
 arguments = parser.parse_args()

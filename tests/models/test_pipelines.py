@@ -19,7 +19,7 @@ from crypto_rt.models.registry import champion, database, promote
 from crypto_rt.models.training import columns_sha256, stored_features, train
 from crypto_rt.store.open import open_feature_store, open_group
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FIRST_MS = 1_704_067_200_000
 
 

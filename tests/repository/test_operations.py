@@ -17,7 +17,7 @@ from apps.api import create_app
 from crypto_rt.core.messages import ServiceEvent, encode
 from crypto_rt.core.settings import Settings
 
-OPS = Path(__file__).parent.parent / 'ops'
+OPS = Path(__file__).parents[2] / 'ops'
 PROMETHEUS_OWN = {'up'}
 
 

@@ -7,7 +7,6 @@ import math
 
 import msgspec
 import pytest
-from test_indicators import walk
 
 from crypto_rt.features.indicators import indicators_of
 from crypto_rt.features.table import FEATURES, WARM_UP, Feature, FeatureTable
@@ -20,6 +19,7 @@ from crypto_rt.verify.indicators import (
     value_differences,
     verify_indicators,
 )
+from tests.features.test_indicators import walk
 
 SMALL = FeatureTable(
     [f for f in FEATURES if f.name in ('log_return_1', 'sma_gap_20', 'slope_20', 'stochastic_k', 'rsi_14')]

@@ -24,7 +24,7 @@ from crypto_rt.core.messages import TOPICS, write_contracts
 from crypto_rt.core.settings import SECRETS, SECTIONS, Settings, load_settings
 from crypto_rt.system.cli import COMMANDS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OURS = {
     'kafka',
     'exchange',

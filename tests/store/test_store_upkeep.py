@@ -19,7 +19,7 @@ from crypto_rt.store.embedded.catalogue import catalogue, catalogue_entry, catal
 from crypto_rt.store.embedded.compaction import compact, expire, retention_of, sweep
 from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.open import open_group
-from tests.test_feature_store import DAY, KEY, NOON, candle, indicators
+from tests.store.test_feature_store import DAY, KEY, NOON, candle, indicators
 
 MINUTE = 60_000
 
@@ -118,7 +118,7 @@ store = embedded_store.EmbeddedStore(Path(sys.argv[1]))
 exec(sys.argv[3])
 open_group(store, 'candles').materialize() if sys.argv[2] == 'seal' else upkeep.compact(store, grace_ms=-1)
 """
-ENV = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
+ENV = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
 
 
 @pytest.mark.parametrize('position', POSITIONS)
@@ -155,7 +155,7 @@ import sys
 from crypto_rt.store.open import open_group
 from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.embedded.compaction import compact
-from tests.test_feature_store import candle
+from tests.store.test_feature_store import candle
 store, first = EmbeddedStore(sys.argv[1]), int(sys.argv[2])
 group = open_group(store, 'candles')
 for n in range(first, 10**9, 20):

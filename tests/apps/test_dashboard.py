@@ -7,13 +7,24 @@ import time
 import pytest
 from fastapi.testclient import TestClient
 from msgspec.structs import replace
-from test_api import START, Feed, Store, candle, forming, indicators, prediction, signal, story, until
 
 from apps import dashboard
 from apps.api import create_app, listening_socket
 from apps.stream import Hub, hear
 from crypto_rt.core.messages import encode
 from crypto_rt.core.settings import load_settings
+from tests.apps.test_api import (
+    START,
+    Feed,
+    Store,
+    candle,
+    forming,
+    indicators,
+    prediction,
+    signal,
+    story,
+    until,
+)
 
 PAST = [candle(i, close=f'{105_400 + 40 * ((i * 7) % 11)}') for i in range(-120, 0)]
 

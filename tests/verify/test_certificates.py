@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
-from test_candle_replay import candles_file
-from test_system import Up, run
 
 from crypto_rt.core.messages import Candle
 from crypto_rt.core.settings import DataSettings, Settings
@@ -19,6 +17,8 @@ from crypto_rt.features.vectors import FeatureRows, vector_of
 from crypto_rt.models.predictions import predict
 from crypto_rt.store.open import open_feature_store, open_group
 from crypto_rt.verify.serving import verify_serving
+from tests.services.test_candle_replay import candles_file
+from tests.system.test_system import Up, run
 
 START = 1_722_470_400_000
 

@@ -367,7 +367,7 @@ WRITER = """
 import sys
 from crypto_rt.store.open import open_group
 from crypto_rt.store.embedded.store import EmbeddedStore
-from tests.test_feature_store import candle
+from tests.store.test_feature_store import candle
 store, first = EmbeddedStore(sys.argv[1]), int(sys.argv[2])
 group = open_group(store, 'candles')
 for n in range(first, 10**9, 20):
@@ -378,7 +378,7 @@ for n in range(first, 10**9, 20):
 
 
 def test_kill_9_while_inserting_and_sealing_loses_nothing_acknowledged(tmp_path):
-    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
+    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
     acknowledged = 0
     for wait in (0.05, 0.11, 0.19, 0.32):
         writer = subprocess.Popen(
@@ -407,7 +407,7 @@ def test_kill_9_while_inserting_and_sealing_loses_nothing_acknowledged(tmp_path)
 
 
 def test_other_processes_read_and_write_at_once(tmp_path):
-    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
+    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
     writers = [
         subprocess.Popen(
             [sys.executable, '-c', WRITER, str(tmp_path), str(first)],

@@ -26,7 +26,7 @@ from crypto_rt.models.training import (
     with_intervals,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FIRST_MS = 1_704_067_200_000
 NAMES = ['last_return', 'volatility', 'mood']
 

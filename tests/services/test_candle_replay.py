@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_system import run
 
 from crypto_rt.bus.steps import Received
 from crypto_rt.core.messages import Candle, encode
 from crypto_rt.services.candles_replay import in_order, played, replay_candles
+from tests.system.test_system import run
 
 FIRST_MS = 1_704_067_200_000
 

@@ -15,8 +15,8 @@ from crypto_rt.store.embedded.catalogue import statistics_of
 from crypto_rt.store.embedded.compaction import compact
 from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.open import open_group
-from tests.test_feature_store import NOON, candle, indicators
-from tests.test_store_upkeep import ENV
+from tests.store.test_feature_store import NOON, candle, indicators
+from tests.store.test_store_upkeep import ENV
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ FILLED = """
 import resource, signal, sys
 from crypto_rt.store.open import open_group
 from crypto_rt.store.embedded.store import EmbeddedStore
-from tests.test_feature_store import candle
+from tests.store.test_feature_store import candle
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 group = open_group(EmbeddedStore(sys.argv[1]), 'candles')
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
