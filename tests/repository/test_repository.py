@@ -21,8 +21,9 @@ from packaging.utils import canonicalize_name
 
 from crypto_rt.core.compose import specs
 from crypto_rt.core.messages import TOPICS, write_contracts
-from crypto_rt.core.settings import SECRETS, SECTIONS, Settings, load_settings
+from crypto_rt.core.settings import SECRETS, SECTIONS, RunSettings, Settings, load_settings
 from crypto_rt.system.cli import COMMANDS
+from crypto_rt.system.plan import service_environment
 
 ROOT = Path(__file__).parents[2]
 OURS = {
@@ -313,6 +314,44 @@ def test_compose_environment_is_known_to_the_settings() -> None:
         for key in set(ours) - set(SECRETS):
             section, _, word = key.removeprefix('CRYPTO_RT_').lower().partition('_')
             assert section in SECTIONS and word in SECTIONS[section].__struct_fields__, f'{name}: {key}'
+
+
+def in_container(name: str, given: dict[str, str]) -> dict[str, str]:
+    "The environment of a container: the file's, where `${NAME:-default}` takes what the shell gave."
+    return {
+        key: re.sub(r'\$\{(\w+):-(.*?)\}', lambda found: given.get(found[1]) or found[2], str(value))
+        for key, value in services()[name].get('environment', {}).items()
+        if key.startswith('CRYPTO_RT_')
+    }
+
+
+@pytest.mark.parametrize(
+    'run',
+    [
+        RunSettings(),
+        RunSettings(source='simulate', news=False),
+        RunSettings(source='replay', id='17-1762', until_idle=True),
+    ],
+    ids=lambda run: run.source,
+)
+@pytest.mark.parametrize('name', sorted(OURS - {'kafka', 'exchange'}))
+def test_a_container_reads_the_same_run_as_a_process(name: str, run: RunSettings) -> None:
+    "What `up` hands to a process, given to compose as variables of the shell, is what the container reads."
+    process = service_environment(
+        load_settings(ROOT / 'settings.ini', env={}),
+        source=run.source,
+        until_idle=run.until_idle,
+        run_id=run.id,
+        news=run.news,
+    )
+    given = {key: value for key, value in process.items() if key.startswith('CRYPTO_RT_RUN_')}
+    assert load_settings(ROOT / 'settings.ini', env=process).run == run
+    assert load_settings(ROOT / 'settings.ini', env=in_container(name, given)).run == run
+
+
+def test_a_container_with_nothing_given_is_live() -> None:
+    for name in OURS - {'kafka', 'exchange'}:
+        assert load_settings(ROOT / 'settings.ini', env=in_container(name, {})).run == RunSettings(), name
 
 
 @pytest.mark.parametrize('source', ['live', 'replay', 'simulate'])
