@@ -1,6 +1,7 @@
 """The live page in our own markup, and the Gradio app that shows it with the tables below.
 
-The chart, the prediction and the badges live on the websocket; Gradio adds the tables. Nothing is loaded from outside.
+The chart, the prediction and the badges live on the websocket; Gradio adds the tables. Nothing is loaded from
+outside.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ FONT_MONO = ['ui-monospace', 'Menlo', 'Consolas', 'DejaVu Sans Mono', 'monospace
 
 
 def head(script: str = LIVE) -> str:
-    """Return what belongs in the page's head; addresses change with our files, so no browser shows an old page.
+    """Return what belongs in a page's head; addresses change with our files, so no browser shows an old page.
 
     Args:
         script: The page's own module under `static/`, without its ending.
@@ -69,7 +70,7 @@ def document(title: str, body: str, *, script: str = LIVE, attributes: str = '')
 
 
 def plain_page() -> str:
-    """Return the live page without Gradio; it reloads itself when the stream says that the dashboard is ready."""
+    """Return the live page without Gradio; it reloads itself when the stream says that Gradio is ready."""
     return document('Live', panel(), attributes=' data-plain="1"')
 
 

@@ -1,4 +1,4 @@
-"""Pages and files beside the live page: the list of endpoints, the features, the description of the stream."""
+"""Pages and files beside the live page: the list of endpoints, the features, the stream's description."""
 
 from __future__ import annotations
 
