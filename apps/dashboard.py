@@ -39,20 +39,21 @@ FONT = [
 FONT_MONO = ['ui-monospace', 'Menlo', 'Consolas', 'DejaVu Sans Mono', 'monospace']
 
 
-def head(script: str = LIVE) -> str:
+def head(page: str = LIVE) -> str:
     """Return what belongs in a page's head; addresses change with our files, so no browser shows an old page.
 
     Args:
-        script: The page's own module under `static/`, without its ending.
+        page: Names the page's own module under `static/`, and its style sheet where it has one.
     """
     ours = f'/crt/{version()}'
+    names = [name for name in dict.fromkeys(('theme', page)) if (STATIC / f'{name}.css').is_file()]
+    styles = ''.join(f'<link rel="stylesheet" href="{ours}/{name}.css">' for name in names)
     library = f'<script src="/crt/lightweight-charts.js?v={CHART_SHA256[:8]}" defer></script>'
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="{ours}/favicon.svg" type="image/svg+xml">'
-        f'<link rel="stylesheet" href="{ours}/dashboard.css">'
-        f'{library if script == LIVE else ""}'
-        f'<script src="{ours}/{script}.js" type="module"></script>'
+        f'{styles}{library if page == LIVE else ""}'
+        f'<script src="{ours}/{page}.js" type="module"></script>'
     )
 
 
@@ -61,11 +62,11 @@ def panel() -> str:
     return (STATIC / 'panel.html').read_text(encoding='utf-8')
 
 
-def document(title: str, body: str, *, script: str = LIVE, attributes: str = '') -> str:
+def document(title: str, body: str, *, page: str = LIVE, attributes: str = '') -> str:
     """Return a page of ours outside Gradio."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · crypto-rt</title>'
-        f'{head(script)}</head><body{attributes}>{body}</body></html>'
+        f'{head(page)}</head><body{attributes}>{body}</body></html>'
     )
 
 

@@ -24,9 +24,9 @@ from crypto_rt.core.times import now_ms
 class Hub:
     """Numbers what comes in, remembers it, and offers it to every client.
 
-    `seq` rises by one for each message of the stream, heartbeats included, from 1 within an epoch (one life of
-    the process). A client with filters sees rising numbers with holes; nothing that passes its filter is ever
-    left out: a client that is too slow is dropped.
+    `seq` rises by one for each message of the stream, heartbeats included, from 1 within an epoch (one life
+    of the process). A client with filters sees rising numbers with holes; nothing that passes its filter is
+    ever left out: a client that is too slow is dropped.
     """
 
     def __init__(self, settings: Settings, source: str) -> None:
@@ -141,8 +141,8 @@ class Hub:
         """Add a client and queue how it begins.
 
         Without `since`: a snapshot. With a number that the ring still follows: a snapshot message with
-        `resumed` true and no state, then all that came since. With any other: a `gap`, then a snapshot. All of
-        them name the epoch.
+        `resumed` true and no state, then all that came since. With any other: a `gap`, then a snapshot.
+        All of them name the epoch.
         """
         oldest = self.ring[0].seq
         if since is None:
