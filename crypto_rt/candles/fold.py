@@ -60,7 +60,7 @@ class CandleFold:
                 out.append((index, str(error)))
         return out
 
-    def seed(self, symbol: str, candle: Candle) -> None:
+    def restore(self, symbol: str, candle: Candle) -> None:
         "Take a candle of a previous run as final; oldest first, the latest revision of each window."
         self._windows_of(symbol).restore(candle)
 
@@ -69,7 +69,7 @@ class CandleFold:
         candles = [windows.take_forming() for windows in self.symbols.values()]
         return [encode(candle) for candle in candles if candle]
 
-    def oldest_place(self) -> int | None:
+    def oldest_offset(self) -> int | None:
         "Return the lowest offset that a restart must read again; None if there is none."
         clock_ms = max((windows.clock_ms for windows in self.symbols.values()), default=0)
         offsets = []

@@ -1,4 +1,4 @@
-//! Exchange frames to trades to candles. State and arithmetic, no I/O; the Python definition is in `nbs/20_candles.ipynb`.
+//! Exchange frames to trades to candles. State and arithmetic, no I/O; the Python definition is in `nbs/04_candles`.
 
 pub mod decimal;
 pub mod fold;
