@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from ..bus.reading import messages_behind
 from ..bus.service import run_service
-from ..bus.steps import Out, Received, buried
+from ..bus.steps import Out, Received, dead_letter_of
 from ..bus.topics import ensure_topics
 from ..core.messages import Prediction, TechnicalIndicators, decode, encode
 from ..core.settings import Settings
@@ -136,7 +136,7 @@ class PredictionStep:
                 made = made_by(self, decode('technical_indicators', m.value), m.partition)
             except ValueError as error:
                 self.counts['dead_letters'] += 1
-                yield buried('predictions', m, str(error))
+                yield dead_letter_of(m, str(error), 'predictions')
                 continue
             if made:
                 self.counts['abstained' if made.status == 'abstain' else 'predictions'] += 1
