@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import math
 import msgspec
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from .files import Writer, flush
 from .fill import store_indicators, store_missing
 from ..candles.aggregation import Folds
+from ..core.durable_files import atomic_path
 from ..core.messages import Candle, Trade, Trades
 from ..core.progress import with_progress
 from ..core.settings import Settings
@@ -88,11 +88,8 @@ def write_progress(settings: Settings, reached: Reached) -> None:
     "Write the progress, whole or not at all."
     path = reached_file(settings, reached.symbol)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix('.tmp').open('wb') as file:
-        file.write(msgspec.json.encode(reached))
-        file.flush()
-        os.fsync(file.fileno())
-    path.with_suffix('.tmp').replace(path)
+    with atomic_path(path) as partial:
+        partial.write_bytes(msgspec.json.encode(reached))
 
 # %% ../../nbs/08_backfill/02_exchange.ipynb #ef3a75bc
 def begin(folds: Folds, reached: Reached, first: Trade | None) -> None:

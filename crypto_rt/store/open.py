@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import msgspec
 from collections.abc import Iterable
-from ..core.messages import Candle
+from ..core.messages import Candle, latest_revisions
 from ..core.settings import Settings
 from ..features.table import TABLE
 from .interface import FeatureGroup, FeatureStore, FeatureView
@@ -47,11 +47,7 @@ def latest_candles(
     candles: Iterable[Candle],  # of one symbol and interval, any order
 ) -> list[Candle]:  # ascending, one for each start
     "Return the highest revision of each window; of equals, the one that comes last."
-    best: dict[int, Candle] = {}
-    for candle in candles:
-        if candle.start_ms not in best or candle.revision >= best[candle.start_ms].revision:
-            best[candle.start_ms] = candle
-    return [best[start] for start in sorted(best)]
+    return latest_revisions(candles, lambda candle: candle.start_ms)
 
 # %% ../../nbs/07_store/06_open.ipynb #89f0131a
 if TYPE_CHECKING:
