@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -48,7 +49,7 @@ class History:
         return group.history(equal, before_ms=query.until, since_ms=query.since, last=query.limit)
 
     async def rows(self, name: str, equal: Mapping[str, Any], query: ListQuery) -> list[Any]:
-        """Return the newest messages of a feature group that were asked for; none while there is no store yet.
+        """Return the newest messages of a feature group that a query asks for; none while there is no store.
 
         Args:
             name: The feature group.
@@ -57,13 +58,17 @@ class History:
         """
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self.thread, self._rows, name, equal, query)
+            read = functools.partial(self._rows, name, equal, query)
+            return await loop.run_in_executor(self.thread, read)
         except Exception as error:
             log.warning('%s: %s cannot be read from the store: %s', equal['symbol'], name, error)
             return []
 
     def statistics(self) -> dict[str, dict[str, Any]]:
-        """Return the statistics of the stored features as last computed, and have them computed again beside when they are old."""
+        """Return the statistics of the stored features as last computed.
+
+        When they are old, a thread computes them again.
+        """
         if time.monotonic() >= self._statistics_due and self._counting.acquire(blocking=False):
             threading.Thread(target=self._count, name='statistics', daemon=True).start()
         return self._statistics
