@@ -168,9 +168,9 @@ class History:
         self.figured, self.figuring = 0.0, threading.Lock()
 
     def _open(self) -> Any:
-        from crypto_rt.store.open import open_feature_store, store_dir
+        from crypto_rt.store.open import has_store, open_feature_store
 
-        if self.store is None and Path(store_dir(self.settings)).is_dir():
+        if self.store is None and has_store(self.settings):
             self.store = open_feature_store(self.settings)
         return self.store
 
@@ -193,7 +193,6 @@ class History:
             return []
 
     def _figure(self) -> None:
-        from crypto_rt.store.embedded.catalogue import statistics_of
         from crypto_rt.store.schema import GROUPS
 
         store = self._open()
@@ -201,8 +200,8 @@ class History:
             'technical_indicators', GROUPS['technical_indicators'].version
         )
         try:
-            if hasattr(group, 'database'):  # the embedded store; Hopsworks shows its own figures
-                self.stored = statistics_of(group)
+            if group and self.settings.store.backend == 'embedded':  # Hopsworks shows its own figures
+                self.stored = group.statistics()
         except Exception as error:
             log.warning('the statistics of the features cannot be read from the store: %s', error)
         finally:
