@@ -1829,6 +1829,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'crypto_rt/store/hopsworks/groups.py'),
                                                   'crypto_rt.store.hopsworks.groups.definition_of': ( '07_store/05_hopsworks/groups.html#definition_of',
                                                                                                       'crypto_rt/store/hopsworks/groups.py'),
+                                                  'crypto_rt.store.hopsworks.groups.online_type': ( '07_store/05_hopsworks/groups.html#online_type',
+                                                                                                    'crypto_rt/store/hopsworks/groups.py'),
                                                   'crypto_rt.store.hopsworks.groups.placed': ( '07_store/05_hopsworks/groups.html#placed',
                                                                                                'crypto_rt/store/hopsworks/groups.py'),
                                                   'crypto_rt.store.hopsworks.groups.roles_of': ( '07_store/05_hopsworks/groups.html#roles_of',

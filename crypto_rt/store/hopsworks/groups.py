@@ -34,8 +34,8 @@ TEXT_ROOM = (
 )
 
 # %% auto #0
-__all__ = ['RANK', 'TEXT_ROOM', 'Test', 'Placed', 'roles_of', 'placed', 'definition_of', 'client_frame', 'write_options',
-           'tests_of', 'column_values', 'HopsworksGroup']
+__all__ = ['RANK', 'TEXT_ROOM', 'Test', 'Placed', 'roles_of', 'placed', 'definition_of', 'online_type', 'client_frame',
+           'write_options', 'tests_of', 'column_values', 'HopsworksGroup']
 
 # %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #5a4d0b9c
 class Placed(NamedTuple):
@@ -104,6 +104,17 @@ def definition_of(found: Any) -> GroupDef:
     )
 
 # %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #d2f4d422
+def online_type(
+    group: GroupDef,
+    name: str,  # of a column
+) -> str | None:  # None: what the client takes by itself
+    "Return the online type of a column: a text gets its share of the room in a row."
+    texts = [f.name for f in group.schema if f.type == 'string' and f.name not in group.primary_key]
+    if group.once or name not in texts:
+        return None
+    return f'varchar({min(2000, TEXT_ROOM // len(texts))})'
+
+
 def client_frame(group: GroupDef, columns: Sequence[Sequence[Any]]) -> pd.DataFrame:
     "Return checked columns as the client wants them."
     import pandas as pd

@@ -15,10 +15,10 @@ from ...core.settings import Settings
 from ...core.times import now_ms
 from .client import connect, disconnect, login_of, with_retries, without_side_effects
 from crypto_rt.store.hopsworks.groups import (
-    TEXT_ROOM,
     HopsworksGroup,
     column_values,
     definition_of,
+    online_type,
     placed,
     tests_of,
 )
@@ -240,6 +240,7 @@ class HopsworksStore:
             raise ConnectionError(f'{name} version {version} was created and is not there; try again')
         if added := added_columns(found.definition, wanted):
             found = self._add_columns(found, added)
+        found.definition = msgspec.structs.replace(found.definition, schema=wanted.schema)  # in our order
         return found
 
     def get_feature_group(self, name: str, version: int) -> HopsworksGroup | None:
@@ -266,12 +267,7 @@ class HopsworksStore:
         if self.get_feature_group(group.name, group.version):
             return
         there = placed(group)
-        texts = [n for n, type_, _ in there.columns if type_ == 'string' and n not in there.primary_key]
-        wide = f'varchar({min(2000, TEXT_ROOM // max(1, len(texts)))})'
-        features = [
-            Feature(name, type_, description, online_type=wide if name in texts and not group.once else None)
-            for name, type_, description in there.columns
-        ]
+        features = [Feature(*column, online_type=online_type(group, column[0])) for column in there.columns]
         with without_side_effects():
             self.server.get_or_create_feature_group(
                 group.name,
@@ -292,11 +288,16 @@ class HopsworksStore:
         known = group.definition
         wider = msgspec.structs.replace(known, schema=(*known.schema, *added))
         columns = placed(wider).columns[len(known.schema) : len(wider.schema)]
+        of_online = [online_type(wider, name) for name, _, _ in columns]
 
         def attempt() -> None:
             with without_side_effects():
                 there = {f.name for f in group.handle().features}
-                new = [Feature(name, type_, words) for name, type_, words in columns if name not in there]
+                new = [
+                    Feature(*column, online_type=type_)
+                    for column, type_ in zip(columns, of_online, strict=True)
+                    if column[0] not in there
+                ]
                 if new:
                     group.handle().append_features(new)
 
