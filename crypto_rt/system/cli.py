@@ -382,11 +382,10 @@ def run_backfill(args: argparse.Namespace) -> None:
     json=dict(action='store_true', help='one JSON value instead of a table'),
 )
 def run_features(args: argparse.Namespace) -> None:
-    from crypto_rt.store.embedded.catalogue import catalogue_text
-    from crypto_rt.store.embedded.store import open_embedded_store
-    from crypto_rt.store.open import store_dir
+    from crypto_rt.store.catalogue import catalogue_text
+    from crypto_rt.store.open import open_feature_store
 
-    store = open_embedded_store(store_dir(settings_of(args)))
+    store = open_feature_store(settings_of(args))
     try:
         print(
             catalogue_text(
@@ -403,14 +402,12 @@ def run_features(args: argparse.Namespace) -> None:
     dry_run=dict(action='store_true', help='only say what would be dropped'),
 )
 def run_compact(args: argparse.Namespace) -> None:
-    from crypto_rt.store.embedded.compaction import compact
-    from crypto_rt.store.embedded.store import open_embedded_store
-    from crypto_rt.store.open import store_dir
+    from crypto_rt.store.open import open_feature_store
 
     settings = settings_of(args)
-    store = open_embedded_store(store_dir(settings))
+    store = open_feature_store(settings)
     try:
-        print(json.dumps(compact(store, settings.store.retention_days, dry=args.dry_run)))
+        print(json.dumps(store.compact(settings.store.retention_days, dry=args.dry_run)))
     finally:
         store.close()
 
