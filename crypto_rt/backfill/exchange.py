@@ -18,7 +18,7 @@ from ..core.messages import Candle, Trade, Trades
 from ..core.progress import with_progress
 from ..core.settings import Settings
 from ..core.times import iso, now_ms, window_start
-from ..market.kraken.client import Rest, ohlc_params
+from ..market.exchange import CandleSource, TradeSource, trade_pages
 from ..store.interface import FeatureStore
 from ..store.open import open_feature_store
 from pathlib import Path
@@ -28,7 +28,7 @@ log = logging.getLogger('crypto_rt.backfill.exchange')
 
 # %% auto #0
 __all__ = ['log', 'EVERY_PAGES', 'FIRST_MS', 'backfill_exchange', 'Reached', 'reached_file', 'reached_so_far', 'write_progress',
-           'begin', 'pages_until', 'passed', 'bring', 'save', 'backfill_trades', 'span_progress', 'of_symbol']
+           'begin', 'passed', 'bring', 'save', 'backfill_trades', 'span_progress', 'of_symbol']
 
 # %% ../../nbs/08_backfill/02_exchange.ipynb #89f0131a
 if TYPE_CHECKING:
@@ -37,19 +37,17 @@ if TYPE_CHECKING:
 # %% ../../nbs/08_backfill/02_exchange.ipynb #731a1f29
 def backfill_exchange(
     settings: Settings,
-    rest: Rest,  # or anything that has its `ohlc`
+    exchange: CandleSource,
     progress: bool = True,
 ) -> dict[str, dict[str, int]]:  # added rows of each symbol
     "Bring the exchange's newest candles into the store, and their indicators; only what is missing."
     interval = settings.data.interval_seconds
-    try:
-        ohlc_params(interval, None)
-    except ValueError as error:
-        log.warning('nothing to back-fill: %s', error)
+    if interval not in exchange.limits.intervals:
+        log.warning('nothing to back-fill: the exchange makes no candles of %s s', interval)
         return {}
     store, added = open_feature_store(settings), {}
     for symbol in with_progress(settings.data.symbols, 'back-fill', progress):
-        rows, _ = rest.ohlc(symbol, interval)
+        rows = exchange.candles(symbol, interval)
         added[symbol] = store_missing(store, rows)
         log.info(
             '%s: %s candles from the exchange, %s were missing', symbol, len(rows), added[symbol]['candles']
@@ -135,17 +133,6 @@ def begin(folds: Folds, reached: Reached, first: Trade | None) -> None:
             )
 
 # %% ../../nbs/08_backfill/02_exchange.ipynb #57d0fd9d
-def pages_until(rest: Any, symbol: str, from_ms: int, until_ms: int) -> Iterator[tuple[list[Trade], bool]]:
-    "Yield pages of the trades of a span, and whether it is the last."
-    cursor, ended = str(max(0, from_ms * 1_000_000 - 1)), False
-    while not ended:
-        page, last = rest.trades(symbol, cursor)
-        inside = [t for t in page if from_ms <= t.event_ms < until_ms]
-        ended = len(page) < 1000 or len(inside) < len(page) or last == cursor
-        yield inside, ended
-        cursor = last
-
-
 def passed(folds: Folds, writer: Writer, symbol: str, trades: list[Trade], end_ms: int) -> Iterator[Candle]:
     "Keep a page and yield what it makes final; `end_ms` is 0 where others follow."
     if trades:
@@ -163,12 +150,13 @@ FIRST_MS = 1_356_998_400_000  # 2013: before the exchange's first trade
 
 
 def bring(
-    settings: Settings, rest: Any, writer: Writer, reached: Reached, until_ms: int, bar: Any = None
+    settings: Settings, source: TradeSource, writer: Writer, reached: Reached, until_ms: int, bar: Any = None
 ) -> None:
     "Fetch, fold and store one symbol up to `until_ms`, noting the progress."
     grace, symbol, made, begun = settings.data.grace_ms, reached.symbol, [], False  # type: tuple[int, str, list[Candle], bool]
     folds = Folds(reached.intervals, grace, 'rest')
-    for number, (trades, ended) in enumerate(pages_until(rest, symbol, reached.done_ms, until_ms), 1):
+    pages = trade_pages(source, symbol, reached.done_ms, until_ms)
+    for number, (trades, _, ended) in enumerate(pages, 1):
         if not begun and (trades or reached.last):
             begin(folds, reached, trades[0] if trades else None)
             begun = True
@@ -209,7 +197,7 @@ def save(
 # %% ../../nbs/08_backfill/02_exchange.ipynb #75628a21
 def backfill_trades(
     settings: Settings,
-    rest: Any,  # `client.Rest`, or anything that has its `trades` and `time_ms`
+    source: TradeSource,  # such as an exchange
     symbols: Sequence[str] | None = None,  # else the settings'
     since_ms: int = 0,  # from here; 0: the first trade
     until_ms: int | None = None,  # and before this; else now
@@ -217,7 +205,7 @@ def backfill_trades(
     progress: bool = True,
 ) -> dict[str, dict[str, int]]:  # trades fetched, candles and indicators added, of each symbol
     "Bring the exchange's trades of a span into the store, with their candles and indicators; goes on where it was broken off."
-    newest = rest.time_ms() - settings.data.grace_ms
+    newest = source.time_ms() - settings.data.grace_ms
     until_ms, lengths = min(until_ms or newest, newest), sorted(intervals or settings.data.backfill_intervals)
     if since_ms >= until_ms:
         raise ValueError(
@@ -227,7 +215,7 @@ def backfill_trades(
     added = {
         symbol: of_symbol(
             settings,
-            rest,
+            source,
             store=store,
             symbol=symbol,
             span=(since_ms, until_ms),
@@ -262,7 +250,7 @@ def span_progress(symbol: str, reached: Reached, until_ms: int, progress: bool) 
 # %% ../../nbs/08_backfill/02_exchange.ipynb #9ec1c2c1
 def of_symbol(
     settings: Settings,
-    rest: Any,
+    source: TradeSource,
     store: FeatureStore,
     symbol: str,
     span: tuple[int, int],
@@ -274,7 +262,7 @@ def of_symbol(
     writer, reached = Writer(store), reached_so_far(settings, symbol, since_ms, lengths)
     if reached.until_ms < until_ms:
         with span_progress(symbol, reached, until_ms, progress) as bar:
-            bring(settings, rest, writer=writer, reached=reached, until_ms=until_ms, bar=bar)
+            bring(settings, source, writer=writer, reached=reached, until_ms=until_ms, bar=bar)
     for seconds in lengths:
         writer.added['indicators'] += store_indicators(
             store,
