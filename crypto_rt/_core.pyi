@@ -2,7 +2,7 @@
 
 from typing import Self, final
 
-from .messages import Candle
+from .core.messages import Candle
 
 __all__ = ['CandleFold', 'decode_trade_frame']
 
@@ -26,7 +26,7 @@ def decode_trade_frame(raw: bytes) -> list[tuple[str, int, str, str, str, str, i
 
 @final
 class CandleFold:
-    """Folds the messages of the topic `trades` into candles; equal, byte by byte, to `crypto_rt.candles.CandleFold`.
+    """Folds the messages of the topic `trades` into candles; equal, byte by byte, to `crypto_rt.candles.fold.CandleFold`.
 
     One fold serves any number of symbols. What it returns depends only on the messages and their order; of the trades between two
     marks, not even on their order.
@@ -45,7 +45,7 @@ class CandleFold:
         """
 
     def feed(self, raw: bytes, place: int = 0) -> list[bytes]:
-        """Take one `Trades` or `Mark` message.
+        """Take one `Trades` or `Watermark` message.
 
         Args:
             raw: The message as it lies in the topic.
@@ -77,7 +77,7 @@ class CandleFold:
         """Take the trades of a Kraken WebSocket v2 frame, decoded and folded in one pass: for replay and backfill.
 
         Returns:
-            How many trades the frame had; candles come with the next mark.
+            How many trades the frame had; candles come with the next watermark.
 
         Raises:
             ValueError: As `decode_trade_frame`; then nothing of it was taken.
@@ -87,7 +87,7 @@ class CandleFold:
         """Return an encoded `FormingCandle` of each symbol that has traded in its newest open window since the last call."""
 
     def seed(self, symbol: str, candle: Candle) -> None:
-        """Take a candle as final already: an earlier life has told it. Call it oldest first, each window's latest revision.
+        """Take a candle as final already: an earlier run has emitted it. Call it oldest first, each window's latest revision.
 
         Trades of its window are taken in silence while they are no more than it counts; one more makes the next revision. The
         window after it is whole if the first trade_id follows its `last_trade_id`.

@@ -205,7 +205,7 @@ for _row in (
         'crypto_rt.services.reconcile',
         'run_reconciliation',
     ),
-    ('api', 'serve REST, websocket and dashboard', 'apps.api', 'run_api'),
+    ('api', 'serve REST, websocket and dashboard', 'apps.serve', 'run_api'),
 ):
     _service(*_row)
 

@@ -108,7 +108,7 @@ proptest! {
                 let key = |t: &Trade| (t.trade_id, t.price, t.quantity, t.side, t.event_ms);
                 prop_assert_eq!(trades.iter().map(key).collect::<Vec<_>>(), again.iter().map(key).collect::<Vec<_>>());
             }
-            Ok(Message::Mark(_, mark)) => {
+            Ok(Message::Watermark(_, mark)) => {
                 prop_assert!(mark.contiguous_through >= -1);
                 prop_assert!([mark.bid, mark.ask].into_iter().flatten().all(is_normal));
             }
