@@ -91,7 +91,7 @@ $(DONE)/rust: | $(DONE)/lock
 	@$(UV) run -q --isolated --no-project --with puccinialin python -m puccinialin --location .venv/rust >/dev/null
 	@touch $@
 
-$(DONE)/core: pyproject.toml rust/Cargo.toml $(wildcard rust/Cargo.lock rust/src/*.rs) $(RUST) | $(DONE)/lock
+$(DONE)/core: pyproject.toml rust/Cargo.toml $(wildcard rust/Cargo.lock rust/src/*.rs rust/src/*/*.rs) $(RUST) | $(DONE)/lock
 	@command -v cc >/dev/null || { echo 'expected a C compiler as cc on the PATH (it links the Rust core), found none; on Debian and Ubuntu: apt install gcc libc6-dev' >&2; exit 1; }
 	@echo '== crypto_rt with its Rust core'
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .

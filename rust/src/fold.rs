@@ -1,4 +1,4 @@
-//! Trades and marks to candles. The rules are told in `nbs/04_candles/01_fold.ipynb`, whose `CandleFold` this equals byte by byte.
+//! Trades and marks to candles. The rules are in `nbs/04_candles`, whose `CandleFold` this equals byte by byte.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -10,7 +10,7 @@ use crate::symbol_windows::SymbolWindows;
 use crate::window::{candle, Emitted, Window};
 
 /// A longer silence than so many windows is left a hole, whoever claims it: one wrong clock must not write a year of candles.
-const MOST_EMPTY: i64 = 10_000;
+const LONGEST_SILENCE: i64 = 10_000;
 /// A symbol that nobody has marked for so long no longer holds back what may be forgotten.
 const STALE_MS: i64 = 86_400_000;
 
@@ -43,14 +43,14 @@ pub struct Counts {
 /// A trade that no candle takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    pub place: i64,
+    pub offset: i64,
     pub trade_id: i64,
     pub reason: String,
 }
 
 /// A candle that is final already.
 #[derive(Clone, Copy, Debug)]
-pub struct Seed {
+pub struct RestoredCandle {
     pub start_ms: i64,
     pub revision: u64,
     pub close: u128,
@@ -92,7 +92,7 @@ impl Fold {
         }
     }
 
-    fn state_of(&mut self, symbol: &[u8]) -> usize {
+    fn index_of(&mut self, symbol: &[u8]) -> usize {
         if self.symbols.get(self.last).is_some_and(|state| state.symbol == symbol) {
             return self.last;
         }
@@ -108,17 +108,17 @@ impl Fold {
     }
 
     /// Takes one message of the topic `trades` and returns the candles that it made final or revised.
-    pub fn feed(&mut self, raw: &[u8], place: i64) -> Result<Vec<Vec<u8>>> {
+    pub fn feed(&mut self, raw: &[u8], offset: i64) -> Result<Vec<Vec<u8>>> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let taken = decode(raw, &mut buffer).map(|message| match message {
             Message::Trades(symbol) => {
-                let at = self.state_of(&symbol);
-                buffer.iter().for_each(|trade| self.add(at, trade, place));
+                let at = self.index_of(&symbol);
+                buffer.iter().for_each(|trade| self.add(at, trade, offset));
                 Vec::new()
             }
             Message::Watermark(symbol, mark) => {
-                let at = self.state_of(&symbol);
-                self.settle(at, &mark, place)
+                let at = self.index_of(&symbol);
+                self.close_due(at, &mark, offset)
             }
         });
         self.buffer = buffer;
@@ -126,45 +126,45 @@ impl Fold {
     }
 
     /// Takes the trades of a Kraken frame as they come from the exchange; no message is made of them in between.
-    pub fn feed_frame(&mut self, raw: &[u8], place: i64) -> Result<usize> {
+    pub fn feed_frame(&mut self, raw: &[u8], offset: i64) -> Result<usize> {
         let trades = decode_trade_frame(raw)?;
         for row in &trades {
-            let at = self.state_of(&row.symbol);
+            let at = self.index_of(&row.symbol);
             let trade = Trade { trade_id: row.trade_id, price: row.price, quantity: row.quantity, side: row.side, event_ms: row.event_ms };
-            self.add(at, &trade, place);
+            self.add(at, &trade, offset);
         }
         Ok(trades.len())
     }
 
     #[inline]
-    fn add(&mut self, at: usize, trade: &Trade, place: i64) {
+    fn add(&mut self, at: usize, trade: &Trade, offset: i64) {
         let state = &mut self.symbols[at];
         let start_ms = trade.event_ms - trade.event_ms % self.span;
-        let edge_ms = state.through_ms.map_or(i64::MIN, |through| through - self.kept_ms);
-        let outside = start_ms < edge_ms || start_ms < state.floor_ms;
+        let retention_edge_ms = state.finalised_until_ms.map_or(i64::MIN, |until_ms| until_ms - self.kept_ms);
+        let outside = start_ms < retention_edge_ms || start_ms < state.restored_from_ms;
         if outside && state.ids.cover(trade.trade_id, trade.trade_id) {
             self.counts.duplicates += 1;
-        } else if outside && (start_ms >= edge_ms || state.clock_ms < state.frontier_ms) {
+        } else if outside && (start_ms >= retention_edge_ms || state.clock_ms < state.replay_until_ms) {
             self.counts.covered += 1;
         } else if outside {
             self.counts.too_late += 1;
             let reason = format!(
-                "trade {} of {} at {} is too late: windows before {edge_ms} are closed for good",
+                "trade {} of {} at {} is too late: windows before {retention_edge_ms} are closed for good",
                 trade.trade_id,
                 String::from_utf8_lossy(&state.symbol),
                 trade.event_ms
             );
-            self.rejected.push(Rejected { place, trade_id: trade.trade_id, reason });
+            self.rejected.push(Rejected { offset, trade_id: trade.trade_id, reason });
         } else if !state.ids.insert(trade.trade_id) {
             self.counts.duplicates += 1;
         } else {
             self.counts.trades += 1;
-            state.top = state.top.max(trade.trade_id);
-            state.latest_ms = state.latest_ms.max(trade.event_ms);
+            state.highest_id = state.highest_id.max(trade.trade_id);
+            state.latest_trade_ms = state.latest_trade_ms.max(trade.event_ms);
             let index = state.window(start_ms);
-            state.windows[index].add(trade, place);
-            state.touch(place);
-            if state.through_ms.is_some_and(|through| start_ms < through) {
+            state.windows[index].add(trade, offset);
+            state.touch(offset);
+            if state.finalised_until_ms.is_some_and(|until_ms| start_ms < until_ms) {
                 state.dirty = true;
             } else {
                 state.forming = true;
@@ -173,53 +173,53 @@ impl Fold {
     }
 
     /// Decides every window whose end plus grace `mark` has passed.
-    fn settle(&mut self, at: usize, mark: &Watermark, place: i64) -> Vec<Vec<u8>> {
+    fn close_due(&mut self, at: usize, mark: &Watermark, offset: i64) -> Vec<Vec<u8>> {
         let (span, grace_ms) = (self.span, self.grace_ms);
         let state = &mut self.symbols[at];
-        state.quote(mark, place, span, self.kept_ms);
+        state.quote(mark, offset, span, self.kept_ms);
         self.counts.marks += 1;
         state.clock_ms = state.clock_ms.max(mark.exchange_ms);
-        let decided = state.through_ms;
+        let decided = state.finalised_until_ms;
         let limit = mark.exchange_ms - grace_ms;
-        state.proof_ms = limit - limit.rem_euclid(span);
-        let due = state.proof_ms.max(decided.unwrap_or(i64::MIN));
+        state.watermark_window_ms = limit - limit.rem_euclid(span);
+        let due_ms = state.watermark_window_ms.max(decided.unwrap_or(i64::MIN));
         let recheck = state.dirty || state.doubtful;
-        if state.windows.is_empty() && state.base.is_none() {
-            state.quotes.retain(|quote| quote.start_ms >= due);
+        if state.windows.is_empty() && state.last_dropped.is_none() {
+            state.quotes.retain(|quote| quote.start_ms >= due_ms);
             state.oldest = None;
             return Vec::new();
         }
-        if !recheck && decided == Some(due) {
+        if !recheck && decided == Some(due_ms) {
             return Vec::new();
         }
         let mut index = match (recheck, decided) {
-            (false, Some(through)) => state.windows.partition_point(|w| w.start_ms < through),
+            (false, Some(until_ms)) => state.windows.partition_point(|w| w.start_ms < until_ms),
             _ => 0,
         };
-        let undecided = |end_ms: i64| decided.is_none_or(|through| end_ms > through);
-        let (mut out, mut reached, mut doubtful) = (Vec::new(), due, false);
+        let undecided = |end_ms: i64| decided.is_none_or(|until_ms| end_ms > until_ms);
+        let (mut out, mut finalised_ms, mut doubtful) = (Vec::new(), due_ms, false);
         loop {
             let before = state.before(index, span);
             let next = state.windows.get(index);
-            let stop = next.map_or(due, |w| w.start_ms.min(due));
-            if let Some(before) = before.filter(|before| before.end_ms < stop) {
+            let stop_ms = next.map_or(due_ms, |w| w.start_ms.min(due_ms));
+            if let Some(before) = before.filter(|before| before.end_ms < stop_ms) {
                 let trade_after = next.is_some_and(|w| w.count > 0 && state.joined(before.last_id, w.first_id));
-                let silent = before.last_id >= 0 && (trade_after || state.nothing_after(mark, before.last_id, stop));
-                if silent && (stop - before.end_ms) / span <= MOST_EMPTY {
-                    let empty = (before.end_ms..stop).step_by(span as usize).map(Window::new);
+                let silent = before.last_id >= 0 && (trade_after || state.nothing_after(mark, before.last_id, stop_ms));
+                if silent && (stop_ms - before.end_ms) / span <= LONGEST_SILENCE {
+                    let empty = (before.end_ms..stop_ms).step_by(span as usize).map(Window::new);
                     state.windows.splice(index..index, empty);
-                } else if !mark.connected && undecided(stop) {
-                    reached = before.end_ms.max(decided.unwrap_or(i64::MIN));
+                } else if !mark.connected && undecided(stop_ms) {
+                    finalised_ms = before.end_ms.max(decided.unwrap_or(i64::MIN));
                     break;
                 } else {
                     doubtful = true; // a hole, which may yet turn out to be silence
                 }
             }
-            let Some(window) = state.windows.get(index).filter(|w| w.start_ms + span <= due) else { break };
+            let Some(window) = state.windows.get(index).filter(|w| w.start_ms + span <= due_ms) else { break };
             let nothing_after = window.count > 0 && state.nothing_after(mark, window.last_id, window.start_ms + span);
             let ended = window.ended || nothing_after || state.ids.cover(window.last_id + 1, window.last_id + 1);
             if window.count > 0 && window.emitted.is_none() && !mark.connected && !ended && undecided(window.start_ms + span) {
-                reached = window.start_ms;
+                finalised_ms = window.start_ms;
                 break;
             }
             let whole = ended && before.is_some_and(|before| state.joined(before.last_id, window.first_id)) && state.ids.cover(window.first_id, window.last_id);
@@ -272,40 +272,40 @@ impl Fold {
             state.doubtful |= doubtful;
         }
         state.dirty = false;
-        state.through_ms = Some(reached);
-        state.forget(reached - self.kept_ms, span);
+        state.finalised_until_ms = Some(finalised_ms);
+        state.forget(finalised_ms - self.kept_ms, span);
         out
     }
 
     /// Takes a candle of `symbol` as final, oldest first: nothing up to its end is emitted again unless the trades say more.
-    pub fn seed(&mut self, symbol: &[u8], seed: Seed) {
+    pub fn restore(&mut self, symbol: &[u8], candle: RestoredCandle) {
         let (span, grace_ms, kept_ms) = (self.span, self.grace_ms, self.kept_ms);
-        let at = self.state_of(symbol);
+        let at = self.index_of(symbol);
         let state = &mut self.symbols[at];
-        let end_ms = seed.start_ms + span;
-        if state.through_ms.is_none() {
-            state.floor_ms = seed.start_ms;
+        let end_ms = candle.start_ms + span;
+        if state.finalised_until_ms.is_none() {
+            state.restored_from_ms = candle.start_ms;
         }
-        let index = state.window(seed.start_ms);
+        let index = state.window(candle.start_ms);
         state.windows[index].emitted = Some(Emitted {
-            revision: seed.revision,
-            close: seed.close,
-            last_id: seed.last_id,
-            count: seed.count,
-            is_partial: seed.is_partial,
+            revision: candle.revision,
+            close: candle.close,
+            last_id: candle.last_id,
+            count: candle.count,
+            is_partial: candle.is_partial,
             restored: true,
-            revisable: seed.from_trades,
+            revisable: candle.from_trades,
             content: None,
-            bid: seed.bid,
-            ask: seed.ask,
+            bid: candle.bid,
+            ask: candle.ask,
         });
-        state.quoted(seed.start_ms);
+        state.quoted(candle.start_ms);
         state.doubtful = true;
-        state.top = state.top.max(seed.last_id);
-        state.frontier_ms = state.frontier_ms.max(end_ms + grace_ms);
-        let through = state.through_ms.map_or(end_ms, |through| through.max(end_ms));
-        state.through_ms = Some(through);
-        state.forget(through - kept_ms, span);
+        state.highest_id = state.highest_id.max(candle.last_id);
+        state.replay_until_ms = state.replay_until_ms.max(end_ms + grace_ms);
+        let until_ms = state.finalised_until_ms.map_or(end_ms, |until_ms| until_ms.max(end_ms));
+        state.finalised_until_ms = Some(until_ms);
+        state.forget(until_ms - kept_ms, span);
     }
 
     /// Returns a `FormingCandle` of each symbol that has traded in its newest open window since the last call.
@@ -313,8 +313,8 @@ impl Fold {
         let mut out = Vec::new();
         for state in self.symbols.iter_mut().filter(|state| state.forming) {
             state.forming = false;
-            if let Some(window) = state.windows.last().filter(|w| w.count > 0 && state.through_ms.is_none_or(|through| w.start_ms >= through)) {
-                out.push(window.forming(&state.symbol, self.interval_seconds, state.clock_ms.max(state.latest_ms)));
+            if let Some(window) = state.windows.last().filter(|w| w.count > 0 && state.finalised_until_ms.is_none_or(|until_ms| w.start_ms >= until_ms)) {
+                out.push(window.forming(&state.symbol, self.interval_seconds, state.clock_ms.max(state.latest_trade_ms)));
             }
         }
         out
@@ -325,12 +325,12 @@ impl Fold {
         std::mem::take(&mut self.rejected)
     }
 
-    /// Returns the lowest place that a restart must read again: the first that touched a window which may still change.
-    pub fn oldest_place(&mut self) -> Option<i64> {
+    /// Returns the lowest offset that a restart must read again: the first that touched a window which may still change.
+    pub fn oldest_offset(&mut self) -> Option<i64> {
         let clock_ms = self.symbols.iter().map(|state| state.clock_ms).max()?;
         let stale_ms = clock_ms.saturating_sub(self.kept_ms + STALE_MS);
         let fresh = self.symbols.iter_mut().filter(|state| state.clock_ms == i64::MIN || state.clock_ms >= stale_ms);
-        fresh.filter_map(SymbolWindows::oldest_place).min()
+        fresh.filter_map(SymbolWindows::oldest_offset).min()
     }
 }
 

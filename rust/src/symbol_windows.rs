@@ -9,12 +9,12 @@ use crate::window::Window;
 pub struct Quote {
     pub start_ms: i64,
     pub exchange_ms: i64,
-    pub place: i64,
+    pub offset: i64,
     pub bid: Option<u128>,
     pub ask: Option<u128>,
 }
 
-/// The last final candle before a place: where the next one begins.
+/// The last final candle before an instant: where the next one begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Before {
     pub end_ms: i64,
@@ -30,26 +30,26 @@ pub struct SymbolWindows {
     pub ids: Ids,
     pub quotes: Vec<Quote>,
     /// Greatest trade_id that is known.
-    pub top: i64,
+    pub highest_id: i64,
     /// Before this, everything is decided.
-    pub through_ms: Option<i64>,
+    pub finalised_until_ms: Option<i64>,
     /// The last final candle that is no longer kept.
-    pub base: Option<Before>,
-    /// Trades before this belong to candles of an earlier life.
-    pub floor_ms: i64,
+    pub last_dropped: Option<Before>,
+    /// Trades before this belong to candles of a previous run.
+    pub restored_from_ms: i64,
     /// Until a mark has come so far, what is older than kept is being read again.
-    pub frontier_ms: i64,
+    pub replay_until_ms: i64,
     /// Exchange time of the marks, and of the trades.
     pub clock_ms: i64,
-    pub latest_ms: i64,
+    pub latest_trade_ms: i64,
     /// How far the mark that is being taken reaches.
-    pub proof_ms: i64,
+    pub watermark_window_ms: i64,
     /// Some kept candle may have changed.
     pub dirty: bool,
-    /// Some kept candle is partial or there is a hole: a trade or a mark may still settle it.
+    /// Some kept candle is partial or there is a hole: a trade or a mark may still decide it.
     pub doubtful: bool,
     pub forming: bool,
-    /// The lowest place of windows and quotes; `None` when it must be looked for again.
+    /// The lowest offset of windows and quotes; `None` when it must be looked for again.
     pub oldest: Option<Option<i64>>,
 }
 
@@ -60,14 +60,14 @@ impl SymbolWindows {
             windows: Vec::new(),
             ids: Ids::default(),
             quotes: Vec::new(),
-            top: -1,
-            through_ms: None,
-            base: None,
-            floor_ms: i64::MIN,
-            frontier_ms: i64::MIN,
+            highest_id: -1,
+            finalised_until_ms: None,
+            last_dropped: None,
+            restored_from_ms: i64::MIN,
+            replay_until_ms: i64::MIN,
             clock_ms: i64::MIN,
-            latest_ms: i64::MIN,
-            proof_ms: i64::MIN,
+            latest_trade_ms: i64::MIN,
+            watermark_window_ms: i64::MIN,
             dirty: false,
             doubtful: false,
             forming: false,
@@ -75,15 +75,15 @@ impl SymbolWindows {
         }
     }
 
-    pub fn touch(&mut self, place: i64) {
+    pub fn touch(&mut self, offset: i64) {
         if let Some(oldest) = &mut self.oldest {
-            *oldest = Some(oldest.map_or(place, |lowest| lowest.min(place)));
+            *oldest = Some(oldest.map_or(offset, |lowest| lowest.min(offset)));
         }
     }
 
-    pub fn oldest_place(&mut self) -> Option<i64> {
+    pub fn oldest_offset(&mut self) -> Option<i64> {
         let (windows, quotes) = (&self.windows, &self.quotes);
-        *self.oldest.get_or_insert_with(|| windows.iter().filter_map(|w| w.place).chain(quotes.iter().map(|q| q.place)).min())
+        *self.oldest.get_or_insert_with(|| windows.iter().filter_map(|w| w.offset).chain(quotes.iter().map(|q| q.offset)).min())
     }
 
     /// Index of the window that starts at `start_ms`, made if it is missing.
@@ -106,19 +106,19 @@ impl SymbolWindows {
     }
 
     /// Notes the quotes of a mark for its window, which is emitted with the last of them.
-    pub fn quote(&mut self, mark: &Watermark, place: i64, span: i64, kept_ms: i64) {
+    pub fn quote(&mut self, mark: &Watermark, offset: i64, span: i64, kept_ms: i64) {
         if mark.bid.is_none() && mark.ask.is_none() && self.quotes.is_empty() {
             return;
         }
         self.oldest = None;
         let start_ms = mark.exchange_ms - 1 - (mark.exchange_ms - 1) % span;
-        let quote = Quote { start_ms, exchange_ms: mark.exchange_ms, place, bid: mark.bid, ask: mark.ask };
+        let quote = Quote { start_ms, exchange_ms: mark.exchange_ms, offset, bid: mark.bid, ask: mark.ask };
         let known = mark.bid.is_some() || mark.ask.is_some();
         match self.quotes.iter().rposition(|q| q.start_ms == start_ms) {
             Some(at) if mark.exchange_ms < self.quotes[at].exchange_ms => {}
             Some(at) if known => self.quotes[at] = quote,
             Some(at) => drop(self.quotes.remove(at)),
-            None if !known || self.through_ms.is_some_and(|through| start_ms < through - kept_ms) => {}
+            None if !known || self.finalised_until_ms.is_some_and(|until_ms| start_ms < until_ms - kept_ms) => {}
             None => {
                 let emitted = self.windows.binary_search_by_key(&start_ms, |w| w.start_ms).is_ok_and(|at| self.windows[at].emitted.is_some());
                 if !emitted {
@@ -142,12 +142,12 @@ impl SymbolWindows {
 
     /// Tells whether `mark` proves that nothing before `end_ms` follows the trade `last_id`; one that is read again does not reach so far.
     pub fn nothing_after(&self, mark: &Watermark, last_id: i64, end_ms: i64) -> bool {
-        end_ms <= self.proof_ms && mark.connected && mark.contiguous_through == self.top && self.joined(last_id, self.top)
+        end_ms <= self.watermark_window_ms && mark.connected && mark.contiguous_through == self.highest_id && self.joined(last_id, self.highest_id)
     }
 
     pub fn before(&self, index: usize, span: i64) -> Option<Before> {
         match index {
-            0 => self.base,
+            0 => self.last_dropped,
             _ => self.windows[index - 1].emitted.map(|emitted| Before {
                 end_ms: self.windows[index - 1].start_ms + span,
                 close: emitted.close,
@@ -156,16 +156,16 @@ impl SymbolWindows {
         }
     }
 
-    /// Drops final windows that start before `edge_ms`; the last of them stays as what the next candle follows.
-    pub fn forget(&mut self, edge_ms: i64, span: i64) {
+    /// Drops final windows that start before `retention_edge_ms`; the last of them stays as what the next candle follows.
+    pub fn forget(&mut self, retention_edge_ms: i64, span: i64) {
         if !self.quotes.is_empty() {
-            self.quotes.retain(|quote| quote.start_ms >= edge_ms);
+            self.quotes.retain(|quote| quote.start_ms >= retention_edge_ms);
             self.oldest = None;
         }
-        let gone = self.windows.partition_point(|w| w.start_ms < edge_ms);
+        let gone = self.windows.partition_point(|w| w.start_ms < retention_edge_ms);
         if gone > 0 {
             self.oldest = None;
-            self.base = self.before(gone, span).or(self.base);
+            self.last_dropped = self.before(gone, span).or(self.last_dropped);
             self.windows.drain(..gone);
         }
     }

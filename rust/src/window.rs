@@ -19,7 +19,7 @@ pub struct Content {
     pub is_partial: bool,
 }
 
-/// A candle that is out: emitted by this fold, or restored.
+/// A candle that is out: emitted by this fold, or restored from a previous run.
 #[derive(Clone, Copy, Debug)]
 pub struct Emitted {
     pub revision: u64,
@@ -41,7 +41,7 @@ pub struct Emitted {
 pub struct Window {
     pub start_ms: i64,
     /// Place of the first message that touched it; the lowest one.
-    pub place: Option<i64>,
+    pub offset: Option<i64>,
     /// A mark said that no trade follows its last one.
     pub ended: bool,
     pub count: u64,
@@ -63,7 +63,7 @@ impl Window {
     }
 
     #[inline]
-    pub fn add(&mut self, trade: &Trade, place: i64) {
+    pub fn add(&mut self, trade: &Trade, offset: i64) {
         let price = trade.price;
         if self.count == 0 {
             (self.first_id, self.open, self.high, self.low) = (trade.trade_id, price, price, price);
@@ -81,7 +81,7 @@ impl Window {
             self.buy += Wide::from(trade.quantity);
         }
         self.count += 1;
-        self.place = Some(self.place.map_or(place, |first| first.min(place)));
+        self.offset = Some(self.offset.map_or(offset, |first| first.min(offset)));
     }
 
     /// Returns the candle of the trades; of an empty window, flat at the last close.

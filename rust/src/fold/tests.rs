@@ -16,7 +16,7 @@ fn mark(ms: i64, through: i64, connected: bool) -> Vec<u8> {
 }
 
 fn run(fold: &mut Fold, messages: &[Vec<u8>]) -> Vec<String> {
-    let emitted = messages.iter().enumerate().flat_map(|(place, raw)| fold.feed(raw, place as i64).unwrap());
+    let emitted = messages.iter().enumerate().flat_map(|(offset, raw)| fold.feed(raw, offset as i64).unwrap());
     emitted
         .map(|raw| {
             let text = String::from_utf8(raw).unwrap();
@@ -88,14 +88,14 @@ fn a_filled_hole_completes_both_neighbours() {
 
 #[test]
 fn a_seed_speaks_for_what_was_told() {
-    let seed = Seed { start_ms: START, revision: 0, close: 1, last_id: 2, count: 2, is_partial: false, from_trades: true, bid: None, ask: None };
+    let candle = RestoredCandle { start_ms: START, revision: 0, close: 1, last_id: 2, count: 2, is_partial: false, from_trades: true, bid: None, ask: None };
     let mut fold = fold();
-    fold.seed(b"A/B", seed);
+    fold.restore(b"A/B", candle);
     assert!(run(&mut fold, &[trades(&[(2, 1000)]), mark(62_000, 2, true), trades(&[(1, 0)]), mark(63_000, 2, true)]).is_empty());
     assert_eq!(run(&mut fold, &[trades(&[(3, 60_000)]), mark(122_000, 3, true)]), ["1r0 whole 1"]);
     assert_eq!(run(&mut fold, &[trades(&[(4, 2000)]), mark(123_000, 4, true)]), ["0r1 partial 3"]);
     assert!(run(&mut fold, &[trades(&[(0, -60_000)])]).is_empty());
-    assert_eq!((fold.counts.covered, fold.oldest_place()), (1, Some(0)));
+    assert_eq!((fold.counts.covered, fold.oldest_offset()), (1, Some(0)));
 }
 
 #[test]
