@@ -337,7 +337,7 @@ def run_backfill(args: argparse.Namespace) -> None:
     from crypto_rt.backfill.fill import recompute
     from crypto_rt.backfill.files import backfill_file
     from crypto_rt.backfill.exchange import backfill_exchange, backfill_trades
-    from crypto_rt.market.kraken.client import Rest
+    from crypto_rt.market.exchanges import open_exchange
     from crypto_rt.core.times import parse_time
 
     settings, progress = settings_of(args), sys.stderr.isatty()
@@ -352,10 +352,10 @@ def run_backfill(args: argparse.Namespace) -> None:
     if args.since or args.until:
         span = (parse_time(args.since) if args.since else 0, parse_time(args.until) if args.until else None)
         lengths = (args.interval_seconds,) if args.interval_seconds else None
-        print(json.dumps(backfill_trades(settings, Rest(settings), None, *span, lengths, progress)))
+        print(json.dumps(backfill_trades(settings, open_exchange(settings), None, *span, lengths, progress)))
         return
     if not args.file:
-        backfill_exchange(settings, Rest(settings), progress)
+        backfill_exchange(settings, open_exchange(settings), progress)
         recompute(settings, settings.data.symbols, settings.data.interval_seconds, progress, thorough=False)
         return
     for file in args.file:

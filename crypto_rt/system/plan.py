@@ -152,15 +152,9 @@ def exchange_answers(
     seconds: float = 3.0,
 ) -> bool:
     "Tell whether the exchange's REST interface says that it is there."
-    import urllib.request
+    from crypto_rt.market.exchanges import open_exchange
 
-    try:
-        with urllib.request.urlopen(
-            f'{settings.exchange.rest_url}/public/SystemStatus', timeout=seconds
-        ) as answer:
-            return json.load(answer).get('error') == []
-    except (OSError, ValueError):
-        return False
+    return open_exchange(settings).is_there(seconds)
 
 
 def service_environment(

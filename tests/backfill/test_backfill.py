@@ -28,6 +28,8 @@ from crypto_rt.core.settings import load_settings
 from crypto_rt.core.times import now_ms
 from crypto_rt.features.indicators import indicators_of
 from crypto_rt.features.table import FEATURE_NAMES, TABLE, FeatureTable
+from crypto_rt.market.exchange import TradePage
+from crypto_rt.market.kraken.exchange import Kraken
 from crypto_rt.sandbox.exchange import SandboxExchange
 from crypto_rt.sandbox.random_market import Simulation
 from crypto_rt.sandbox.server import serving
@@ -78,9 +80,11 @@ class Newest:
     def __init__(self, until):
         self.until, self.asked = until, []
 
-    def ohlc(self, symbol, interval_seconds):
+    limits = Kraken.limits
+
+    def candles(self, symbol, interval_seconds):
         self.asked.append(symbol)
-        return [candle(n, symbol) for n in range(self.until - 720, self.until)], 0
+        return [candle(n, symbol) for n in range(self.until - 720, self.until)]
 
 
 @pytest.fixture
@@ -431,14 +435,17 @@ class Market:
     def time_ms(self):
         return self.now_ms
 
-    def trades(self, symbol, since):
-        assert isinstance(since, str) and since.isdigit()
-        self.asked.append(since)
+    first_cursor = Kraken.first_cursor
+
+    def trade_page(self, symbol, cursor):
+        assert isinstance(cursor, str) and cursor.isdigit()
+        self.asked.append(cursor)
         self.calls -= 1
         if self.calls < 0:
             raise ConnectionError('gone')
-        rows = [t for t in self.all if t.event_ms * 10**6 > int(since)][: self.page]
-        return rows, str(rows[-1].event_ms * 10**6) if rows else since
+        rows = [t for t in self.all if t.event_ms * 10**6 > int(cursor)][: self.page]
+        after = str(rows[-1].event_ms * 10**6) if rows else cursor
+        return TradePage(rows, after, len(rows) < 1000 or after == cursor)
 
 
 HOUR = 3_600_000
@@ -554,13 +561,13 @@ def test_a_hole_of_the_exchange_is_partial_and_no_trade_at_all_is_nothing(settin
 CHILD = """
 import sys
 from crypto_rt.backfill import exchange as backfill
-from crypto_rt.market.kraken.client import Rest
+from crypto_rt.market.exchanges import open_exchange
 from crypto_rt.core.settings import load_settings
 directory, url, since, until = sys.argv[1:]
 backfill.EVERY_PAGES = 1
 settings = load_settings('/dev/null', env={}, data=dict(directory=directory, symbols='BTC/USD'), exchange=dict(rest_url=url))
 print('go', flush=True)
-print(backfill.backfill_trades(settings, Rest(settings), ['BTC/USD'], int(since), int(until), progress=False), flush=True)
+print(backfill.backfill_trades(settings, open_exchange(settings), ['BTC/USD'], int(since), int(until), progress=False), flush=True)
 """
 
 
