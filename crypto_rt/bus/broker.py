@@ -10,10 +10,11 @@ import hashlib
 import logging
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Iterable
 from ..core.package_files import package_file
-from ..core.processes import die_with_parent, free_ports
+from ..core.processes import die_with_parent, free_ports, is_ready
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ log = logging.getLogger('crypto_rt.bus.broker')
 
 # %% auto #0
 __all__ = ['log', 'JAVA', 'Jar', 'jar_list', 'check_jar', 'fetch_jar', 'fetch_jars', 'properties', 'java_command', 'prepare',
-           'Broker', 'start_broker']
+           'Broker', 'start_broker', 'find_broker']
 
 # %% ../../nbs/01_bus/00_broker.ipynb #58df54ed
 class Jar(NamedTuple):
@@ -210,3 +211,17 @@ def start_broker(
         ),
         address,
     )
+
+# %% ../../nbs/01_bus/00_broker.ipynb #3c666e64
+def find_broker(
+    addresses: str,  # host:port, or several with commas; empty: we start our own
+    seconds: float = 10.0,
+) -> None:
+    "Return once one of the brokers takes a connection; `ConnectionError` that names them otherwise."
+    deadline = time.monotonic() + seconds
+    while addresses and not any(is_ready({'tcp': address.strip()}) for address in addresses.split(',')):
+        if time.monotonic() > deadline:
+            raise ConnectionError(
+                f'no Kafka broker answered at {addresses} within {seconds:g} s; check [kafka] broker, or leave it empty for our own'
+            )
+        time.sleep(0.1)

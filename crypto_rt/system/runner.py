@@ -13,9 +13,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from ..bus.broker import find_broker
 from ..core.compose import Spec, specs
 from ..core.package_files import package_file
-from ..core.processes import free_ports, is_ready
+from ..core.processes import free_ports
 from ..core.settings import Settings
 from ..core.supervisor import ERROR, EVENTS, Supervisor
 from .plan import Plan, claim, service_environment
@@ -25,8 +26,7 @@ from typing import Any
 log = logging.getLogger('crypto_rt.system.runner')
 
 # %% auto #0
-__all__ = ['log', 'IDLE_SECONDS', 'services_of', 'local_addresses', 'find_broker', 'open_browser', 'wait_for_end', 'up',
-           'watch_events']
+__all__ = ['log', 'IDLE_SECONDS', 'services_of', 'local_addresses', 'open_browser', 'wait_for_end', 'up', 'watch_events']
 
 # %% ../../nbs/12_system/01_runner.ipynb #79725708
 def services_of(
@@ -73,20 +73,6 @@ def local_addresses(
         'api': f'http://127.0.0.1:{api}',
     }
     return settings, fills
-
-# %% ../../nbs/12_system/01_runner.ipynb #a1b104b9
-def find_broker(
-    addresses: str,  # host:port, or several with commas; empty: we start our own
-    seconds: float = 10.0,
-) -> None:
-    "Return once one of the brokers takes a connection; `ConnectionError` that names them otherwise."
-    deadline = time.monotonic() + seconds
-    while addresses and not any(is_ready({'tcp': address.strip()}) for address in addresses.split(',')):
-        if time.monotonic() > deadline:
-            raise ConnectionError(
-                f'no Kafka broker answered at {addresses} within {seconds:g} s; check [kafka] broker, or leave it empty for our own'
-            )
-        time.sleep(0.1)
 
 # %% ../../nbs/12_system/01_runner.ipynb #d12a0d68
 def open_browser(plan: Plan, address: str) -> None:
