@@ -205,6 +205,6 @@ def api(
     log_level: LogLevel = None,
 ) -> None:
     "Serve REST, websocket and dashboard."
-    from apps.api import run_api
+    from apps.serve import run_api
 
     run_api(settings_of(context))

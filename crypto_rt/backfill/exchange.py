@@ -128,7 +128,7 @@ def begin(folds: Folds, reached: Reached, first: Trade | None) -> None:
                 start,
             )
         if before is not None:
-            fold.seed(reached.symbol, before)
+            fold.restore(reached.symbol, before)
             folds.clocks[reached.symbol] = (
                 0,
                 max(before.last_trade_id, folds.clocks.get(reached.symbol, (0, -1))[1]),

@@ -39,7 +39,8 @@ class Out(NamedTuple):
 
 class Step(Protocol):
     """The part of a service that is its own. It may also have `finish() -> Iterable[Out]`, called at the end of a replay, and
-    `forget(topic, partition)`, called when another instance takes a partition over."""
+    `forget(topic, partition)`, called when another instance takes a partition over; and where rows wait for another input,
+    `waiting`, their number, and `due() -> Iterable[Out]`, called at each turn of the loop."""
 
     def take(self, messages: Sequence[Received]) -> Iterable[Out]: ...
 

@@ -45,7 +45,7 @@ History = dict[str, list[Candle]]  # symbol to its last candles, oldest first
 
 def open_from(step: Candles, topic: str, partition: int) -> int | None:
     "Return the first offset that touched a window which may still change."
-    return step.folds[partition].oldest_place() if partition in step.folds else None
+    return step.folds[partition].oldest_offset() if partition in step.folds else None
 
 
 def drop_fold(step: Candles, topic: str, partition: int) -> None:
@@ -98,7 +98,7 @@ def fold_of(step: Candles, partition: int) -> Any:
         )
         for symbol, candles in step.seeds.items():
             for candle in candles:
-                fold.seed(symbol, candle)
+                fold.restore(symbol, candle)
     return step.folds[partition]
 
 

@@ -106,7 +106,7 @@ def test_python_and_rust_return_the_same_bytes(delivery: tuple[list[Trade], list
     python, rust = (make(60, 2000, KEEP) for make in FOLDS)
     for place, message in enumerate(messages):
         assert python.feed(message, place) == rust.feed(message, place)
-        assert python.oldest_place() == rust.oldest_place()
+        assert python.oldest_offset() == rust.oldest_offset()
         if place % 3 == 0:
             assert python.forming() == rust.forming()
     assert python.rejected() == rust.rejected()
@@ -134,7 +134,7 @@ def test_many_messages_in_one_call_are_the_same(
         for told in single.feed(raw, places[i])
     ]
     assert [(i, told) for i, told in many if isinstance(told, bytes)] == one_by_one
-    assert rust.oldest_place() == python.oldest_place() == single.oldest_place()
+    assert rust.oldest_offset() == python.oldest_offset() == single.oldest_offset()
 
 
 @settings(max_examples=80, deadline=None)
@@ -147,11 +147,11 @@ def test_a_restart_is_the_same_in_python_and_rust(
     told = [decode('candles', raw) for message in messages[:killed] for raw in first.feed(message)]
     python, rust = (make(60, 2000, KEEP) for make in FOLDS)
     for candle in last_candles(told, 60, KEEP + 1).get('BTC/USD', []):
-        python.seed('BTC/USD', candle)
-        rust.seed('BTC/USD', candle)
+        python.restore('BTC/USD', candle)
+        rust.restore('BTC/USD', candle)
     for place, message in enumerate(messages[max(0, killed - back) :]):
         assert python.feed(message, place) == rust.feed(message, place)
-        assert python.oldest_place() == rust.oldest_place()
+        assert python.oldest_offset() == rust.oldest_offset()
     assert python.counts() == rust.counts()
 
 

@@ -530,7 +530,7 @@ def test_frames_of_any_shape_do_not_break_the_feed():
 def test_the_api_tells_the_gaps(stored):
     from fastapi.testclient import TestClient
 
-    from apps.api import create_app
+    from apps.app import create_app
 
     chosen, writer = stored
     record = Gap(

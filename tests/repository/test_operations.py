@@ -13,7 +13,7 @@ import yaml
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from apps.api import create_app
+from apps.app import create_app
 from crypto_rt.core.messages import ServiceEvent, encode
 from crypto_rt.core.settings import Settings
 

@@ -156,8 +156,11 @@ def test_a_wrong_join_is_seen(sides, monkeypatch, name):
 def test_a_wrong_bound_is_seen(sides, monkeypatch):
     original = hopsworks_views.tests_of
 
-    def changed(*arguments):
-        return [(name, '<=' if sign == '<' else sign, value) for name, sign, value in original(*arguments)]
+    def changed(*arguments, **named):
+        return [
+            (name, '<=' if sign == '<' else sign, value)
+            for name, sign, value in original(*arguments, **named)
+        ]
 
     monkeypatch.setattr(hopsworks_views, 'tests_of', changed)
     assert batch(sides[1]) != batch(sides[0])

@@ -1,130 +1,14 @@
-"""The dashboard: what it is made of, and what a browser sees of it."""
-
-import re
-import threading
-import time
+"""What a browser sees of the dashboard."""
 
 import pytest
-from fastapi.testclient import TestClient
 from msgspec.structs import replace
 
-from apps import dashboard
-from apps.api import create_app, listening_socket
-from apps.stream import Hub, hear
+from apps.recent import decode_message
 from crypto_rt.core.messages import encode
-from crypto_rt.core.settings import load_settings
-from tests.apps.test_api import (
-    START,
-    Feed,
-    Store,
-    candle,
-    forming,
-    indicators,
-    prediction,
-    signal,
-    story,
-    until,
-)
+from tests.apps.builders import START, candle, forming, indicators, prediction, signal, story
+from tests.apps.doubles import Server
 
 PAST = [candle(i, close=f'{105_400 + 40 * ((i * 7) % 11)}') for i in range(-120, 0)]
-
-
-def test_the_chart_library_is_the_one_that_was_checked(monkeypatch):
-    assert b'TradingView Lightweight Charts' in dashboard.chart_library()[:100]
-    monkeypatch.setattr(dashboard, 'CHART_SHA256', '0' * 64)
-    dashboard.chart_library.cache_clear()
-    with pytest.raises(RuntimeError, match='expected SHA-256 0000'):
-        dashboard.chart_library()
-    dashboard.chart_library.cache_clear()
-
-
-def test_nothing_third_party_and_no_outside_address_is_in_our_files():
-    for file in dashboard.STATIC.iterdir():
-        text = file.read_text()
-        assert len(text) < 60_000 and not re.search(r'https?://(?!www\.w3\.org)', text), file
-
-
-def test_tables_show_text_as_text():
-    hub = Hub(load_settings('/dev/null', {}), 'live')
-    assert 'No prediction yet' in dashboard.predictions_table(
-        hub
-    ) and 'No final candle' in dashboard.candles_table(hub)
-    odd = prediction(0)
-    hub.take(
-        [
-            hear('predictions', encode(odd).replace(b'baseline-1', b'<b>1</b>')),
-            hear('candles', encode(candle(0, is_partial=True, revision=2))),
-        ]
-    )
-    shown = dashboard.predictions_table(hub)
-    assert '&lt;b&gt;1&lt;/b&gt;' in shown and '105,433.60' in shown and '+0.0' in shown
-    assert 'partial, revision 2' in dashboard.candles_table(hub)
-
-
-def test_the_live_page_is_there_at_once_and_gradio_follows(tmp_path):
-    feed = Feed()
-    settings = load_settings('/dev/null', {}, data={'directory': str(tmp_path)})
-    with TestClient(create_app(settings, feed, dashboard=True), base_url='http://127.0.0.1') as client:
-        began = time.monotonic()
-        page = client.get('/')
-        assert (
-            page.status_code == 200
-            and 'data-plain' in page.text
-            and 'crt-chart' in page.text
-            and time.monotonic() - began < 1
-        )
-        assert client.get('/v1/health').status_code == 200
-        until(lambda: client.app.state.hub.extra['dashboard'] == 'ready', 90)
-        page = client.get('/')
-        assert (
-            'data-plain' not in page.text
-            and 'gradio' in page.text
-            and client.get('/config').status_code == 200
-        )
-        assert client.get('/v1/health').status_code == 200 and client.get('/v1/nothing').status_code == 404
-        assert client.get('/favicon.ico').headers['content-type'].startswith('image/')
-        feed.waiting.put(None)
-
-
-class Server:
-    "The real server, on a port of its own, with messages from this test."
-
-    def __init__(self, folder, port=0, gradio=True, past=PAST):
-        import uvicorn
-
-        self.feed = Feed()
-        settings = load_settings('/dev/null', {}, data={'directory': str(folder)})
-        self.app = create_app(settings, self.feed, Store(*past), dashboard=gradio, heartbeat_seconds=1)
-        self.hub, self.socket = self.app.state.hub, listening_socket('127.0.0.1', port)
-        self.port = self.socket.getsockname()[1]
-        self.address = f'http://127.0.0.1:{self.port}/'
-        config = uvicorn.Config(
-            self.app, ws='websockets-sansio', log_config=None, access_log=False, timeout_graceful_shutdown=1
-        )
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, kwargs={'sockets': [self.socket]}, daemon=True)
-        self.thread.start()
-        until(lambda: self.server.started, 20)
-
-    def stop(self):
-        self.feed.waiting.put(None)
-        self.server.should_exit = True
-        began = time.monotonic()
-        self.thread.join(10)
-        self.socket.close()
-        return time.monotonic() - began
-
-
-@pytest.fixture(scope='module')
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage']
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -132,7 +16,7 @@ def server(tmp_path):
     servers = []
 
     def start(**options):
-        servers.append(Server(tmp_path, **options))
+        servers.append(Server(tmp_path, **{'past': PAST, **options}))
         return servers[-1]
 
     yield start
@@ -349,6 +233,8 @@ def test_a_page_that_came_too_early_shows_the_candles_by_itself(browser, server)
     page = browser.new_page()
     page.goto(here.address)
     page.wait_for_function('window.__cryptoRt && window.__cryptoRt.ready')
-    here.app.state.hub.take([hear('candles', encode(c)) for c in PAST[-5:]], publish=False)
+    here.app.state.context.hub.receive(
+        [decode_message('candles', encode(c)) for c in PAST[-5:]], publish=False
+    )
     page.wait_for_function('window.__cryptoRt.bars === 5', timeout=8000)
     assert page.locator('#crt-empty').is_hidden()

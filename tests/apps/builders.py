@@ -1,0 +1,140 @@
+"""Messages as the services would send them, made of a few words: `i` counts minutes from `START`."""
+
+from crypto_rt.core.messages import (
+    Candle,
+    FormingCandle,
+    News,
+    NewsSignal,
+    Prediction,
+    TechnicalIndicators,
+)
+
+START = 1_762_795_380_000
+
+
+def candle(i=0, symbol='BTC/USD', close='105433.6', revision=0, **more):
+    start = START + i * 60_000
+    values = dict(
+        symbol=symbol,
+        interval_seconds=60,
+        start_ms=start,
+        revision=revision,
+        end_ms=start + 60_000,
+        open='105400',
+        high='105500',
+        low='105390.1',
+        close=close,
+        volume='1.25',
+        quote_volume='131792',
+        vwap='105433.6',
+        trade_count=7,
+        buy_volume='0.5',
+        first_trade_id=max(0, 10 * i),
+        last_trade_id=max(0, 10 * i) + 6,
+        bid=None,
+        ask=None,
+        is_empty=False,
+        is_partial=False,
+        source='trades',
+        available_ms=start + 62_000,
+    )
+    return Candle(**{**values, **more})
+
+
+def forming(i=0, symbol='BTC/USD', close='105440'):
+    start = START + i * 60_000
+    return FormingCandle(
+        symbol=symbol,
+        interval_seconds=60,
+        start_ms=start,
+        end_ms=start + 60_000,
+        open='105400',
+        high='105500',
+        low='105390.1',
+        close=close,
+        volume='0.5',
+        trade_count=3,
+        last_trade_id=4,
+        as_of_ms=start + 30_000,
+    )
+
+
+def prediction(i=0, symbol='BTC/USD', status='baseline'):
+    c, told = candle(i, symbol), status != 'abstain'
+    return Prediction(
+        symbol=symbol,
+        interval_seconds=60,
+        horizon_seconds=300,
+        start_ms=c.start_ms,
+        revision=0,
+        model_version='baseline-1',
+        made_at_ms=c.available_ms,
+        target_ms=c.end_ms + 300_000,
+        last_price=105433.6,
+        expected_log_return=0.0 if told else None,
+        lower=-0.002 if told else None,
+        upper=0.002 if told else None,
+        level=0.9,
+        expected_price=105433.6 if told else None,
+        status=status,
+        reasons=[] if told else ['stale input'],
+        model_digest='ab' * 32,
+        feature_hash='cd' * 32,
+        flags=[],
+        expires_ms=c.end_ms + 300_000,
+        trace={},
+    )
+
+
+def indicators(i=0):
+    c = candle(i)
+    return TechnicalIndicators(
+        symbol=c.symbol,
+        interval_seconds=60,
+        start_ms=c.start_ms,
+        revision=0,
+        end_ms=c.end_ms,
+        close=105433.6,
+        values={'rsi_14': 55.5, 'ema_200': None},
+        warm_up=3,
+        feature_set='v1',
+        is_partial=False,
+        available_ms=c.available_ms,
+    )
+
+
+def story(i=0, title='A fund buys bitcoin', url='https://news.example/1', assets=('BTC',), **more):
+    at = START + i * 60_000
+    return News(
+        **{
+            **dict(
+                news_id=f'n{i}',
+                title=title,
+                body='',
+                source='example',
+                url=url,
+                assets=list(assets),
+                published_ms=at - 90_000,
+                available_ms=at,
+                text_hash='ab',
+            ),
+            **more,
+        }
+    )
+
+
+def signal(i=0, score=0.5, scorer='head', assets=('BTC',), version='1'):
+    at = START + i * 60_000
+    label = 'positive' if score > 0 else 'negative' if score < 0 else 'neutral'
+    return NewsSignal(
+        news_id=f'n{i}',
+        scorer=scorer,
+        version=version,
+        assets=list(assets),
+        score=score,
+        label=label,
+        confidence=0.8,
+        text_hash='ab',
+        published_ms=at - 90_000,
+        available_ms=at + 1000,
+    )
