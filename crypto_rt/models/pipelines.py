@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 from collections.abc import Mapping
-from importlib.resources import files
+from ..core.package_files import package_file
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,8 @@ __all__ = ['pipeline', 'run_pipeline']
 
 # %% ../../nbs/09_models/05_pipelines.ipynb #e7fbab8c
 def pipeline(name: str) -> Path:
-    "Return a notebook of `pipelines/`: beside the package, else where the command is run."
-    places = (Path(str(files('crypto_rt'))).parent / 'pipelines', Path('pipelines'))
-    found = next((place / f'{name}.ipynb' for place in places if (place / f'{name}.ipynb').is_file()), None)
-    if found is None:
-        raise FileNotFoundError(
-            f'expected pipelines/{name}.ipynb beside the package or here, found none; run from a checkout'
-        )
-    return found
+    "Return a notebook of `pipelines/`."
+    return package_file(f'pipelines/{name}.ipynb')
 
 # %% ../../nbs/09_models/05_pipelines.ipynb #67299385
 def run_pipeline(
