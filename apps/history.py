@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from apps.queries import ListQuery
@@ -30,9 +29,9 @@ class History:
         self._statistics_due, self._counting = 0.0, threading.Lock()
 
     def _open(self) -> Any:
-        from crypto_rt.store.open import open_feature_store, store_dir
+        from crypto_rt.store.open import has_store, open_feature_store
 
-        if self.store is None and Path(store_dir(self.settings)).is_dir():
+        if self.store is None and has_store(self.settings):
             self.store = open_feature_store(self.settings)
         return self.store
 
@@ -74,13 +73,10 @@ class History:
         return self._statistics
 
     def _count(self) -> None:
-        from crypto_rt.store.embedded.catalogue import statistics_of
-        from crypto_rt.store.embedded.store import EmbeddedGroup
-
         try:
             group = self._group('technical_indicators')
-            if isinstance(group, EmbeddedGroup):  # Hopsworks shows statistics of its own
-                self._statistics = statistics_of(group)
+            if group and self.settings.store.backend == 'embedded':  # Hopsworks shows statistics of its own
+                self._statistics = group.statistics()
         except Exception as error:
             log.warning('the statistics of the features cannot be read from the store: %s', error)
         finally:

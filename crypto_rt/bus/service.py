@@ -19,19 +19,21 @@ from typing import Any
 log = logging.getLogger('crypto_rt.bus.service')
 
 # %% auto #0
-__all__ = ['log', 'poll_batch', 'Service', 'take_partition', 'covered', 'store_offset', 'leaving', 'pass_end', 'send_event',
-           'application', 'let_collector_rest', 'run_service']
+__all__ = ['log', 'MOST_WAITING', 'poll_batch', 'Service', 'take_partition', 'covered', 'store_offset', 'leaving', 'rows_waiting',
+           'hold_back', 'send_due', 'pass_end', 'finish_run', 'send_event', 'application', 'let_collector_rest',
+           'run_service']
 
 # %% ../../nbs/01_bus/05_service.ipynb #29980dbe
 def poll_batch(
     app: Any,  # a Quix `Application`
     limit: int,  # at most so many messages
+    seconds: float = 0.2,  # how long to wait for the first
 ) -> list[Any]:  # Kafka messages without errors, in order of arrival
-    "Return the next micro-batch, or nothing after 0.2 s of silence."
+    "Return the next micro-batch, or nothing after so much silence."
     from confluent_kafka import Message
 
     app._producer.poll(0)
-    first = app._consumer.poll(0.2)
+    first = app._consumer.poll(seconds)
     if first is None:
         return []
     messages = [first, *app._consumer.consume(limit - 1, 0)]
@@ -58,6 +60,8 @@ class Service:
         self.passed: set[str] = set()  # runs whose end has been passed on
         self.awaits = 0  # end markers of a run, once asked for
         self.taken = 0
+        self.last: dict[tuple[str, int], int] = {}  # offset that was taken last, by topic and partition
+        self.held_back = False
         self.app = application(settings, name)
         topics = {topic: _quix_topic(self.app, settings, topic) for topic in dict.fromkeys(inputs + outputs)}
         for topic in inputs:
@@ -75,12 +79,16 @@ class Service:
 
     def process(self, composed: dict[str, Callable]) -> None:
         "Take one micro-batch; called by Quix's loop in place of its own step for one message."
-        messages = poll_batch(self.app, self.settings.kafka.batch)
+        waiting = rows_waiting(self.step)
+        hold_back(self, waiting >= MOST_WAITING)
+        messages = poll_batch(self.app, self.settings.kafka.batch, 0.002 if waiting else 0.2)
         self.app._run_tracker.set_message_consumed(bool(messages))
         for batch in batches(self.settings, self.inputs, messages) if messages else ():
             take_partition(self, composed[topic_name(self.settings, batch.topic)], batch)
         if messages:
             self.app._producer._broker_available(), self.app._consumer._broker_available()
+        if hasattr(self.step, 'due'):
+            send_due(self)
 
 # %% ../../nbs/01_bus/05_service.ipynb #e0064f78
 def take_partition(service: Service, run: Callable, batch: Batch) -> None:
@@ -106,6 +114,7 @@ def take_partition(service: Service, run: Callable, batch: Batch) -> None:
                 partition=partition,
                 offset=piece[-1].offset + 1 if piece else batch[0].offset,
             )
+    service.last[topic, partition] = last.offset
     store_offset(service, topic, partition, covered(service, topic, partition, last.offset))
 
 
@@ -134,22 +143,56 @@ def leaving(service: Service, inner: Callable) -> Callable:
         for each in partitions:
             topic = each.topic[len(service.settings.kafka.topic_prefix) :]
             service.stored.pop((topic, each.partition), None)
+            service.last.pop((topic, each.partition), None)
             if forget := getattr(service.step, 'forget', None):
                 forget(topic, each.partition)
 
     return left
 
+# %% ../../nbs/01_bus/05_service.ipynb #5c0de002
+MOST_WAITING = 20_000  # rows; beyond so many nothing more is read for a while
+
+
+def rows_waiting(step: Step) -> int:
+    "Return how many rows of a step wait for another input; 0 for a step that joins nothing."
+    return getattr(step, 'waiting', 0)
+
+
+def hold_back(service: Service, full: bool) -> None:
+    "Pause the partitions when too many rows wait, and resume them afterwards."
+    if full != service.held_back:
+        consumer = service.app._consumer
+        (consumer.pause if full else consumer.resume)(consumer.assignment())
+        service.held_back = full
+
+
+def send_due(service: Service) -> None:
+    "Send what the rows gave that no longer wait, note how far a commit may go, and end the runs that waited for them."
+    step: Any = service.step
+    for out in step.due():
+        service.app._producer.produce(topic_name(service.settings, out.topic), out.value, out.key)
+    for (topic, partition), last in service.last.items():
+        store_offset(service, topic, partition, covered(service, topic, partition, last))
+    if not rows_waiting(step):
+        for run_id, seen in service.ended.items():
+            if run_id not in service.passed and len(seen) == service.awaits:
+                finish_run(service, run_id)
+
 # %% ../../nbs/01_bus/05_service.ipynb #af778139
 def pass_end(service: Service, run_id: str, topic: str, partition: int, offset: int) -> None:
-    "Note one end marker; when all are there, finish, pass the marker on and tell the runner."
+    "Note one end marker; when all are there and no row waits, finish, pass the marker on and tell the runner."
     seen = service.ended.setdefault(run_id, {})
     seen.setdefault((topic, partition), offset)
     service.awaits = service.awaits or sum(
         partitions(service.app._consumer, service.settings, name) for name in service.inputs
     )
-    if len(seen) < service.awaits:
-        return
-    produce = service.app._producer.produce
+    if len(seen) == service.awaits and not rows_waiting(service.step):
+        finish_run(service, run_id)
+
+
+def finish_run(service: Service, run_id: str) -> None:
+    "Send what the step still has, pass the end marker of a run on and tell the runner."
+    seen, produce = service.ended[run_id], service.app._producer.produce
     for out in getattr(service.step, 'finish', tuple)():
         produce(topic_name(service.settings, out.topic), out.value, out.key)
     for output in (o for o in service.outputs if End in getattr(TOPICS[o].carries, '__args__', ())):

@@ -106,7 +106,7 @@ def test_python_and_rust_return_the_same_bytes(delivery: tuple[list[Trade], list
     python, rust = (make(60, 2000, KEEP) for make in FOLDS)
     for place, message in enumerate(messages):
         assert python.feed(message, place) == rust.feed(message, place)
-        assert python.oldest_place() == rust.oldest_place()
+        assert python.oldest_offset() == rust.oldest_offset()
         if place % 3 == 0:
             assert python.forming() == rust.forming()
     assert python.rejected() == rust.rejected()
@@ -134,7 +134,7 @@ def test_many_messages_in_one_call_are_the_same(
         for told in single.feed(raw, places[i])
     ]
     assert [(i, told) for i, told in many if isinstance(told, bytes)] == one_by_one
-    assert rust.oldest_place() == python.oldest_place() == single.oldest_place()
+    assert rust.oldest_offset() == python.oldest_offset() == single.oldest_offset()
 
 
 @settings(max_examples=80, deadline=None)
@@ -147,11 +147,11 @@ def test_a_restart_is_the_same_in_python_and_rust(
     told = [decode('candles', raw) for message in messages[:killed] for raw in first.feed(message)]
     python, rust = (make(60, 2000, KEEP) for make in FOLDS)
     for candle in last_candles(told, 60, KEEP + 1).get('BTC/USD', []):
-        python.seed('BTC/USD', candle)
-        rust.seed('BTC/USD', candle)
+        python.restore('BTC/USD', candle)
+        rust.restore('BTC/USD', candle)
     for place, message in enumerate(messages[max(0, killed - back) :]):
         assert python.feed(message, place) == rust.feed(message, place)
-        assert python.oldest_place() == rust.oldest_place()
+        assert python.oldest_offset() == rust.oldest_offset()
     assert python.counts() == rust.counts()
 
 
@@ -286,7 +286,7 @@ def test_a_killed_service_tells_the_same_candles(seed: int) -> None:
     told, start = [], 0
     for kill in sorted(rng.sample(range(10, len(messages)), 3)) + [None]:
         history = last_candles([decode('candles', raw) for raw in told], 60)
-        step = Candles(Settings(), history, clock=lambda: 0.0)
+        step = Candles(Settings(), lambda history=history: history, clock=lambda: 0.0)
         told += run_step(
             step, messages[start:], None if kill is None else kill - start if kill > start else 1
         )
@@ -438,9 +438,8 @@ def test_the_quotes_of_a_silent_market_survive_a_kill() -> None:
     for kill in (5, 150, 290):
         step = Candles(Settings(), clock=lambda: 0.0)
         told = run_step(step, messages[:kill])
-        again = Candles(
-            Settings(), last_candles([decode('candles', raw) for raw in told], 60), clock=lambda: 0.0
-        )
+        history = last_candles([decode('candles', raw) for raw in told], 60)
+        again = Candles(Settings(), lambda history=history: history, clock=lambda: 0.0)
         assert told + run_step(again, messages[step.open_from('trades', 0) :]) == whole
 
 

@@ -21,6 +21,7 @@ from crypto_rt.models.predictions import (
     predict,
     realised_log_returns,
 )
+from crypto_rt.services.context import ContextJoin, JoinedStep
 from crypto_rt.services.predictions import Champions, Closes, PredictionStep
 
 START = 1_722_470_400_000
@@ -211,12 +212,19 @@ def test_feature_hash_sees_every_bit_and_no_order(values):
         assert feature_hash({**values, name: changed}) != feature_hash(values)
 
 
-def step(closes, find=lambda *_: None, clock=None) -> PredictionStep:
-    return PredictionStep(
-        SETTINGS,
-        Closes(SETTINGS, lambda x, *place: {s: c for s, c in closes.items() if s < x.start_ms}),
-        Champions(find),
-        clock,
+def joined(predictions: PredictionStep) -> JoinedStep:
+    "Return the step behind a join that has nothing to join: every row is complete at once."
+    return JoinedStep('predictions', ContextJoin(), predictions)
+
+
+def step(closes, find=lambda *_: None, clock=None) -> JoinedStep:
+    return joined(
+        PredictionStep(
+            SETTINGS,
+            Closes(SETTINGS, lambda x, *place: {s: c for s, c in closes.items() if s < x.start_ms}),
+            Champions(find),
+            clock,
+        )
     )
 
 
@@ -234,7 +242,7 @@ def test_step_gives_the_same_after_a_kill_and_across_a_moved_partition():
     ]
     never = step(closes)
     whole = list(never.take(messages[600:]))
-    assert len(next(iter(never.closes.known.values()))[0]) <= 4 * 505 + 1
+    assert len(next(iter(never.step.closes.known.values()))[0]) <= 4 * 505 + 1
     repeated = [m._replace(offset=3000 + i) for i, m in enumerate(messages[2700:])]
     assert list(never.take(repeated)) == []  # the indicators' service came back and said it again
     for cut in (601, 1500, 2990):
@@ -258,7 +266,7 @@ def test_partitions_do_not_disturb_each_other():
         begun.append((partition, offset))
         return {s: c for s, c in closes.items() if s < START + (offset + 600) * 60_000}
 
-    it = PredictionStep(SETTINGS, Closes(SETTINGS, history), Champions(lambda *_: None))
+    it = joined(PredictionStep(SETTINGS, Closes(SETTINGS, history), Champions(lambda *_: None)))
     one = [
         Received(
             key='BTC/USD',
