@@ -17,7 +17,8 @@ from crypto_rt.market.recovery import initial_states
 from crypto_rt.services.feature_store import StoreWriter
 from crypto_rt.store import interface
 from crypto_rt.store.catalogue import catalogue_text
-from crypto_rt.store.embedded.store import EmbeddedGroup, EmbeddedStore
+from crypto_rt.store.embedded.group import EmbeddedGroup
+from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.embedded.views import EmbeddedView
 from crypto_rt.store.hopsworks.client import disconnect
 from crypto_rt.store.hopsworks.groups import HopsworksGroup
@@ -85,7 +86,7 @@ def folder(tmp_path_factory):
 
 def settings_of(backend, folder, symbol='BTC/USD', **other):
     return load_settings(
-        env={}, store=dict(backend=backend), data=dict(directory=str(folder), symbols=symbol), **other
+        store=dict(backend=backend), data=dict(directory=str(folder), symbols=symbol), **other
     )
 
 
