@@ -27,7 +27,7 @@ from crypto_rt.store.point_in_time import (
     select_all_of,
     select_of,
 )
-from ..schema import GroupDef, struct_maker
+from ..schema import struct_maker
 from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
