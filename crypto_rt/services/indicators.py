@@ -45,7 +45,9 @@ class IndicatorStep:
             if self.positions.begins_anew(m):
                 self.states[m.partition] = {}
             try:
-                features = self.features_of(decode('candles', m.value), m.partition, self.positions.begun_at(m))
+                features = self.features_of(
+                    decode('candles', m.value), m.partition, self.positions.begun_at(m)
+                )
             except ValueError as error:
                 self.counts['dead_letters'] += 1
                 yield dead_letter_of(m, str(error), 'indicators')
