@@ -28,7 +28,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 NOTEBOOK_DIRS := nbs $(wildcard pipelines)
 PYTHON_DIRS := $(wildcard nbs tests apps benches pipelines conftest.py)
 
-.PHONY: help run setup test test-long bench notebooks lock lint drift rust-test
+.PHONY: help run setup test test-long bench notebooks wheel lock lint drift rust-test
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -58,6 +58,11 @@ bench: setup ## the benchmarks, on release builds
 notebooks: setup ## JupyterLab on the notebooks
 	@$(BIN)/jupyter labextension disable '@jupyterlab/apputils-extension:announcements' >/dev/null 2>&1 || true
 	@exec $(BIN)/jupyter lab nbs
+
+wheel: setup ## a wheel in dist/ that runs without this folder: compose file, contracts, pipelines and apps are in it
+	@echo '== wheel'
+	@$(BIN)/maturin build -q --release --out dist
+	@ls dist/*.whl
 
 lock: $(UV) ## write requirements.lock again, after pyproject.toml has changed
 	@$(UV) pip compile pyproject.toml --all-extras -c torch.txt --universal --python-version 3.11 --generate-hashes \

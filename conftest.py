@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def missing(
-    thing: str,  # its word in CRYPTO_RT_TEST_REQUIRE: shared, browser, kafka, promtool
+    thing: str,  # its word in CRYPTO_RT_TEST_REQUIRE: shared, browser, kafka, promtool, wheel
     why: str,  # what was looked for, and where
 ) -> None:
     "Skip the test, or fail it where `thing` is required: CI must not pass for what it did not run."

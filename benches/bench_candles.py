@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benches.bench_decode import market, messages
-from crypto_rt.core.settings import Settings, load_settings, to_env
+from benches.measuring import Bound, in_fresh_process, judged
+from crypto_rt.core.settings import Settings, load_settings
 
 SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD', 'XRP/USD')
 ROUNDS = 3
@@ -40,23 +40,23 @@ def produce(
 
 
 def serve(
+    settings: Settings,
     name: str,  # a consumer group of its own, so that it reads from the beginning
-) -> None:
-    "Run the candle service up to the end marker and print its CPU seconds; runs in a process of its own."
+) -> dict[str, float]:  # seconds of CPU and by the clock, trades
+    "Run the candle service up to the end marker."
     from crypto_rt.bus import service as bus
     from crypto_rt.bus.service import run_service, send_event
     from crypto_rt.services.candles import Candles
 
-    settings, send, began = load_settings(), send_event, []
+    send, began = send_event, []
+    found: dict[str, float] = {}
 
     def noted(service: Any, kind: str, run_id: str = '') -> None:
         send(service, kind, run_id)
         began.append((time.process_time(), time.perf_counter()))
         if kind == 'end':
             (cpu, wall), (cpu_end, wall_end) = began[0], began[-1]
-            print(
-                json.dumps({'cpu': cpu_end - cpu, 'wall': wall_end - wall, **service.step.counts}), flush=True
-            )
+            found.update(cpu=cpu_end - cpu, wall=wall_end - wall, trades=service.step.counts['trades'])
             service.app.stop()
 
     bus.send_event = noted
@@ -67,19 +67,21 @@ def serve(
         outputs=['candles', 'candles_forming', 'dead_letters'],
         step=Candles(settings),
     )
+    return found
 
 
 def quix_window(
+    settings: Settings,
     count: int,  # messages
-) -> None:
-    "Run Quix's tumbling window over the topic and print its CPU seconds; runs in a process of its own."
+) -> dict[str, float]:  # seconds of CPU and by the clock, trades
+    "Run Quix's tumbling window over the topic."
     from datetime import timedelta
 
     from quixstreams import Application
 
     from crypto_rt.bus.topics import topic_name
 
-    settings, seen = load_settings(), [0]
+    seen = [0]
     name, folder = f'quix-{os.getpid()}', settings.data.directory
     app = Application(
         settings.kafka.broker,
@@ -118,38 +120,19 @@ def quix_window(
     window.to_topic(app.topic(name))
     began = time.process_time(), time.perf_counter()
     app.run(count=count, timeout=10)
-    print(
-        json.dumps(
-            {'cpu': time.process_time() - began[0], 'wall': time.perf_counter() - began[1], 'trades': seen[0]}
-        ),
-        flush=True,
-    )
-
-
-def measured(
-    settings: Settings,
-    call: str,  # of this module
-) -> dict[str, float]:  # what it printed
-    "Run a call in a process of its own."
-    command = [sys.executable, '-c', f'from benches.bench_candles import *; {call}']
-    done = subprocess.run(
-        command,
-        env=os.environ | to_env(settings),
-        cwd=Path(__file__).parent.parent,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    return {
+        'cpu': time.process_time() - began[0],
+        'wall': time.perf_counter() - began[1],
+        'trades': seen[0],
+    }
 
 
 def rates(
     settings: Settings,
-    calls: list[str],
+    calls: list[tuple[Callable[..., dict[str, float]], Any]],  # a function of this module and its argument
 ) -> dict[str, int]:  # trades per second
-    "Return the medians, of the process's CPU and by the clock."
-    runs = [measured(settings, call) for call in calls]
+    "Return the medians, of the process's CPU and by the clock; each call runs in a process of its own."
+    runs = [in_fresh_process(function, settings, argument) for function, argument in calls]
     return {
         name: round(statistics.median(run['trades'] / run[name] for run in runs)) for name in ('cpu', 'wall')
     }
@@ -171,13 +154,18 @@ def bench(count: int = 600_000, rounds: int = ROUNDS) -> dict[str, Any]:
                 )
                 wait_for_broker(settings, 60)
                 produce(settings, count if size == 1 else 4 * count, size)
-                out[f'service_{size}'] = rates(settings, [f'serve("candles-{n}")' for n in range(rounds)])
+                out[f'service_{size}'] = rates(settings, [(serve, f'candles-{n}') for n in range(rounds)])
                 if size == 1:
-                    out['quix_window_1'] = rates(settings, [f'quix_window({count // 10})'] * rounds)
+                    out['quix_window_1'] = rates(settings, [(quix_window, count // 10)] * rounds)
         finally:
             broker.stop()
-    out['times_quix'] = round(out['service_1']['cpu'] / out['quix_window_1']['cpu'], 1)
-    return out
+    times_quix = out['service_1']['cpu'] / out['quix_window_1']['cpu']
+    times_single = out['service_50']['cpu'] / out['service_1']['cpu']
+    return judged(
+        out,
+        service_over_quix_window=(times_quix, Bound(at_least=5)),
+        messages_of_50_over_1=(times_single, Bound(at_least=1.5)),
+    )
 
 
 if __name__ == '__main__':

@@ -7,9 +7,11 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
+from benches.measuring import Bound, judged
 from crypto_rt._core import CandleFold as RustFold
 from crypto_rt._core import decode_trade_frame
 from crypto_rt.candles.fold import CandleFold
@@ -124,9 +126,9 @@ def plain_loop(raws: list[bytes]) -> dict[tuple[str, int], list[float]]:
     return candles
 
 
-def bench(count: int = 200_000) -> dict[str, int | float]:
+def bench(count: int = 200_000) -> dict[str, Any]:
     "Return trades per second of CPU for each way."
-    trades, out = market(count), {}
+    trades, out = market(count), dict[str, int]()
     for size in (1, 50):
         raws = frames(trades, size)
         out[f'frames_of_{size}_rust_decode_and_fold'] = rate(
@@ -141,10 +143,13 @@ def bench(count: int = 200_000) -> dict[str, int | float]:
         out[f'messages_of_{size}_rust_fold'] = rate(count, lambda raws=raws: feed(RustFold(60), raws))
     raws = messages(trades[: count // 20], 50)
     out['messages_of_50_python_definition'] = rate(count // 20, lambda: feed(CandleFold(60), raws), 3)
-    out['rust_over_plain_python'] = round(
-        out['frames_of_50_rust_decode_and_fold'] / out['frames_of_50_plain_python_loop'], 1
+    over_plain = out['frames_of_50_rust_decode_and_fold'] / out['frames_of_50_plain_python_loop']
+    over_definition = out['messages_of_50_rust_fold'] / out['messages_of_50_python_definition']
+    return judged(
+        out,
+        rust_over_plain_python=(over_plain, Bound(at_least=2)),
+        rust_over_the_definition_in_python=(over_definition, Bound(at_least=5)),
     )
-    return out
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benches.measuring import Bound, judged
 from crypto_rt.core.messages import Candle
 from crypto_rt.features.indicators import Indicators
 from crypto_rt.features.table import TABLE, candle_row
@@ -48,25 +49,28 @@ def walk(n: int, seed: int = 7) -> list[Candle]:
     start = 1_722_470_400_000
     return [
         Candle(
-            'BTC/USD',
-            60,
-            start + i * 60_000,
-            0,
-            start + (i + 1) * 60_000,
-            *(f'{x:.2f}' for x in (opened[i], high[i], low[i], close[i])),
-            f'{volume[i]:.8f}',
-            '0',
-            f'{close[i]:.2f}',
-            30,
-            f'{volume[i] * share[i]:.8f}',
-            i,
-            i,
-            None,
-            None,
-            False,
-            False,
-            'trades',
-            start + i * 60_000 + 62_000,
+            symbol='BTC/USD',
+            interval_seconds=60,
+            start_ms=start + i * 60_000,
+            revision=0,
+            end_ms=start + (i + 1) * 60_000,
+            open=f'{opened[i]:.2f}',
+            high=f'{high[i]:.2f}',
+            low=f'{low[i]:.2f}',
+            close=f'{close[i]:.2f}',
+            volume=f'{volume[i]:.8f}',
+            quote_volume='0',
+            vwap=f'{close[i]:.2f}',
+            trade_count=30,
+            buy_volume=f'{volume[i] * share[i]:.8f}',
+            first_trade_id=i,
+            last_trade_id=i,
+            bid=None,
+            ask=None,
+            is_empty=False,
+            is_partial=False,
+            source='trades',
+            available_ms=start + i * 60_000 + 62_000,
         )
         for i in range(n)
     ]
@@ -196,11 +200,13 @@ def bench(n: int = 6000, block: int = 250) -> dict[str, Any]:
         us['functions_over_100'] / us['handles'],
         us['talipp'] / us['handles'] if 'talipp' in us else None,
     )
-    return {
-        'ok': us['handles'] <= 8
-        and over_functions >= 10
-        and (over_talipp is None or over_talipp >= 8)
-        and worst <= 1e-9,
+    ratios = {
+        'functions_over_handles': (over_functions, Bound(at_least=8)),
+        'worst_difference_to_batch': (worst, Bound(at_most=1e-9)),
+    }
+    if over_talipp is not None:
+        ratios['talipp_over_handles'] = (over_talipp, Bound(at_least=6))
+    figures = {
         'values': [
             f'{name} {" ".join(f"{p:g}" for p in parameters)}'.strip()
             + (f' ({count} values)' if count > 1 else '')
@@ -209,9 +215,6 @@ def bench(n: int = 6000, block: int = 250) -> dict[str, Any]:
         'us_27_values_by_handles': us['handles'],
         'us_27_values_by_functions_over_100': us['functions_over_100'],
         'us_27_values_by_talipp': us.get('talipp', 'talipp is not installed'),
-        'functions_over_handles': round(over_functions, 1),
-        'talipp_over_handles': over_talipp and round(over_talipp, 1),
-        'worst_difference_to_batch': worst,
         'features_of_the_table': len(TABLE.names),
         'us_all_features': us['all_features'],
         'us_of_it_parsing': us['parsing'],
@@ -219,3 +222,4 @@ def bench(n: int = 6000, block: int = 250) -> dict[str, Any]:
             (us['all_features'] - us['parsing']) * 27 / len(TABLE.names), 2
         ),
     }
+    return judged(figures, **ratios)

@@ -6,8 +6,10 @@ import json
 import random
 import statistics
 import time
+from typing import Any
 
 from benches.bench_decode import market, messages
+from benches.measuring import Bound, judged
 from crypto_rt.bus.steps import Received
 from crypto_rt.core.messages import Trades, decode
 from crypto_rt.core.settings import Settings
@@ -41,9 +43,9 @@ def seconds(batches: list[list[Received]]) -> float:
     return time.process_time() - began
 
 
-def bench(trades: int = 400_000) -> dict[str, float]:
+def bench(trades: int = 400_000) -> dict[str, Any]:
     "Return the microseconds of CPU per trade with one symbol and with 200, and their ratio."
-    out = {}
+    out, ratios = {}, {}
     for size in (1, 50):
         cost = {}
         for symbols in (1, 200):
@@ -54,8 +56,8 @@ def bench(trades: int = 400_000) -> dict[str, float]:
             )
             cost[symbols] = statistics.median(seconds(batches) for _ in range(ROUNDS)) / held * 1e6
             out[f'us_per_trade_{symbols}_symbols_{size}_per_message'] = round(cost[symbols], 3)
-        out[f'ratio_{size}_per_message'] = round(cost[200] / cost[1], 2)
-    return out
+        ratios[f'cost_of_200_symbols_over_1_at_{size}_per_message'] = cost[200] / cost[1], Bound(at_most=3)
+    return judged(out, **ratios)
 
 
 if __name__ == '__main__':

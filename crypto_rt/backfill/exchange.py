@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import math
 import msgspec
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from .files import HistoryWriter
 from .fill import store_indicators, store_missing
 from ..candles.aggregation import Folds
+from ..core.durable_files import atomic_path
 from ..core.messages import Candle, Trade, Trades
 from ..core.progress import with_progress
 from ..core.settings import Settings
@@ -75,11 +75,8 @@ class Reached(msgspec.Struct):
         "Write the progress, whole or not at all."
         path = self.path(settings, self.symbol)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix('.tmp').open('wb') as file:
-            file.write(msgspec.json.encode(self))
-            file.flush()
-            os.fsync(file.fileno())
-        path.with_suffix('.tmp').replace(path)
+        with atomic_path(path) as partial:
+            partial.write_bytes(msgspec.json.encode(self))
 
     @staticmethod
     def path(settings: Settings, symbol: str) -> Path:

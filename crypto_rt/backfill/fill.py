@@ -47,9 +47,9 @@ def insert_many(
     group: Any,  # a feature group
     rows: Sequence[Candle | TechnicalIndicators | Trades],
 ) -> None:
-    "Insert rows, or seal them at once when they are many and the backend can."
+    "Insert rows, or seal them at once when they are many."
     many = sum(len(row.trades) if isinstance(row, Trades) else 1 for row in rows) >= MANY
-    if many and hasattr(group, 'insert_sealed'):
+    if many:
         group.insert_sealed(rows)
     elif rows:
         group.insert(rows)

@@ -10,18 +10,19 @@ import hashlib
 import logging
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Iterable
-from ..core.processes import die_with_parent, free_ports
-from importlib.resources import files
+from ..core.package_files import package_file
+from ..core.processes import die_with_parent, free_ports, is_ready
 from pathlib import Path
 from typing import Any, NamedTuple
 
 log = logging.getLogger('crypto_rt.bus.broker')
 
 # %% auto #0
-__all__ = ['log', 'JAVA', 'Jar', 'ops_dir', 'jar_list', 'check_jar', 'fetch_jar', 'fetch_jars', 'properties', 'java_command',
-           'prepare', 'Broker', 'start_broker']
+__all__ = ['log', 'JAVA', 'Jar', 'jar_list', 'check_jar', 'fetch_jar', 'fetch_jars', 'properties', 'java_command', 'prepare',
+           'Broker', 'start_broker', 'find_broker']
 
 # %% ../../nbs/01_bus/00_broker.ipynb #58df54ed
 class Jar(NamedTuple):
@@ -33,17 +34,14 @@ class Jar(NamedTuple):
     sha256: str
 
 
-def ops_dir() -> Path:
-    "Return the folder `ops/kafka` of the project."
-    return Path(str(files('crypto_rt'))).parent / 'ops' / 'kafka'
-
-
 def jar_list(
     text: str | None = None,  # lines `group:artifact:version sha256`; else those of ops/kafka
 ) -> list[Jar]:
     "Return the jars that Kafka needs; `ValueError` that names a line that is not one."
     jars = []
-    for line in (text if text is not None else (ops_dir() / 'kafka-jars.txt').read_text()).splitlines():
+    for line in (
+        text if text is not None else package_file('ops/kafka/kafka-jars.txt').read_text()
+    ).splitlines():
         parts = line.replace(':', ' ').split()
         if len(parts) != 4 or len(parts[3]) != 64:
             raise ValueError(f'expected group:artifact:version sha256, was {line!r}')
@@ -119,7 +117,7 @@ def properties(
     controller_port: int,
 ) -> str:  # Java properties
     "Return the settings of a node that keeps its logs in `folder`."
-    template = (ops_dir() / 'server.properties').read_text()
+    template = package_file('ops/kafka/server.properties').read_text()
     for name, value in {
         'port': port,
         'controller_port': controller_port,
@@ -150,7 +148,7 @@ def java_command(
     return [
         str(java),
         *JAVA,
-        f'-Dlog4j2.configurationFile={ops_dir() / "log4j2.xml"}',
+        f'-Dlog4j2.configurationFile={package_file("ops/kafka/log4j2.xml")}',
         '-cp',
         classpath,
         main,
@@ -213,3 +211,17 @@ def start_broker(
         ),
         address,
     )
+
+# %% ../../nbs/01_bus/00_broker.ipynb #3c666e64
+def find_broker(
+    addresses: str,  # host:port, or several with commas; empty: we start our own
+    seconds: float = 10.0,
+) -> None:
+    "Return once one of the brokers takes a connection; `ConnectionError` that names them otherwise."
+    deadline = time.monotonic() + seconds
+    while addresses and not any(is_ready({'tcp': address.strip()}) for address in addresses.split(',')):
+        if time.monotonic() > deadline:
+            raise ConnectionError(
+                f'no Kafka broker answered at {addresses} within {seconds:g} s; check [kafka] broker, or leave it empty for our own'
+            )
+        time.sleep(0.1)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 
 from collections.abc import Mapping
-from importlib.resources import files
-from pathlib import Path
 from typing import NamedTuple
 
 # %% auto #0
-__all__ = ['Spec', 'compose_file', 'specs']
+__all__ = ['Spec', 'specs']
 
 # %% ../../nbs/00_core/06_compose.ipynb #db1f990b
 class Spec(NamedTuple):
@@ -26,11 +24,6 @@ class Spec(NamedTuple):
     once: bool = False
     ends: bool = False
     news: bool = False
-
-
-def compose_file() -> Path:
-    "Return the project's docker-compose.yml."
-    return Path(str(files('crypto_rt'))).parent / 'docker-compose.yml'
 
 
 def specs(

@@ -82,6 +82,7 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "Walk-forward training."
 
+    forecaster: str = 'xgboost'
     folds: int = 5
     trees: int = 300
     embargo_candles: int = 10

@@ -9,30 +9,24 @@ from ..core.settings import default_environment
 import json
 import logging
 from collections.abc import Iterable
-from importlib.resources import files
+from ..core.package_files import package_file
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 # %% auto #0
-__all__ = ['contracts_folder', 'rules', 'broken', 'validate', 'feature_rules']
+__all__ = ['rules', 'broken', 'validate', 'feature_rules']
 
 # %% ../../nbs/09_models/01_contracts.ipynb #89f0131a
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% ../../nbs/09_models/01_contracts.ipynb #e1a945a8
-def contracts_folder() -> Path:
-    "Return `data_contracts`: beside the package, else where the command is run."
-    beside = Path(str(files('crypto_rt'))).parent / 'data_contracts'
-    return beside if beside.is_dir() else Path('data_contracts')
-
-
 def rules(
     name: str,  # of a suite: training_candles or training_frame
-    folder: Path | str | None = None,  # else `contracts_folder()`
+    folder: Path | str | None = None,  # else those of the package
 ) -> list[dict[str, Any]]:  # {type, kwargs, meta: {why}}
     "Return the rules of one suite; `ValueError` that lists the suites when there is none of this name."
-    place = Path(folder) if folder else contracts_folder()
+    place = Path(folder) if folder else package_file('data_contracts')
     file = place / f'{name}.suite.json'
     if not file.is_file():
         there = (

@@ -22,6 +22,7 @@ from crypto_rt.candles.comparison import (
     known_of,
     reconcile,
 )
+from ..core.durable_files import atomic_path
 from ..core.messages import Candle, ServiceEvent, encode
 from ..core.settings import Settings
 from ..core.times import now_ms
@@ -197,8 +198,8 @@ def write_report(
             line['evidence'],
         )
     path = Path(settings.data.directory) / 'reconciliation.json'
-    path.with_suffix('.tmp').write_text(json.dumps(result, indent=1))
-    path.with_suffix('.tmp').replace(path)
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(result, indent=1))
     return path
 
 

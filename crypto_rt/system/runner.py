@@ -4,22 +4,21 @@
 
 # %% ../../nbs/12_system/01_runner.ipynb #217e8aba
 from __future__ import annotations
-from ..core.settings import environment, secret
+from ..core.settings import load_settings, secret, to_env
 
-import contextlib
 import json
 import logging
 import os
-import selectors
-import shlex
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from ..core.compose import Spec, compose_file, specs
-from ..core.processes import Child, free_ports, is_ready
+from collections.abc import Callable, Mapping
+from ..bus.broker import find_broker
+from ..core.compose import Spec, specs
+from ..core.package_files import package_file
+from ..core.processes import free_ports
 from ..core.settings import Settings
+from ..core.supervisor import ERROR, EVENTS, Supervisor
 from .plan import Plan, claim, service_environment
 from pathlib import Path
 from typing import Any
@@ -27,309 +26,53 @@ from typing import Any
 log = logging.getLogger('crypto_rt.system.runner')
 
 # %% auto #0
-__all__ = ['log', 'GIVE_UP', 'PAUSES', 'ERROR', 'Runner', 'ready_to_start', 'start', 'watch', 'fall', 'show', 'wait_for_output',
-           'end_trades', 'stop', 'local_addresses', 'up', 'find_broker', 'open_browser', 'watch_events', 'names']
+__all__ = ['log', 'IDLE_SECONDS', 'services_of', 'local_addresses', 'open_browser', 'wait_for_end', 'up', 'watch_events']
 
-# %% ../../nbs/12_system/01_runner.ipynb #03dafecb
-GIVE_UP, PAUSES, ERROR = 8, (0.3, 0.6, 1.2, 2.5, 5.0, 10.0), 'crypto-rt: error: '
-
-
-class Runner:
-    "Starts, watches and stops the services of one run."
-
-    def __init__(
-        self,
-        plan: list[Spec],
-        env: Mapping[str, str],
-        fills: Mapping[str, str],
-        log_dir: Path,
-        main: Callable | None = None,
-    ):
-        self.plan, self.env, self.fills, self.log_dir, self.main = plan, dict(env), fills, log_dir, main
-        self.children: dict[str, Child] = {}
-        self.done: dict[str, int] = {}
-        self.falls: dict[str, int] = {}
-        self.due: dict[str, float] = {spec.name: 0.0 for spec in plan}
-        self.ended: set[str] = set()
-        self.failure: str | None = None
-        self.stopping = False
-        log_dir.mkdir(parents=True, exist_ok=True)
-
-    def step(self) -> None:
-        "Do what is due now; called ten times a second."
-        for spec in self.plan:
-            child = self.children.get(spec.name)
-            if child:
-                watch(self, child)
-            elif (
-                spec.name in self.due
-                and time.monotonic() >= self.due[spec.name]
-                and ready_to_start(self, spec)
-            ):
-                start(self, spec)
-        wait_for_output(self, 0.1)
-
-# %% ../../nbs/12_system/01_runner.ipynb #caa2af0e
-def ready_to_start(runner: Runner, spec: Spec) -> bool:
-    "Tell whether all services that `spec` comes after are ready, or are no part of this run."
-    names = {s.name for s in runner.plan}
-    return all(
-        name in runner.done or (name in runner.children and runner.children[name].ready)
-        for name in spec.after
-        if name in names
-    )
-
-
-def start(runner: Runner, spec: Spec) -> None:
-    "Start one service."
-    filled = spec.command.format_map(runner.fills)
-    command = shlex.split(filled)
-    ours = command[0] == 'crypto-rt'
-    fork = ours and sys.platform == 'linux' and runner.main is not None and 'quixstreams' in sys.modules
-    if ours and not fork:
-        command[0] = shutil.which('crypto-rt', path=Path(sys.executable).parent) or 'crypto-rt'
-    del runner.due[spec.name]
-    runner.children[spec.name] = Child(spec, command, runner.env, runner.main if fork else None)
-    log.debug('%s started as %s: %s', spec.name, runner.children[spec.name].pid, filled)
-
-# %% ../../nbs/12_system/01_runner.ipynb #6c210446
-def watch(runner: Runner, child: Child) -> None:
-    "Print what a service said; note that it is ready, that it ended, or that it must be started again."
-    name = child.spec.name
-    show(runner, child)
-    code = child.poll()
-    if code is None:
-        child.ready = child.ready or (
-            not child.spec.once
-            and is_ready({k: v.format_map(runner.fills) for k, v in child.spec.ready.items()})
-        )
-        return
-    show(runner, child)
-    os.close(child.output)
-    del runner.children[name]
-    if runner.stopping or (
-        code == 0
-        and (
-            child.spec.once
-            or name in runner.ended
-            or (child.spec.ends and runner.env.get('CRYPTO_RT_RUN_UNTIL_IDLE') == 'True')
-        )
-    ):
-        runner.done[name] = code
-    elif code == 2:
-        runner.failure = (
-            f'{child.error or "ended with code 2"} ({name}; its log is {runner.log_dir / name}.log)'
-        )
-    else:
-        fall(runner, child, code)
-
-
-def fall(runner: Runner, child: Child, code: int) -> None:
-    "Plan the next start of a service that ended by itself."
-    name, lived = child.spec.name, time.monotonic() - child.started
-    falls = runner.falls[name] = 1 if lived > 60 else runner.falls.get(name, 0) + 1
-    if falls > GIVE_UP:
-        runner.failure = f'{child.error or f"exit code {code}"} ({name} fell {falls} times in a row; its log is {runner.log_dir / name}.log)'
-        return
-    pause = PAUSES[min(falls, len(PAUSES)) - 1]
-    log.warning('%s ended with code %s after %.1f s; starting it again in %.1f s', name, code, lived, pause)
-    runner.due[name] = time.monotonic() + pause
-
-# %% ../../nbs/12_system/01_runner.ipynb #43a17d28
-def show(runner: Runner, child: Child) -> None:
-    "Print a service's new lines with its name in front, and keep them in its log file."
-    lines = child.lines()
-    if child.spec.name == 'events':
-        runner.ended.update(json.loads(line)['end'] for line in lines if line.startswith('{"end"'))
-        return
-    child.error = next(
-        (line.removeprefix(ERROR) for line in reversed(lines) if line.startswith(ERROR)), child.error
-    )
-    if lines:
-        with (runner.log_dir / f'{child.spec.name}.log').open('a') as file:
-            file.writelines(line + '\n' for line in lines)
-        sys.stdout.writelines(f'{child.spec.name:>13} | {line}\n' for line in lines)
-        sys.stdout.flush()
-
-
-def wait_for_output(runner: Runner, seconds: float) -> None:
-    "Sleep until a service prints something, `seconds` at the most."
-    with selectors.DefaultSelector() as selector:
-        for child in runner.children.values():
-            selector.register(child.output, selectors.EVENT_READ)
-        selector.select(seconds) if runner.children else time.sleep(seconds)
-
-# %% ../../nbs/12_system/01_runner.ipynb #7be2404b
-def end_trades(runner: Runner) -> None:
-    "End the trades service before the others, so that what it sends last still flows through them."
-    _signal(runner, 'trades', signal.SIGTERM)
-    limit = time.monotonic() + 4
-    while 'trades' in runner.children and time.monotonic() < limit:
-        runner.step()
-    limit = time.monotonic() + 0.5
-    while time.monotonic() < limit:
-        runner.step()
-
-# %% ../../nbs/12_system/01_runner.ipynb #77654fa4
-def stop(
-    runner: Runner,
-    seconds: float = 8.0,  # for all together
-) -> None:
-    "End all services, in order, leaving no process."
-    runner.stopping, runner.due, deadline = True, {}, time.monotonic() + seconds
-    last = {'kafka', 'exchange'}
-    if 'trades' in runner.children:
-        end_trades(runner)
-    for wave in ([n for n in runner.children if n not in last], [n for n in runner.children if n in last]):
-        for name in wave:
-            _signal(runner, name, signal.SIGTERM)
-        limit = deadline - (2.5 if not set(wave) & last else 0)
-        while any(name in runner.children for name in wave) and time.monotonic() < limit:
-            runner.step()
-        for name in [n for n in wave if n in runner.children]:
-            log.warning('%s did not stop in time and is killed', name)
-            _signal(runner, name, signal.SIGKILL)
-    until = time.monotonic() + 1
-    while runner.children and time.monotonic() < until:
-        runner.step()
-
-
-def _signal(runner: Runner, name: str, number: int) -> None:
-    if name in runner.children:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(runner.children[name].pid, number) if number == signal.SIGKILL else os.kill(
-                runner.children[name].pid, number
-            )
+# %% ../../nbs/12_system/01_runner.ipynb #79725708
+def services_of(
+    plan: Plan,
+    compose: str | None = None,  # text of a compose file; None: the project's
+) -> list[Spec]:  # in an order in which they can start
+    "Return the services of a run; a run that ends by itself has one more, which tells who has ended."
+    text = compose or package_file('docker-compose.yml').read_text()
+    without = {'kafka'} if plan.settings.kafka.broker else set()
+    services = [
+        spec
+        for spec in specs(text, plan.when or plan.source)
+        if spec.name not in without and (plan.news is not None or not spec.news)
+    ]
+    return [*services, Spec(EVENTS, 'crypto-rt events', after=('kafka',))] if plan.until_idle else services
 
 # %% ../../nbs/12_system/01_runner.ipynb #059163d4
 def local_addresses(
     plan: Plan,
-) -> tuple[
-    Settings, dict[str, str]
-]:  # settings with the real addresses, and what the compose file's blanks stand for
+) -> tuple[Settings, dict[str, str]]:  # with the real addresses; what the blanks of commands stand for
     "Choose free ports for what this run starts itself."
-    from crypto_rt.core.settings import load_settings
-
     settings = plan.settings
-    ports = dict(zip(('api', 'exchange', 'kafka'), free_ports(settings.api.port, 0, 0), strict=True))
-    local = {
-        'websocket_url': f'ws://127.0.0.1:{ports["exchange"]}/v2',
-        'rest_url': f'http://127.0.0.1:{ports["exchange"]}/0',
-    }
+    api, exchange, kafka = free_ports(settings.api.port, 0, 0)
     over: dict[str, Any] = {
-        'api': {'port': ports['api']},
+        'api': {'port': api},
         'data': {'directory': str(Path(settings.data.directory).resolve())},
     }
     if plan.source != 'live':
-        over['exchange'] = local
+        over['exchange'] = {
+            'websocket_url': f'ws://127.0.0.1:{exchange}/v2',
+            'rest_url': f'http://127.0.0.1:{exchange}/0',
+        }
     if not settings.kafka.broker:
-        over['kafka'] = {'broker': f'127.0.0.1:{ports["kafka"]}'}
-    from crypto_rt.core.settings import to_env
-
-    done = load_settings('/dev/null', to_env(settings), **over)
+        over['kafka'] = {'broker': f'127.0.0.1:{kafka}'}
+    settings = load_settings('/dev/null', to_env(settings), **over)
     fills = {
-        'broker': done.kafka.broker,
-        'kafka_port': str(ports['kafka']),
-        'port': str(ports['api']),
-        'exchange_port': str(ports['exchange']),
+        'broker': settings.kafka.broker,
+        'kafka_port': str(kafka),
+        'port': str(api),
+        'exchange_port': str(exchange),
         'exchange_arguments': plan.exchange_arguments,
-        'exchange': done.exchange.rest_url,
+        'exchange': settings.exchange.rest_url,
         'news_arguments': plan.news or '',
-        'api': f'http://127.0.0.1:{ports["api"]}',
+        'api': f'http://127.0.0.1:{api}',
     }
-    return done, fills
-
-# %% ../../nbs/12_system/01_runner.ipynb #36d421a4
-def up(
-    plan: Plan,
-    identity: Mapping[str, Any],  # see `identity_of`
-    main: Callable[[list[str]], int] | None = None,  # the command line's `main`, for services that are forked
-) -> int:  # exit code
-    "Run all services until Ctrl-C, `plan.seconds`, or the end of the replay."
-    find_broker(plan.settings.kafka.broker)
-    lock = claim(plan.settings.data.directory, identity)
-    settings, fills = local_addresses(plan)
-    run_id = f'{os.getpid()}-{int(time.time())}'
-    left_out = {'kafka'} if plan.settings.kafka.broker else set()
-    chosen = [
-        s
-        for s in specs(compose_file().read_text(), plan.when or plan.source)
-        if s.name not in left_out and (plan.news is not None or not s.news)
-    ]
-    if plan.until_idle:
-        chosen.append(Spec('events', 'crypto-rt events', after=('kafka',)))
-    has_news = plan.news is not None
-    env = service_environment(settings, plan.source, until_idle=plan.until_idle, run_id=run_id, news=has_news)
-    runner = Runner(
-        plan=chosen, env=env, fills=fills, log_dir=Path(settings.data.directory) / 'logs', main=main
-    )
-    sys.stdout.write(f'crypto-rt: {plan.note}; data in {settings.data.directory}\n')
-    stops: list[int] = []
-    before = {n: signal.signal(n, _interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return _run(plan, runner, fills, stops)
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)  # one Ctrl-C is enough
-        stop(runner)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        lock.close()
-
-# %% ../../nbs/12_system/01_runner.ipynb #a0caf74d
-def find_broker(
-    addresses: str,  # host:port, or several with commas; empty: we start our own
-    seconds: float = 10.0,
-) -> None:
-    "Return once one of the brokers takes a connection; `ConnectionError` that names them otherwise."
-    deadline = time.monotonic() + seconds
-    while addresses and not any(is_ready({'tcp': address.strip()}) for address in addresses.split(',')):
-        if time.monotonic() > deadline:
-            raise ConnectionError(
-                f'no Kafka broker answered at {addresses} within {seconds:g} s; check [kafka] broker, or leave it empty for our own'
-            )
-        time.sleep(0.1)
-
-# %% ../../nbs/12_system/01_runner.ipynb #13bfabad
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _run(plan: Plan, runner: Runner, fills: Mapping[str, str], stops: list[int]) -> int:
-    began, told, idle_since = time.monotonic(), False, None
-    runner.step()
-    import quixstreams  # noqa: F401
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: stops.append(number))
-    waits_for = {spec.name for spec in runner.plan if spec.ends}
-    while not stops and not runner.failure:
-        runner.step()
-        api = runner.children.get('api')
-        if not told and api and api.ready and not runner.due:
-            sys.stdout.write(
-                f'crypto-rt: dashboard at {fills["api"]} after {time.monotonic() - began:.1f} s\n'
-            )
-            told = True
-            open_browser(plan, fills['api'])
-        if plan.seconds is not None and time.monotonic() - began >= plan.seconds:
-            if not runner.due:
-                return 0
-            runner.failure = (
-                f'{", ".join(sorted(runner.due))} did not run at the end; the log is in {runner.log_dir}'
-            )
-        if plan.until_idle and waits_for <= runner.ended:
-            return 0
-        if plan.until_idle and runner.ended & {'trades', 'candles-replay'}:
-            idle_since = idle_since or time.monotonic()
-            if time.monotonic() - idle_since > 120:
-                runner.failure = f'the replay ended, but {", ".join(sorted(waits_for - runner.ended))} did not within 120 s'
-    if runner.failure:
-        sys.stderr.write(f'crypto-rt: error: {runner.failure}\n')
-        return 1
-    return 0 if plan.seconds is None and not plan.until_idle else 130
+    return settings, fills
 
 # %% ../../nbs/12_system/01_runner.ipynb #d12a0d68
 def open_browser(plan: Plan, address: str) -> None:
@@ -343,24 +86,106 @@ def open_browser(plan: Plan, address: str) -> None:
 
         webbrowser.open(address)
 
+# %% ../../nbs/12_system/01_runner.ipynb #13bfabad
+IDLE_SECONDS = 120.0  # how long after its first service's end a replay may take to flow through the others
+
+
+def wait_for_end(
+    plan: Plan,
+    supervisor: Supervisor,
+    address: str,  # of the dashboard
+    stops: list[int],  # signals received, filled by their handler
+) -> int:  # exit code
+    "Keep the services up until the run is over."
+    began, announced, idle_since = time.monotonic(), False, None
+    waits_for = {spec.name for spec in supervisor.plan if spec.ends}
+    while not stops and not supervisor.failure:
+        supervisor.step()
+        api = supervisor.children.get('api')
+        if not announced and api and api.ready and not supervisor.due:
+            took = time.monotonic() - began
+            sys.stdout.write(f'crypto-rt: dashboard at {address} after {took:.1f} s\n')
+            announced = True
+            open_browser(plan, address)
+        if plan.seconds is not None and time.monotonic() - began >= plan.seconds:
+            if not supervisor.due:
+                return 0
+            waiting = ', '.join(sorted(supervisor.due))
+            supervisor.failure = f'{waiting} did not run at the end; the log is in {supervisor.log_dir}'
+        if plan.until_idle and waits_for <= supervisor.ended:
+            return 0
+        if plan.until_idle and supervisor.ended & {'trades', 'candles-replay'}:
+            idle_since = idle_since or time.monotonic()
+            if time.monotonic() - idle_since > IDLE_SECONDS:
+                missing = ', '.join(sorted(waits_for - supervisor.ended))
+                supervisor.failure = f'the replay ended, but {missing} did not within {IDLE_SECONDS:.0f} s'
+    if supervisor.failure:
+        sys.stderr.write(f'{ERROR}{supervisor.failure}\n')
+        return 1
+    return 0 if plan.seconds is None and not plan.until_idle else 130
+
+# %% ../../nbs/12_system/01_runner.ipynb #36d421a4
+def up(
+    plan: Plan,
+    identity: Mapping[str, Any],  # see `identity_of`
+    main: Callable[[list[str]], int] | None = None,  # the command line's `main`, for services that are forked
+) -> int:  # exit code
+    "Run all services until Ctrl-C, `plan.seconds`, or the end of the replay."
+    find_broker(plan.settings.kafka.broker)
+    lock = claim(plan.settings.data.directory, identity)
+    settings, fills = local_addresses(plan)
+    env = service_environment(
+        settings,
+        plan.source,
+        until_idle=plan.until_idle,
+        run_id=f'{os.getpid()}-{int(time.time())}',
+        news=plan.news is not None,
+    )
+    supervisor = Supervisor(
+        services_of(plan),
+        env=env,
+        fills=fills,
+        log_dir=Path(settings.data.directory) / 'logs',
+        main=main,
+        until_idle=plan.until_idle,
+    )
+    sys.stdout.write(f'crypto-rt: {plan.note}; data in {settings.data.directory}\n')
+    stops: list[int] = []
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        supervisor.step()
+        import quixstreams  # noqa: F401  # what the services share is imported once, while Kafka starts
+
+        for number in before:
+            signal.signal(number, lambda number, frame: stops.append(number))
+        return wait_for_end(plan, supervisor, address=fills['api'], stops=stops)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # one Ctrl-C is enough
+        supervisor.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        lock.close()
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
 # %% ../../nbs/12_system/01_runner.ipynb #b6d97685
 def watch_events(settings: Settings, run_id: str) -> None:
     'Print a line `{"end": service}` whenever a service has passed the end marker of this run.'
     import threading
 
-    from crypto_rt.bus.topics import ensure_topics
     from crypto_rt.bus.reading import follow
+    from crypto_rt.bus.topics import ensure_topics
     from crypto_rt.core.messages import decode
 
     ensure_topics(settings)
-    for batch in follow(settings, ['service_events'], threading.Event(), tail=100):
+    for batch in follow(settings, ['service_events'], threading.Event(), tail=1000):
         for message in batch:
             event = decode('service_events', message.value)
             if event.kind == 'end' and event.run_id == run_id:
                 sys.stdout.write(json.dumps({'end': event.service}) + '\n')
                 sys.stdout.flush()
-
-
-def names(plan: Iterable[Spec]) -> list[str]:
-    "Return the services' names."
-    return [spec.name for spec in plan]

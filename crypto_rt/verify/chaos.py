@@ -4,34 +4,34 @@
 
 # %% ../../nbs/11_verify/07_chaos.ipynb #f2e17673
 from __future__ import annotations
-from ..core.settings import environment, replace_environment
 
-import ctypes
-import importlib
 import json
 import logging
 import os
 import random
+import shlex
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from ..core.settings import Settings, load_settings, to_env
+from ..bus.broker import find_broker, start_broker
+from ..core.compose import Spec, specs
+from ..core.package_files import package_file
+from ..core.processes import fork_service, free_ports, is_ready
+from ..core.settings import Settings, environment, load_settings, to_env
+from ..core.supervisor import EVENTS, Supervisor
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 log = logging.getLogger('crypto_rt.verify.chaos')
 
 # %% auto #0
-__all__ = ['log', 'SYMBOLS', 'NOON_MS', 'SERVICES', 'WAITED_FOR', 'USUAL', 'CONNECTION', 'write_market', 'Schedule', 'schedule',
-           'fork', 'end_with_parent', 'preload', 'trades_with_past', 'service_function', 'OwnBroker', 'answers', 'Run',
-           'reap', 'strike', 'watch_ends', 'finish_run', 'outcome', 'revised', 'play_run', 'chaos_environment',
-           'free_port', 'verify_chaos', 'wait_until_up', 'chaos_report']
+__all__ = ['log', 'SYMBOLS', 'NOON_MS', 'LEFT_OUT', 'USUAL', 'CONNECTION', 'NEVER', 'write_market', 'chain', 'waited_for',
+           'Schedule', 'schedule', 'OwnBroker', 'Run', 'outcome', 'write_outcome', 'revised', 'chaos_environment',
+           'play_run', 'preload', 'verify_chaos', 'chaos_report']
 
 # %% ../../nbs/11_verify/07_chaos.ipynb #c35ad067
 SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD')
@@ -52,42 +52,36 @@ def write_market(
 
     from crypto_rt.sandbox.random_market import SimulatedTrade, Simulation, per_day
 
-    symbols = tuple(symbols)
-    span_ms, market, rows = (
-        int(86_400_000 * trades / sum(map(per_day, symbols))),
-        Simulation(seed),
-        list[SimulatedTrade](),
-    )
+    symbols, market = tuple(symbols), Simulation(seed)
+    span_ms = int(86_400_000 * trades / sum(per_day(symbol) for symbol in symbols))
+    rows = list[SimulatedTrade]()
     while len(rows) < trades:
-        rows = [
-            row
-            for s in symbols
-            for row in market.rows(s, NOON_MS * 10**6 - 1, (NOON_MS + span_ms) * 10**6, 1 << 30)
-        ]
+        start, end = NOON_MS * 10**6 - 1, (NOON_MS + span_ms) * 10**6
+        rows = [row for symbol in symbols for row in market.rows(symbol, start, end, 2 * trades)]
         span_ms += 600_000
     rows.sort(key=lambda row: (row.ns, row.symbol))
-    columns = {
-        name: [getattr(row, name) for row in rows]
-        for name in ('symbol', 'trade_id', 'price', 'quantity', 'side', 'order_type')
-    }
+    names = ('symbol', 'trade_id', 'price', 'quantity', 'side', 'order_type')
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
     pq.write_table(pa.table(columns | {'event_ms': [row.ns // 10**6 for row in rows]}), path)
     return len(rows)
 
 # %% ../../nbs/11_verify/07_chaos.ipynb #506adce7
-SERVICES = {
-    'exchange': '',
-    'trades': 'verify.chaos:trades_with_past',
-    'candles': 'services.candles:run_candles',
-    'indicators': 'services.indicators:run_indicators',
-    'feature-store': 'services.feature_store:run_feature_store',
-    'predictions': 'services.predictions:run_predictions',
-}
+LEFT_OUT = frozenset({'kafka', 'api'})
 
 
-WAITED_FOR = frozenset(SERVICES) - {'exchange'}
+@cache
+def chain() -> tuple[Spec, ...]:
+    "Return the services of a run, in an order in which they can start."
+    found = specs(package_file('docker-compose.yml').read_text(), 'replay')
+    return tuple(spec for spec in found if spec.name not in LEFT_OUT and not spec.news)
 
 
-USUAL = {
+def waited_for() -> set[str]:
+    "Return the names of the services that must acknowledge the end of the stream."
+    return {spec.name for spec in chain() if spec.ends}
+
+# %% ../../nbs/11_verify/07_chaos.ipynb #fd5830a6
+USUAL = {  # rates of the faults, before a seed makes them more or less
     'drop': 0.02,
     'duplicate': 0.02,
     'reorder': 0.02,
@@ -124,145 +118,40 @@ def schedule(
 ) -> Schedule:
     "Return what a run of this seed has to bear."
     chance = random.Random(f'chaos {seed}')
-    victims = [*SERVICES, *chance.choices(list(SERVICES), k=chance.randint(0, 3))] + ['broker'] * (
-        own_broker and seed % 2 == 1
-    )
+    services = [spec.name for spec in chain()]
+    victims = [*services, *chance.choices(services, k=chance.randint(0, 3))]
+    if own_broker and seed % 2 == 1:
+        victims.append('broker')
     kills = sorted((round(chance.uniform(0.04, 0.96), 3), victim) for victim in victims)
-    calm = chance.choice(
-        (1.0, 0.2, 0.04)
-    )  # where frames are seldom lost, candles close in between, and a late trade revises them
+    # where frames are seldom lost, candles close in between, and a late trade revises them
+    calm = chance.choice((1.0, 0.2, 0.04))
     rates = ','.join(
         f'{kind}={rate * chance.uniform(0.2, 2) * (1 if kind in CONNECTION else calm):.6f}'
         for kind, rate in USUAL.items()
     )
     return Schedule(seed, f'{rates};seed={seed}', tuple(kills))
 
-# %% ../../nbs/11_verify/07_chaos.ipynb #7d30ce89
-def fork(
-    name: str,
-    function: Callable[[], Any],
-    env: Mapping[str, str],
-    folder: Path,  # its output goes to NAME.log there
-) -> int:  # process id
-    "Run a function in a forked copy of this process."
-    sys.stdout.flush(), sys.stderr.flush()
-    if pid := os.fork():
-        return pid
-    code = 1
-    try:
-        os.setsid()
-        end_with_parent()
-        output = os.open(folder / f'{name}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(output, 1), os.dup2(output, 2)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        replace_environment(env)
-        logging.basicConfig(
-            level='INFO',
-            format='%(asctime)s %(levelname).1s %(name)s: %(message)s',
-            stream=sys.stderr,
-            force=True,
-        )
-        logging.getLogger('httpx').setLevel('WARNING')
-        code = function() or 0
-    except BaseException:
-        logging.getLogger('crypto_rt.chaos').exception('%s fell', name)
-    finally:
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-
-# %% ../../nbs/11_verify/07_chaos.ipynb #99747fff
-def end_with_parent() -> None:
-    "Have the kernel kill this process when the one that started it is gone."
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def preload() -> None:
-    "Import what the services need, without starting a thread of theirs."
-    for name in (
-        'quixstreams',
-        'confluent_kafka.admin',
-        'websockets.asyncio.server',
-        'websockets.asyncio.client',
-        'httpx',
-        'duckdb',
-        'pyarrow.parquet',
-        'pandas',
-        'talib.stream',
-        'crypto_rt._core',
-        *(f'crypto_rt.{service.partition(":")[0]}' for service in SERVICES.values() if service),
-        'crypto_rt.services.trades',
-        'crypto_rt.verify.gaps',
-        'crypto_rt.sandbox.server',
-        'crypto_rt.models.registry',
-        'crypto_rt.verify.digests',
-    ):
-        importlib.import_module(name)
-
-
-def trades_with_past(settings: Settings) -> None:
-    "Run the trades service as the command line does: it knows what is stored."
-    from crypto_rt.store.positions import stored_past
-    from crypto_rt.services.trades import run_trades
-
-    run_trades(settings, stored_past)
-
-
-def service_function(
-    name: str,  # of `SERVICES`
-    exchange: Mapping[str, Any],  # what `run_exchange` is called with
-) -> Callable[[], Any]:
-    "Return what a service's process runs."
-
-    def run() -> None:
-        module, _, function = (SERVICES[name] or 'sandbox.server:run_exchange').partition(':')
-        getattr(importlib.import_module(f'crypto_rt.{module}'), function)(
-            load_settings('/dev/null'), **({} if SERVICES[name] else exchange)
-        )
-
-    return run
-
 # %% ../../nbs/11_verify/07_chaos.ipynb #367f32d7
 class OwnBroker:
     "A Kafka that can be killed."
 
     def __init__(self, folder: Path):
-        from crypto_rt.bus.broker import prepare
+        self.folder, self.running = folder, start_broker(folder)
 
-        self.command, self.address = prepare(folder)
-        self.process: Any = None
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            self.command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=end_with_parent,
-        )
+    @property
+    def address(self) -> str:
+        "host:port."
+        return self.running.address
 
     def kill(self) -> None:
-        "Kill it and start it again."
-        self.process.kill()
-        self.process.wait()
-        self.start()
+        "Kill it and start it again, where it was."
+        self.stop()
+        self.running = start_broker(self.folder, int(self.address.rpartition(':')[2]))
 
     def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-# %% ../../nbs/11_verify/07_chaos.ipynb #bfa579de
-def answers(
-    address: str,  # host:port
-) -> bool:
-    "Tell whether somebody listens there."
-    host, _, port = address.rpartition(':')
-    try:
-        socket.create_connection((host, int(port)), 0.2).close()
-        return True
-    except OSError:
-        return False
+        "Kill it."
+        self.running.process.kill()
+        self.running.process.wait()
 
 # %% ../../nbs/11_verify/07_chaos.ipynb #c51e9839
 class Run:
@@ -270,40 +159,21 @@ class Run:
 
     def __init__(
         self,
-        plan: Schedule,
-        env: Mapping[str, str],
-        exchange: Mapping[str, Any],
-        folder: Path,
-        broker: Any,
-        span: tuple[int, int],
+        schedule: Schedule,
+        supervisor: Supervisor,
+        folder: Path,  # the data directory
+        span: tuple[int, int],  # the first and the last moment of the file, ms
+        broker: OwnBroker | None = None,  # it may be killed
     ):
-        self.plan, self.env, self.exchange, self.folder, self.broker, self.span = (
-            plan,
-            dict(env),
-            exchange,
-            folder,
-            broker,
-            span,
-        )
-        self.pids: dict[str, int] = {}
-        self.due: dict[str, float] = dict.fromkeys([*SERVICES, 'events'], 0.0)
-        self.left, self.ended = list(plan.kills), set[str]()
-        self.kills, self.falls, self.last_kill = Counter[str](), Counter[str](), 0.0
-        (folder / 'logs').mkdir(parents=True, exist_ok=True)
+        self.supervisor, self.folder, self.span, self.broker = supervisor, folder, span, broker
+        self.kills_left = list(schedule.kills)
+        self.kills, self.last_kill = Counter[str](), 0.0
 
     def step(self) -> None:
         "Do what is due now."
-        for name, at in list(self.due.items()):
-            if time.monotonic() >= at:
-                del self.due[name]
-                function = service_function(name, self.exchange) if name in SERVICES else watch_ends
-                self.pids[name] = fork(name, function, self.env, self.folder / 'logs')
-        reap(self)
-        if (file := self.folder / 'logs' / 'events.log').is_file():
-            self.ended |= {
-                line.split('"')[3] for line in file.read_text().splitlines() if line.startswith('{"end": "')
-            }
-        strike(self)
+        self.supervisor.step(0.02)
+        if self.kills_left and self.progress() >= self.kills_left[0][0]:
+            self.strike(self.kills_left[0][1])
 
     def progress(self) -> float:
         "Return the share of the file that has been played."
@@ -313,93 +183,59 @@ class Run:
             return 0.0
         return max(0.0, (reached - self.span[0]) / (self.span[1] - self.span[0]))
 
-# %% ../../nbs/11_verify/07_chaos.ipynb #955e2dfc
-def reap(run: Run) -> None:
-    "Plan the next start of what has ended, unless it was to end."
-    for name, pid in list(run.pids.items()):
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            del run.pids[name]
-            code = os.waitstatus_to_exitcode(status)
-            if not (code == 0 and name == 'trades'):
-                run.falls[name] += code != -signal.SIGKILL
-                run.due[name] = time.monotonic() + (0.05 if code == -signal.SIGKILL else 0.3)
-
-# %% ../../nbs/11_verify/07_chaos.ipynb #cd1922f9
-def strike(run: Run) -> None:
-    "Kill who is next, if it is time and it is in the middle of its work."
-    if not run.left or run.progress() < run.left[0][0] or time.monotonic() - run.last_kill < 0.3:
-        return
-    if run.broker is not None and not answers(run.broker.address):
-        return
-    _, victim = run.left[0]
-    if victim == 'broker':
-        run.broker.kill()
-    elif victim in run.ended:
-        log.warning('%s had ended before it could be killed', victim)
-    elif victim not in run.pids:
-        return
-    else:
-        os.kill(run.pids[victim], signal.SIGKILL)
-    run.kills[victim] += victim not in run.ended
-    run.last_kill = time.monotonic()
-    run.left.pop(0)
-
-# %% ../../nbs/11_verify/07_chaos.ipynb #d53b755a
-def watch_ends() -> None:
-    "Print a line for each service that has passed the end marker of this run."
-    import threading
-
-    from crypto_rt.bus.topics import ensure_topics
-    from crypto_rt.bus.reading import follow
-    from crypto_rt.core.messages import decode
-
-    settings = load_settings('/dev/null')
-    ensure_topics(settings)
-    for batch in follow(settings, ['service_events'], threading.Event(), tail=1000):
-        for event in (decode('service_events', message.value) for message in batch):
-            if event.kind == 'end' and event.run_id == settings.run.id:
-                sys.stdout.write(json.dumps({'end': event.service, 'at_ms': event.at_ms}) + '\n')
-                sys.stdout.flush()
-
-
-def finish_run(run: Run) -> None:
-    "End all processes of a run: what has been acknowledged needs no farewell."
-    for pid in run.pids.values():
-        os.kill(pid, signal.SIGKILL)
-    for pid in run.pids.values():
-        os.waitpid(pid, 0)
-    run.pids.clear()
+    def strike(self, victim: str) -> None:
+        "Kill a service or the broker, unless it is not in the middle of its work."
+        if time.monotonic() - self.last_kill < 0.3:
+            return
+        if self.broker and not is_ready({'tcp': self.broker.address}):
+            return
+        if victim == 'broker' and self.broker:
+            self.broker.kill()
+        elif victim in self.supervisor.ended:
+            log.warning('%s had ended before it could be killed', victim)
+        elif victim not in self.supervisor.children:
+            return
+        else:
+            self.supervisor.signal(victim, signal.SIGKILL)
+        self.kills[victim] += victim not in self.supervisor.ended
+        self.last_kill = time.monotonic()
+        self.kills_left.pop(0)
 
 # %% ../../nbs/11_verify/07_chaos.ipynb #b5886402
-def outcome(run: Run) -> dict[str, Any]:
+def outcome(
+    env: Mapping[str, str],  # of the run's services
+    folder: Path,  # its data directory
+) -> dict[str, Any]:  # digests, rows
     "Return digests and counts of what a run has stored."
-
-    def tell() -> None:
-        from confluent_kafka.admin import AdminClient
-
-        from crypto_rt.bus.topics import topic_name
-        from crypto_rt.verify.digests import contents
-        from crypto_rt.store.conform import canonical_digest
-        from crypto_rt.core.messages import TOPICS
-
-        settings = load_settings('/dev/null')
-        found = contents(settings)
-        for kind, frame in found.items():
-            frame.to_parquet(run.folder / f'{kind}.parquet')
-        digests = {kind: canonical_digest(frame) for kind, frame in found.items()}
-        rows = {kind: len(frame) for kind, frame in found.items()} | {'revised': revised(settings)}
-        (run.folder / 'outcome.json').write_text(json.dumps({'digests': digests, 'rows': rows}))
-        admin = AdminClient({'bootstrap.servers': settings.kafka.broker})
-        for future in admin.delete_topics(
-            [topic_name(settings, topic) for topic in TOPICS], operation_timeout=5
-        ).values():
-            future.exception()
-
-    pid = fork('outcome', tell, run.env, run.folder / 'logs')
+    report = folder / 'logs' / 'outcome.log'
+    with report.open('w') as output:
+        pid = fork_service(lambda arguments: write_outcome(folder), [], env, output.fileno())
     if os.waitpid(pid, 0)[1]:
-        raise RuntimeError(f'what the run has stored could not be read; see {run.folder}/logs/outcome.log')
-    return json.loads((run.folder / 'outcome.json').read_text())
+        raise RuntimeError(f'what the run has stored could not be read; see {report}')
+    return json.loads((folder / 'outcome.json').read_text())
+
+
+def write_outcome(folder: Path) -> int:
+    "Write what the run of this process's settings has stored to `outcome.json`; take away its topics."
+    from confluent_kafka.admin import AdminClient
+
+    from crypto_rt.bus.topics import topic_name
+    from crypto_rt.core.messages import TOPICS
+    from crypto_rt.store.conform import canonical_digest
+    from crypto_rt.verify.digests import contents
+
+    settings = load_settings('/dev/null')
+    found = contents(settings)
+    for kind, frame in found.items():
+        frame.to_parquet(folder / f'{kind}.parquet')
+    digests = {kind: canonical_digest(frame) for kind, frame in found.items()}
+    rows = {kind: len(frame) for kind, frame in found.items()} | {'revised': revised(settings)}
+    (folder / 'outcome.json').write_text(json.dumps({'digests': digests, 'rows': rows}))
+    admin = AdminClient({'bootstrap.servers': settings.kafka.broker})
+    topics = [topic_name(settings, topic) for topic in TOPICS]
+    for future in admin.delete_topics(topics, operation_timeout=5).values():
+        future.exception()
+    return 0
 
 # %% ../../nbs/11_verify/07_chaos.ipynb #e26171fa
 def revised(settings: Settings) -> int:
@@ -411,50 +247,10 @@ def revised(settings: Settings) -> int:
     store.close()
     return count
 
-# %% ../../nbs/11_verify/07_chaos.ipynb #a3457b2e
-def play_run(
-    plan: Schedule,
-    file: Path,  # a trades file
-    folder: Path,  # of the run
-    address: str,  # the broker's
-    broker: OwnBroker | None = None,  # it may be killed
-    speed: float = 5000.0,
-    seconds: float = 90.0,  # most that it may take
-) -> dict[str, Any]:  # digests, rows, kills, faults, falls, seconds
-    "Run the chain once and return what came of it."
-    import pyarrow.parquet as pq
-
-    times = pq.read_table(file, columns=['event_ms', 'symbol']).to_pydict()
-    port, began = free_port(), time.monotonic()
-    env = chaos_environment(folder, address, port, sorted(set(times['symbol'])))
-    run = Run(
-        plan=plan,
-        env=env,
-        exchange=dict(file=str(file), speed=speed, port=port, faults=plan.faults),
-        folder=folder,
-        broker=broker,
-        span=(times['event_ms'][0], times['event_ms'][-1]),
-    )
-    try:
-        while not run.ended >= WAITED_FOR and time.monotonic() - began < seconds:
-            run.step()
-            time.sleep(0.02)
-        played = time.monotonic() - began
-    finally:
-        finish_run(run)
-    faults = json.loads((folder / 'exchange.json').read_text())['faults']
-    missing = sorted(WAITED_FOR - run.ended)
-    found = {'missing_ends': missing, 'digests': {}, 'rows': {}} if missing else outcome(run)
-    log.info('%s: ended after %.1f s, read after %.1f s', folder.name, played, time.monotonic() - began)
-    return {
-        **found,
-        'kills': dict(run.kills),
-        'faults': faults,
-        'falls': dict(run.falls),
-        'seconds': round(time.monotonic() - began, 1),
-    }
-
 # %% ../../nbs/11_verify/07_chaos.ipynb #37fc7c30
+NEVER = 10**9  # falls in a row before a run gives up
+
+
 def chaos_environment(folder: Path, address: str, port: int, symbols: Iterable[str]) -> dict[str, str]:
     "Return the settings of a run, for its processes: as always, but with little patience."
     settings = load_settings(
@@ -472,21 +268,94 @@ def chaos_environment(folder: Path, address: str, port: int, symbols: Iterable[s
             rest_timeout_seconds=0.5,
         ),
     )
-    env = {k: v for k, v in environment().items() if not k.startswith('CRYPTO_RT_')} | to_env(settings)
-    return env
+    others = {name: value for name, value in environment().items() if not name.startswith('CRYPTO_RT_')}
+    return others | to_env(settings)
 
+# %% ../../nbs/11_verify/07_chaos.ipynb #a3457b2e
+def play_run(
+    schedule: Schedule,
+    file: Path,  # a trades file
+    folder: Path,  # of the run
+    address: str,  # the broker's
+    broker: OwnBroker | None = None,  # it may be killed
+    main: Callable[[list[str]], int] | None = None,  # the command line's; None: execute `crypto-rt`
+    speed: float = 5000.0,
+    seconds: float = 90.0,  # most that it may take
+) -> dict[str, Any]:  # digests, rows, kills, faults, falls, seconds
+    "Run the chain once and return what came of it."
+    import pyarrow.parquet as pq
 
-def free_port() -> int:
-    "Return a port that nobody listens on."
-    from crypto_rt.core.processes import free_ports
-
-    return free_ports(0)[0]
+    began = time.monotonic()
+    times = pq.read_table(file, columns=['event_ms', 'symbol']).to_pydict()
+    (port,) = free_ports(0)
+    env = chaos_environment(folder, address, port, sorted(set(times['symbol'])))
+    arguments = ['--file', str(file), '--speed', str(speed), '--faults', schedule.faults]
+    fills = {
+        'exchange_arguments': shlex.join(arguments),
+        'exchange_port': str(port),
+        'exchange': f'http://127.0.0.1:{port}/0',
+    }
+    supervisor = Supervisor(
+        [*chain(), Spec(EVENTS, 'crypto-rt events')],
+        env=env,
+        fills=fills,
+        log_dir=folder / 'logs',
+        main=main,
+        until_idle=True,
+        pauses=(0.05, 0.3),
+        give_up=NEVER,
+        echo=False,
+    )
+    span = times['event_ms'][0], times['event_ms'][-1]
+    run = Run(schedule, supervisor, folder=folder, span=span, broker=broker)
+    try:
+        while not supervisor.ended >= waited_for() and time.monotonic() - began < seconds:
+            run.step()
+            if supervisor.failure:
+                break
+        played = time.monotonic() - began
+    finally:
+        supervisor.kill()  # what has been acknowledged needs no farewell
+    missing = sorted(waited_for() - supervisor.ended)
+    found: dict[str, Any] = {
+        'digests': {},
+        'rows': {},
+        'missing_ends': missing,
+        'failure': supervisor.failure,
+    }
+    if not missing:
+        found = outcome(env, folder)
+    log.info('%s: ended after %.1f s, read after %.1f s', folder.name, played, time.monotonic() - began)
+    return {
+        **found,
+        'kills': dict(run.kills),
+        'faults': json.loads((folder / 'exchange.json').read_text())['faults'],
+        'falls': dict(Counter(name for name, code in supervisor.fallen if code != -signal.SIGKILL)),
+        'seconds': round(time.monotonic() - began, 1),
+    }
 
 # %% ../../nbs/11_verify/07_chaos.ipynb #297932ad
+def preload() -> None:
+    "Import what the services need, without starting a thread of theirs: they are forked from this process."
+    import confluent_kafka.admin  # noqa: F401
+    import duckdb  # noqa: F401
+    import httpx  # noqa: F401
+    import pandas  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import quixstreams  # noqa: F401
+    import talib.stream  # noqa: F401
+    from websockets.asyncio import client, server  # noqa: F401
+
+    from crypto_rt.models import registry  # noqa: F401
+    from crypto_rt.sandbox import server as exchange  # noqa: F401
+    from crypto_rt.services import candles, feature_store, indicators, predictions, trades  # noqa: F401
+    from crypto_rt.verify import digests  # noqa: F401
+
+
 def verify_chaos(
     seeds: int = 5,  # runs, numbered from `first`
-    broker: str
-    | None = None,  # host:port of a Kafka to use; it is not killed. None: one of our own, which is
+    broker: str | None = None,  # a Kafka to use, host:port; it is not killed. None: one of our own, which is
+    main: Callable[[list[str]], int] | None = None,  # the command line's, to fork; None: execute `crypto-rt`
     instances: int = 1,  # of each service
     brokers: int = 1,
     progress: bool = True,  # show a bar
@@ -503,25 +372,18 @@ def verify_chaos(
         )
     preload()
     root = Path(tempfile.mkdtemp(prefix='crypto-rt-chaos-', dir=folder))
-    market, own = (
-        Path(file) if file else root / 'market.parquet',
-        None if broker else OwnBroker(root / 'kafka'),
-    )
+    market = Path(file) if file else root / 'market.parquet'
     if not file:
         write_market(market)
+    own = None if broker else OwnBroker(root / 'kafka')
+    address = own.address if own else str(broker)
+    play = partial(play_run, file=market, address=address, broker=own, main=main)
     try:
-        address = broker or own.address  # type: ignore[union-attr]
-        wait_until_up(address)
-        quiet = play_run(Schedule(0, '', ()), market, folder=root / 'quiet', address=address, broker=own)
+        find_broker(address, seconds=30)
+        quiet = play(Schedule(0, '', ()), folder=root / 'quiet')
         runs = {}
         for seed in tqdm(range(first, first + seeds), desc='chaos', unit='run', disable=not progress):
-            runs[seed] = play_run(
-                schedule(seed, own is not None),
-                market,
-                folder=root / f'seed{seed}',
-                address=address,
-                broker=own,
-            )
+            runs[seed] = play(schedule(seed, own is not None), folder=root / f'seed{seed}')
             if runs[seed]['digests'] == quiet['digests'] and quiet['digests']:
                 shutil.rmtree(root / f'seed{seed}')
             log.info('seed %s: %s', seed, json.dumps(runs[seed]))
@@ -531,15 +393,6 @@ def verify_chaos(
     return chaos_report(quiet, runs, root, market)
 
 # %% ../../nbs/11_verify/07_chaos.ipynb #82bcb723
-def wait_until_up(address: str, seconds: float = 30.0) -> None:
-    "Return once a broker listens."
-    deadline = time.monotonic() + seconds
-    while not answers(address):
-        if time.monotonic() > deadline:
-            raise ConnectionError(f'no Kafka broker answered at {address} within {seconds:g} s')
-        time.sleep(0.05)
-
-
 def chaos_report(
     quiet: dict[str, Any], runs: dict[int, dict[str, Any]], root: Path, market: Path
 ) -> dict[str, Any]:

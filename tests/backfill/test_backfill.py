@@ -36,7 +36,6 @@ from crypto_rt.sandbox.server import serving
 from crypto_rt.services import feature_store
 from crypto_rt.services.feature_store import StoreWriter
 from crypto_rt.store.conform import canonical_digest
-from crypto_rt.store.embedded.compaction import seal_before
 from crypto_rt.store.export import export, floats
 from crypto_rt.store.open import candle_history, open_feature_store, open_group
 from crypto_rt.store.schema import GROUPS, indicator_groups
@@ -700,7 +699,7 @@ def test_the_writer_serves_the_older_sets_and_seals_each_of_them(settings, monke
     assert letters == [] and writer.counts['stored'] == 280
     assert versions[2].history(KEY) == made and len(versions[1].history(KEY)) == 1000
     assert versions[1].history(KEY)[-1].values == {name: made[-1].values[name] for name in TABLE.names}
-    sealed = seal_before(store.directory, NOON + 86_400_000 * 2)
+    sealed = store.seal(NOON + 86_400_000 * 2)
     assert [sealed['technical_indicators', version] for version in (1, 2)] == [1000 + 720, 280]
     assert versions[2].history(KEY) == made and len(versions[1].history(KEY)) == 1000
     store.close()

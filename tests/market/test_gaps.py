@@ -25,9 +25,9 @@ from crypto_rt.market.symbol_state import SymbolState
 from crypto_rt.market.watermark_clock import skew_of
 from crypto_rt.services.feature_store import StoreWriter
 from crypto_rt.services.trades import Recorder
-from crypto_rt.store.embedded.trade_ledger import trade_counters
+from crypto_rt.store.interface import unexplained
 from crypto_rt.store.open import open_feature_store, open_group
-from crypto_rt.store.positions import stored_past, unexplained
+from crypto_rt.store.positions import stored_past
 from crypto_rt.verify.gaps import verify_gaps
 
 START = 1_700_000_000_000
@@ -290,7 +290,7 @@ def test_what_is_read_twice_is_counted_once(stored):
     batch = received([Trades('BTC/USD', [trade(n)], START, 'live', duplicates=1) for n in range(1, 11)])
     writer.take(batch)
     writer.take(batch[5:] + received([Trades('BTC/USD', [trade(10), trade(11)], START, 'live')], at=10))
-    assert trade_counters(writer.store) == {'received': 22, 'duplicates': 10, 'repeated': 1}
+    assert writer.store.trade_accounts().counters == {'received': 22, 'duplicates': 10, 'repeated': 1}
     writer.logs = {'trades': 'another log of that name'}
     writer.take(received([Trades('BTC/USD', [trade(12)], START, 'live')]))
     figures = verify_gaps(chosen)
@@ -355,7 +355,7 @@ def test_a_row_in_both_places_is_found_out(stored):
     writer.take(received([Trades('BTC/USD', [trade(n) for n in range(1, 11)], START, 'live')]))
     group.materialize()
     with writer.store.database.transaction() as db:
-        db.execute(f'INSERT INTO {group.table}_hot SELECT * FROM {group.table}_online')
+        db.execute(f'INSERT INTO {group.table.hot} SELECT * FROM {group.table.online}')
     figures = verify_gaps(chosen)
     assert not figures['ok'] and figures['stored_twice'] == 1
 

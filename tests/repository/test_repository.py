@@ -18,11 +18,12 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from typer.main import get_command
 
+from apps.cli.app import app
 from crypto_rt.core.compose import specs
 from crypto_rt.core.messages import TOPICS, write_contracts
 from crypto_rt.core.settings import SECRETS, SECTIONS, RunSettings, Settings, load_settings
-from crypto_rt.system.cli import COMMANDS
 from crypto_rt.system.plan import service_environment
 
 ROOT = Path(__file__).parents[2]
@@ -369,7 +370,7 @@ def test_local_command_is_the_containers_command() -> None:
     for name, service in services().items():
         if block := service.get('x-local'):
             assert shlex.split(block['command'])[:2] == ['crypto-rt', name]
-            assert name in COMMANDS
+            assert name in get_command(app).commands
             assert name == 'kafka' or service['command'][:2] == ['crypto-rt', name]
 
 

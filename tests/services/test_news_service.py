@@ -33,7 +33,7 @@ def start(settings: Settings, *arguments: str, **env: str) -> subprocess.Popen:
     command = [
         sys.executable,
         '-c',
-        'import sys; from crypto_rt.system.cli import main; sys.exit(main(sys.argv[1:]))',
+        'import sys; from apps.cli import main; sys.exit(main(sys.argv[1:]))',
         'news',
         *arguments,
     ]

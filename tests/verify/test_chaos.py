@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,9 @@ from crypto_rt.sandbox.kraken_websocket import quote_of
 from crypto_rt.sandbox.recording import Recording
 from crypto_rt.sandbox.server import open_sandbox, serving
 from crypto_rt.services.trades import drive
-from crypto_rt.verify.chaos import SERVICES, USUAL, schedule, write_market
+from crypto_rt.verify.chaos import USUAL, chain, schedule, write_market
+
+SERVICES = {spec.name for spec in chain()}
 
 
 def settings_at(urls, **data):
@@ -256,20 +259,18 @@ def test_any_five_seeds_kill_everybody():
     assert set(USUAL) == set(FAULTS) - {'skew'}
 
 
-def verify(*arguments):
+def verify(seeds, folder):
     "Run the verification in a process of its own: it forks, and this one has threads."
-    code = f'import json; from crypto_rt.verify.chaos import verify_chaos; print(json.dumps(verify_chaos({", ".join(arguments)}, progress=False)))'
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, timeout=900, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1]), time.monotonic() - began
+    command = [str(Path(sys.executable).with_name('crypto-rt')), 'verify', 'chaos', '--seeds', str(seeds)]
+    began, env = time.monotonic(), {**os.environ, 'TMPDIR': str(folder)}  # where runs are kept
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]), time.monotonic() - began
 
 
 def test_the_chain_keeps_its_data_under_faults_and_kills(tmp_path):
     seeds = int(os.environ.get('CRYPTO_RT_TEST_CHAOS_SEEDS', '2'))
-    told, seconds = verify(str(seeds), f'folder={str(tmp_path)!r}')
+    told, seconds = verify(seeds, tmp_path)
     print(json.dumps(told), f'{seconds:.0f} s')
     assert told['ok'] and told['identical'] == told['seeds'] == seeds, told
     assert told['trades'] >= 20_000 and told['symbols'] >= 3

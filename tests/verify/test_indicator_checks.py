@@ -179,7 +179,7 @@ def test_what_cannot_be_checked_is_said(tmp_path, candles):
 
 
 def test_command_line(tmp_path, candles, capsys):
-    from crypto_rt.system.cli import main
+    from apps.cli import main
 
     file = csv_of(candles[:150], tmp_path / 'BTCUSD_1.csv')
     assert (
