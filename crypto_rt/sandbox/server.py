@@ -27,8 +27,22 @@ from typing import Any
 log = logging.getLogger('crypto_rt.sandbox.server')
 
 # %% auto #0
-__all__ = ['log', 'REST_STALL_SECONDS', 'simulate', 'until', 'replay', 'turn', 'serving', 'http_answer', 'rest_trouble',
+__all__ = ['log', 'REST_STALL_SECONDS', 'rest_trouble', 'simulate', 'until', 'replay', 'turn', 'serving', 'http_answer',
            'open_sandbox', 'run_exchange']
+
+# %% ../../nbs/03_sandbox/06_server.ipynb #e889fde8
+REST_STALL_SECONDS = 15.0
+
+
+async def rest_trouble(exchange: SandboxExchange) -> tuple[int, bytes]:
+    "Return the status and the body of a REST call that goes wrong; 200 and nothing for one that does not."
+    faults = exchange.faults
+    if faults.hit('resttimeout'):
+        await asyncio.sleep(REST_STALL_SECONDS)
+    for kind, code in (('rest429', 429), ('rest520', 520)):
+        if faults.hit(kind):
+            return code, f'<html><body><h1>Error {code}</h1><p>a fault</p></body></html>'.encode()
+    return 200, b'{"error":["EAPI:Rate limit exceeded"]}' if faults.hit('restlimit') else b''
 
 # %% ../../nbs/03_sandbox/06_server.ipynb #d8f87f2a
 async def simulate(exchange: SandboxExchange) -> None:
@@ -148,9 +162,6 @@ class serving:
         return await http_answer(self.exchange, connection, request.path)
 
 # %% ../../nbs/03_sandbox/06_server.ipynb #e6e8e9be
-REST_STALL_SECONDS = 15.0
-
-
 def _report(pump: asyncio.Task) -> None:
     if not pump.cancelled() and (error := pump.exception()):
         log.error('the market has stopped: %s', error, exc_info=not isinstance(error, ValueError))
@@ -176,17 +187,6 @@ async def http_answer(exchange: SandboxExchange, connection: Any, path: str) -> 
         Headers({'Content-Type': kind, 'Content-Length': str(len(body)), 'Connection': 'close'}),
         body,
     )
-
-# %% ../../nbs/03_sandbox/06_server.ipynb #e889fde8
-async def rest_trouble(exchange: SandboxExchange) -> tuple[int, bytes]:
-    "Return the status and the body of a REST call that goes wrong; 200 and nothing for one that does not."
-    faults = exchange.faults
-    if faults.hit('resttimeout'):
-        await asyncio.sleep(REST_STALL_SECONDS)
-    for kind, code in (('rest429', 429), ('rest520', 520)):
-        if faults.hit(kind):
-            return code, f'<html><body><h1>Error {code}</h1><p>a fault</p></body></html>'.encode()
-    return 200, b'{"error":["EAPI:Rate limit exceeded"]}' if faults.hit('restlimit') else b''
 
 # %% ../../nbs/03_sandbox/06_server.ipynb #549797a9
 def open_sandbox(
