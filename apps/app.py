@@ -1,6 +1,7 @@
 """The API put together: REST, websocket, metrics and dashboard over what the services write.
 
-The present comes from the bus (this process reads the topics and keeps no offsets), the past from the feature store, which is only read.
+The present comes from the bus (this process reads the topics and keeps no offsets), the past from the feature
+store, which is only read.
 """
 
 from __future__ import annotations

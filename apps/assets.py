@@ -56,8 +56,9 @@ def version() -> str:
 class VersionedFiles(StaticFiles):
     """Our files, each at `/crt/<version>/<path>` too, where a browser may keep it for ever.
 
-    A page names the present version once, and what its scripts import by relative addresses comes with it: all modules are of one
-    version, and none is asked for again. At any other address a browser has to ask each time whether a file has changed.
+    A page names the present version once, and what its scripts import by relative addresses comes with it:
+    all modules are of one version, and none is asked for again. At any other address a browser has to ask
+    each time whether a file has changed.
     """
 
     def __init__(self) -> None:

@@ -30,7 +30,10 @@ def is_loopback(host: str) -> bool:
 
 
 def origin_allowed(origin: str | None, host: str | None) -> bool:
-    """Tell whether a page may open our websocket: pages of this machine, and those that we served; programs send no origin."""
+    """Tell whether a page may open our websocket: one of this machine, or one that we served.
+
+    Programs send no origin, and may.
+    """
     if origin is None:
         return True
     page = urlsplit(origin)
@@ -43,7 +46,8 @@ def api_keys(host: str) -> tuple[str, ...]:
     """Return the keys of `CRYPTO_RT_API_KEYS`.
 
     Raises:
-        ValueError: When there are none and the API would listen on more than this machine, or when one cannot be a cookie.
+        ValueError: When there are none and the API would listen on more than this machine, or when one cannot
+            be a cookie.
     """
     keys = tuple(key.strip() for key in secret('CRYPTO_RT_API_KEYS').split(',') if key.strip())
     if not keys and not is_loopback(host):
@@ -59,7 +63,10 @@ def api_keys(host: str) -> tuple[str, ...]:
 
 
 class ApiKeyMiddleware:
-    """Lets requests through that carry one of our keys: `X-API-Key`, a bearer token, `?key=`, or the cookie that the last leaves behind."""
+    """Lets requests through that carry one of our keys.
+
+    It comes as `X-API-Key`, as a bearer token, as `?key=`, or in the cookie that the last leaves behind.
+    """
 
     def __init__(self, app: ASGIApp, keys: tuple[str, ...]) -> None:
         self.app, self.keys = app, keys

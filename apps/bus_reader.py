@@ -36,12 +36,12 @@ def bus_batches(settings: Settings, stop: threading.Event) -> Iterator[list[tupl
 def read_bus(
     settings: Settings, stop: threading.Event, hand_over: HandOver, failed: Callable[[str], None]
 ) -> None:
-    """Read the bus until `stop` and hand every batch over; after an error wait a little longer each time and begin again.
+    """Read the bus until `stop` and hand over every batch; after an error wait, longer each time, and go on.
 
     Args:
         settings: Which broker, and the topics' settings.
         stop: Set to end.
-        hand_over: Takes each batch, and whether it is to be published: what lay there before the start is not.
+        hand_over: Takes each batch, and whether it is to be published: what lay there before is not.
         failed: Takes the reason each time the bus cannot be read.
     """
     wait, is_first, began = FIRST_WAIT_SECONDS, True, time.monotonic()
@@ -123,7 +123,10 @@ async def send_heartbeats(hub: Hub, seconds: float) -> None:
 
 
 async def watch_broker(hub: Hub, seconds: float) -> None:
-    """Ask the broker again and again whether it is there: a consumer that receives nothing cannot tell silence from a dead broker."""
+    """Ask the broker again and again whether it is there.
+
+    A consumer that receives nothing cannot tell silence from a dead broker.
+    """
     from crypto_rt.bus.topics import wait_for_broker
 
     while True:

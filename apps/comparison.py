@@ -23,7 +23,7 @@ class LastComparison:
         self.found = no_comparison()
 
     def read(self) -> dict[str, Any]:
-        """Return the counts; `compared` is 0 while nothing was compared, `error` says why the last try failed."""
+        """Return the counts; `compared` is 0 before the first comparison, `error` why the last try failed."""
         try:
             changed_ns = self.file.stat().st_mtime_ns
             if changed_ns != self.read_ns:

@@ -26,7 +26,7 @@ class ApiContext:
     features: FeatureCatalogue
 
     async def series(self, group: str, symbol: str, interval_seconds: int, query: ListQuery) -> list[Any]:
-        """Return messages of one symbol out of the store and the bus, the highest revision of each, oldest first."""
+        """Return a symbol's messages of the store and the bus, the highest revision of each, oldest first."""
         query.check()
         equal = {'symbol': symbol, 'interval_seconds': interval_seconds}
         stored = await self.history.rows(group, equal, query)

@@ -1,6 +1,7 @@
 """The live page in our own markup, and the Gradio app that shows it with the tables below.
 
-The chart, the prediction and the badges live on the websocket; Gradio adds the tables. Nothing is loaded from outside.
+The chart, the prediction and the badges live on the websocket; Gradio adds the tables. Nothing is loaded from
+outside.
 """
 
 from __future__ import annotations
@@ -38,20 +39,21 @@ FONT = [
 FONT_MONO = ['ui-monospace', 'Menlo', 'Consolas', 'DejaVu Sans Mono', 'monospace']
 
 
-def head(script: str = LIVE) -> str:
-    """Return what belongs in the page's head; addresses change with our files, so no browser shows an old page.
+def head(page: str = LIVE) -> str:
+    """Return what belongs in a page's head; addresses change with our files, so no browser shows an old page.
 
     Args:
-        script: The page's own module under `static/`, without its ending.
+        page: Names the page's own module under `static/`, and its style sheet where it has one.
     """
     ours = f'/crt/{version()}'
+    names = [name for name in dict.fromkeys(('theme', page)) if (STATIC / f'{name}.css').is_file()]
+    styles = ''.join(f'<link rel="stylesheet" href="{ours}/{name}.css">' for name in names)
     library = f'<script src="/crt/lightweight-charts.js?v={CHART_SHA256[:8]}" defer></script>'
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="{ours}/favicon.svg" type="image/svg+xml">'
-        f'<link rel="stylesheet" href="{ours}/dashboard.css">'
-        f'{library if script == LIVE else ""}'
-        f'<script src="{ours}/{script}.js" type="module"></script>'
+        f'{styles}{library if page == LIVE else ""}'
+        f'<script src="{ours}/{page}.js" type="module"></script>'
     )
 
 
@@ -60,16 +62,16 @@ def panel() -> str:
     return (STATIC / 'panel.html').read_text(encoding='utf-8')
 
 
-def document(title: str, body: str, *, script: str = LIVE, attributes: str = '') -> str:
+def document(title: str, body: str, *, page: str = LIVE, attributes: str = '') -> str:
     """Return a page of ours outside Gradio."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · crypto-rt</title>'
-        f'{head(script)}</head><body{attributes}>{body}</body></html>'
+        f'{head(page)}</head><body{attributes}>{body}</body></html>'
     )
 
 
 def plain_page() -> str:
-    """Return the live page without Gradio; it reloads itself when the stream says that the dashboard is ready."""
+    """Return the live page without Gradio; it reloads itself when the stream says that Gradio is ready."""
     return document('Live', panel(), attributes=' data-plain="1"')
 
 

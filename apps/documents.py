@@ -1,4 +1,4 @@
-"""Pages and files beside the live page: the list of endpoints, the features, the description of the stream."""
+"""Pages and files beside the live page: the list of endpoints, the features, the stream's description."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def docs(request: Request) -> HTMLResponse:
 async def features_page() -> HTMLResponse:
     """Return the features page, which features.js fills."""
     body = (STATIC / 'features.html').read_text(encoding='utf-8')
-    return HTMLResponse(document('Features', body, script='features', attributes=' data-page="features"'))
+    return HTMLResponse(document('Features', body, page='features', attributes=' data-page="features"'))
 
 
 @router.get('/asyncapi.yaml', include_in_schema=False)
@@ -55,7 +55,7 @@ def docs_page(openapi: dict[str, Any]) -> str:
         "the websocket <code>/v1/stream</code>: <a href='/asyncapi.yaml'>asyncapi.yaml</a>.</p>"
         "<table class='crt-table'><thead><tr><th>Endpoint<th>Parameters<th>What comes back</thead>"
         f'{"".join(rows)}</table></main>',
-        script='theme',
+        page='theme',
     )
 
 

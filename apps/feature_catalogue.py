@@ -51,7 +51,7 @@ def describe_values(values: Iterable[float | None]) -> dict[str, Any]:
 
 
 def context_values(hub: Hub, symbol: str, row: TechnicalIndicators) -> dict[str, float | None]:
-    """Return what a vector has beside the candle's own features: another symbol and the news, as of the candle's end."""
+    """Return what a vector has beside a candle's own features, as of its end: another symbol, the news."""
     leader = hub.settings.features.leader
     known = [
         other

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from apps.queries import ListQuery
@@ -29,9 +29,9 @@ class History:
         self._statistics_due, self._counting = 0.0, threading.Lock()
 
     def _open(self) -> Any:
-        from crypto_rt.store.open import open_feature_store, store_dir
+        from crypto_rt.store.open import has_store, open_feature_store
 
-        if self.store is None and Path(store_dir(self.settings)).is_dir():
+        if self.store is None and has_store(self.settings):
             self.store = open_feature_store(self.settings)
         return self.store
 
@@ -48,7 +48,7 @@ class History:
         return group.history(equal, before_ms=query.until, since_ms=query.since, last=query.limit)
 
     async def rows(self, name: str, equal: Mapping[str, Any], query: ListQuery) -> list[Any]:
-        """Return the newest messages of a feature group that were asked for; none while there is no store yet.
+        """Return the newest messages of a feature group that a query asks for; none while there is no store.
 
         Args:
             name: The feature group.
@@ -57,25 +57,26 @@ class History:
         """
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self.thread, self._rows, name, equal, query)
+            read = functools.partial(self._rows, name, equal, query)
+            return await loop.run_in_executor(self.thread, read)
         except Exception as error:
             log.warning('%s: %s cannot be read from the store: %s', equal['symbol'], name, error)
             return []
 
     def statistics(self) -> dict[str, dict[str, Any]]:
-        """Return the statistics of the stored features as last computed, and have them computed again beside when they are old."""
+        """Return the statistics of the stored features as last computed.
+
+        When they are old, a thread computes them again.
+        """
         if time.monotonic() >= self._statistics_due and self._counting.acquire(blocking=False):
             threading.Thread(target=self._count, name='statistics', daemon=True).start()
         return self._statistics
 
     def _count(self) -> None:
-        from crypto_rt.store.embedded.catalogue import statistics_of
-        from crypto_rt.store.embedded.store import EmbeddedGroup
-
         try:
             group = self._group('technical_indicators')
-            if isinstance(group, EmbeddedGroup):  # Hopsworks shows statistics of its own
-                self._statistics = statistics_of(group)
+            if group and self.settings.store.backend == 'embedded':  # Hopsworks shows statistics of its own
+                self._statistics = group.statistics()
         except Exception as error:
             log.warning('the statistics of the features cannot be read from the store: %s', error)
         finally:

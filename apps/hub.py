@@ -1,6 +1,7 @@
 """What the API knows right now, and the numbered stream that it sends to its clients.
 
-Everything here lives on one event loop and is not locked: the thread that reads the bus hands its messages over.
+Everything here lives on one event loop and is not locked: the thread that reads the bus hands its messages
+over.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from crypto_rt.core.times import now_ms
 class Hub:
     """Numbers what comes in, remembers it, and offers it to every client.
 
-    `seq` rises by one for each message of the stream, heartbeats included, from 1 within an epoch (one life of the process). A client
-    with filters sees rising numbers with holes; nothing that passes its filter is ever left out: a client that is too slow is dropped.
+    `seq` rises by one for each message of the stream, heartbeats included, from 1 within an epoch (one life
+    of the process). A client with filters sees rising numbers with holes; nothing that passes its filter is
+    ever left out: a client that is too slow is dropped.
     """
 
     def __init__(self, settings: Settings, source: str) -> None:
@@ -122,7 +124,10 @@ class Hub:
         self.send('stream', 'heartbeat', msgspec.json.encode(self.pulse()))
 
     def _send_snapshots(self) -> None:
-        """Give every client the state again under one new number: who came while the past was being read has seen none of it."""
+        """Give every client the state again, under one new number.
+
+        Who came while the past was being read has seen none of it.
+        """
         if not self.clients:
             return
         self.seq += 1
@@ -135,8 +140,9 @@ class Hub:
     def join(self, client: Client, since: int | None, epoch: str | None) -> None:
         """Add a client and queue how it begins.
 
-        Without `since`: a snapshot. With a number that the ring still follows: a snapshot message with `resumed` true and no state, then
-        all that came since. With any other: a `gap`, then a snapshot. All of them name the epoch.
+        Without `since`: a snapshot. With a number that the ring still follows: a snapshot message with
+        `resumed` true and no state, then all that came since. With any other: a `gap`, then a snapshot.
+        All of them name the epoch.
         """
         oldest = self.ring[0].seq
         if since is None:
@@ -181,7 +187,7 @@ class Hub:
         }
 
     def snapshot(self, client: Client) -> StreamMessage:
-        """Return the present state of what a client asked for, under the number of the last message that it contains."""
+        """Return the present state of what a client asked for, under the number of the last message in it."""
         latest: dict[str, dict[str, msgspec.Raw]] = {}
         for channel in BY_SYMBOL:
             if channel in client.channels:

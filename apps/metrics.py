@@ -18,13 +18,13 @@ router = APIRouter()
 Family = CounterMetricFamily | GaugeMetricFamily
 
 
-@router.get('/metrics', summary='For Prometheus')
-async def metrics(request: Request) -> Response:
+@router.get('/metrics', name='metrics', summary='For Prometheus')
+async def prometheus_metrics(request: Request) -> Response:
     body = generate_latest(request.app.state.registry)
     return Response(body, media_type='text/plain; version=0.0.4; charset=utf-8')
 
 
-def labelled(family: Family, values: Mapping[str, float]) -> Family:
+def with_samples(family: Family, values: Mapping[str, float]) -> Family:
     """Add a sample for each value of the family's one label."""
     for label, value in values.items():
         family.add_metric([label], value)
@@ -48,31 +48,33 @@ class HubMetrics:
         messages = CounterMetricFamily(
             'crypto_rt_api_messages', 'Messages read from the bus', labels=['topic']
         )
-        yield labelled(messages, {topic: received[topic] for topic in TOPICS})
+        yield with_samples(messages, {topic: received[topic] for topic in TOPICS})
         failed = CounterMetricFamily(
             'crypto_rt_api_undecodable', 'Messages that did not decode', labels=['topic']
         )
-        yield labelled(failed, {topic: undecodable[topic] for topic in TOPICS})
+        yield with_samples(failed, {topic: undecodable[topic] for topic in TOPICS})
         last = GaugeMetricFamily(
             'crypto_rt_api_last_message_timestamp_seconds',
             'When a topic last brought a message',
             labels=['topic'],
         )
         times = self.hub.last_received_ms
-        yield labelled(last, {topic: times[topic] / 1000 for topic in TOPICS if topic in times})
+        yield with_samples(last, {topic: times[topic] / 1000 for topic in TOPICS if topic in times})
 
     def _of_the_data(self) -> Iterator[Family]:
         gaps = GaugeMetricFamily(
             'crypto_rt_gaps', 'Gaps in the trade ids, of those in memory', labels=['state']
         )
-        yield labelled(gaps, self.hub.gaps.counts())
+        yield with_samples(gaps, self.hub.gaps.counts())
         comparison = self.hub.comparison.read()
         windows = GaugeMetricFamily(
             'crypto_rt_reconciled_windows',
             'Windows of the last comparison with the exchange',
             labels=['verdict'],
         )
-        yield labelled(windows, {word: comparison[word] for word in ('exact', 'explained', 'unexplained')})
+        yield with_samples(
+            windows, {word: comparison[word] for word in ('exact', 'explained', 'unexplained')}
+        )
         yield GaugeMetricFamily(
             'crypto_rt_reconciled_timestamp_seconds',
             'When candles were last compared; 0: never',

@@ -23,7 +23,7 @@ OF_THE_API = ('/metrics', '/docs', '/openapi.json')
 
 
 class DashboardPage:
-    """The live page at once, and inside Gradio as soon as that is imported (5 s), which the first visit begins.
+    """The live page at once, and inside Gradio as soon as that is imported, which the first visit starts.
 
     Args:
         hub: Its `dashboard` says how far Gradio is.

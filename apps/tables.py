@@ -42,7 +42,7 @@ SERVICE_HEADS = ['Service', 'Last event', 'At (UTC)', 'Counts']
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[Any]], none: str) -> str:
-    """Return an HTML table, or the words of `none`; the first column is text, the others are numbers or short words."""
+    """Return an HTML table, or the words of `none`; all columns but the first are numbers or short words."""
     body = ''.join(
         '<tr>' + ''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row) + '</tr>' for row in rows
     )

@@ -56,7 +56,7 @@ def backfill(
     from crypto_rt.backfill.exchange import backfill_exchange, backfill_trades
     from crypto_rt.backfill.files import backfill_file
     from crypto_rt.backfill.fill import recompute as compute_features
-    from crypto_rt.market.kraken.client import Rest
+    from crypto_rt.market.exchanges import open_exchange
 
     settings, progress = settings_of(context), sys.stderr.isatty()
     if news_file:
@@ -70,11 +70,11 @@ def backfill(
     if since or until:
         start, end = span_of(since, until)
         lengths = (interval,) if interval else None
-        done = backfill_trades(settings, Rest(settings), None, start or 0, end, lengths, progress)
+        done = backfill_trades(settings, open_exchange(settings), None, start or 0, end, lengths, progress)
         print_json(**done)
         return
     if not file:
-        backfill_exchange(settings, Rest(settings), progress)
+        backfill_exchange(settings, open_exchange(settings), progress)
         data = settings.data
         compute_features(settings, data.symbols, data.interval_seconds, progress, thorough=False)
         return
@@ -116,11 +116,10 @@ def features(
     log_level: LogLevel = None,
 ) -> None:
     "Show what the feature store has: groups, or the columns of one with what they mean."
-    from crypto_rt.store.embedded.catalogue import catalogue_text
-    from crypto_rt.store.embedded.store import open_embedded_store
-    from crypto_rt.store.open import store_dir
+    from crypto_rt.store.catalogue import catalogue_text
+    from crypto_rt.store.open import open_feature_store
 
-    store = open_embedded_store(store_dir(settings_of(context)))
+    store = open_feature_store(settings_of(context))
     try:
         print(catalogue_text(store, group, version=version, statistics=statistics, as_json=as_json))
     finally:
@@ -159,14 +158,12 @@ def compact(
     log_level: LogLevel = None,
 ) -> None:
     "Merge the segments of the feature store, and drop what `[store] retention_days` keeps no longer."
-    from crypto_rt.store.embedded.compaction import compact as compact_store
-    from crypto_rt.store.embedded.store import open_embedded_store
-    from crypto_rt.store.open import store_dir
+    from crypto_rt.store.open import open_feature_store
 
     settings = settings_of(context)
-    store = open_embedded_store(store_dir(settings))
+    store = open_feature_store(settings)
     try:
-        print_json(**compact_store(store, settings.store.retention_days, dry=dry_run))
+        print_json(**store.compact(settings.store.retention_days, dry=dry_run))
     finally:
         store.close()
 

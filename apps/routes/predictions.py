@@ -26,8 +26,13 @@ async def predictions(query: Annotated[PredictionsQuery, Query()], context: Cont
     return json_response({'predictions': in_range(rows, query)})
 
 
-@router.get('/v1/predictions/latest', summary='The newest prediction of each symbol', responses=RESPONSES)
-async def latest(query: Annotated[SymbolQuery, Query()], context: Context) -> Response:
+@router.get(
+    '/v1/predictions/latest',
+    name='latest',
+    summary='The newest prediction of each symbol',
+    responses=RESPONSES,
+)
+async def latest_predictions(query: Annotated[SymbolQuery, Query()], context: Context) -> Response:
     symbols = known_symbols(query.symbol, context.hub.symbols)
     newest = [context.hub.recent.latest('predictions', symbol) for symbol in symbols]
     return json_response({'predictions': [msgspec.Raw(message.raw) for message in newest if message]})

@@ -25,7 +25,7 @@ PARAMETERS = ('symbols', 'channels', 'since', 'epoch', 'key')
 
 
 @router.websocket('/v1/stream')
-async def stream(websocket: WebSocket, context: Context) -> None:
+async def serve_stream(websocket: WebSocket, context: Context) -> None:
     """Serve one client until it goes, or is too slow."""
     hub = context.hub
     if not origin_allowed(websocket.headers.get('origin'), websocket.headers.get('host')):

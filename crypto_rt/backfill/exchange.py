@@ -8,58 +8,51 @@ from __future__ import annotations
 import logging
 import math
 import msgspec
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from .files import Writer, flush
+from .files import HistoryWriter
 from .fill import store_indicators, store_missing
 from ..candles.aggregation import Folds
+from ..core.durable_files import atomic_path
 from ..core.messages import Candle, Trade, Trades
 from ..core.progress import with_progress
 from ..core.settings import Settings
 from ..core.times import iso, now_ms, window_start
-from ..market.kraken.client import Rest, ohlc_params
+from ..market.exchange import CandleSource, TradeSource, trade_pages
 from ..store.interface import FeatureStore
 from ..store.open import open_feature_store
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 log = logging.getLogger('crypto_rt.backfill.exchange')
 
 # %% auto #0
-__all__ = ['log', 'EVERY_PAGES', 'FIRST_MS', 'backfill_exchange', 'Reached', 'reached_file', 'reached_so_far', 'write_progress',
-           'begin', 'pages_until', 'passed', 'bring', 'save', 'backfill_trades', 'span_progress', 'of_symbol']
-
-# %% ../../nbs/08_backfill/02_exchange.ipynb #89f0131a
-if TYPE_CHECKING:
-    pass
+__all__ = ['log', 'EVERY_PAGES', 'FIRST_MS', 'backfill_exchange', 'Reached', 'nothing_before', 'SymbolBackfill', 'span_progress',
+           'backfill_trades']
 
 # %% ../../nbs/08_backfill/02_exchange.ipynb #731a1f29
 def backfill_exchange(
     settings: Settings,
-    rest: Rest,  # or anything that has its `ohlc`
+    exchange: CandleSource,
     progress: bool = True,
 ) -> dict[str, dict[str, int]]:  # added rows of each symbol
     "Bring the exchange's newest candles into the store, and their indicators; only what is missing."
     interval = settings.data.interval_seconds
-    try:
-        ohlc_params(interval, None)
-    except ValueError as error:
-        log.warning('nothing to back-fill: %s', error)
+    if interval not in exchange.limits.intervals:
+        log.warning('nothing to back-fill: the exchange makes no candles of %s s', interval)
         return {}
     store, added = open_feature_store(settings), {}
     for symbol in with_progress(settings.data.symbols, 'back-fill', progress):
-        rows, _ = rest.ohlc(symbol, interval)
+        rows = exchange.candles(symbol, interval)
         added[symbol] = store_missing(store, rows)
-        log.info(
-            '%s: %s candles from the exchange, %s were missing', symbol, len(rows), added[symbol]['candles']
-        )
+        text = '%s: %s candles from the exchange, %s were missing'
+        log.info(text, symbol, len(rows), added[symbol]['candles'])
     store.close()
     return added
 
 # %% ../../nbs/08_backfill/02_exchange.ipynb #3ccf1870
 class Reached(msgspec.Struct):
-    "How far the back-fill of one symbol has come."
+    "How far the back-fill of one symbol has come; a file beside the store."
 
     symbol: str
     since_ms: int
@@ -68,180 +61,131 @@ class Reached(msgspec.Struct):
     until_ms: int = 0  # and it is complete up to here; 0: not yet
     last: dict[int, Candle] = {}  # of each length, the last candle before `done_ms`
 
+    @classmethod
+    def load(cls, settings: Settings, symbol: str, since_ms: int, intervals: Sequence[int]) -> Reached:
+        "Return the progress of the same back-fill, or a fresh start."
+        path = cls.path(settings, symbol)
+        if path.is_file():
+            found = msgspec.json.decode(path.read_bytes(), type=cls)
+            if (found.since_ms, found.intervals) == (since_ms, list(intervals)):
+                return found
+        return cls(symbol, since_ms, list(intervals), since_ms)
 
-def reached_file(settings: Settings, symbol: str) -> Path:
-    "Return where the progress of a symbol is noted."
-    return Path(settings.data.directory) / 'backfill' / f'{symbol.replace("/", "-")}.json'
+    def save(self, settings: Settings) -> None:
+        "Write the progress, whole or not at all."
+        path = self.path(settings, self.symbol)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            partial.write_bytes(msgspec.json.encode(self))
 
-# %% ../../nbs/08_backfill/02_exchange.ipynb #47fbf9a3
-def reached_so_far(settings: Settings, symbol: str, since_ms: int, intervals: Sequence[int]) -> Reached:
-    "Return the progress of the same back-fill, or a fresh start."
-    path = reached_file(settings, symbol)
-    if path.is_file():
-        found = msgspec.json.decode(path.read_bytes(), type=Reached)
-        if (found.since_ms, found.intervals) == (since_ms, list(intervals)):
-            return found
-    return Reached(symbol, since_ms, list(intervals), since_ms)
+    @staticmethod
+    def path(settings: Settings, symbol: str) -> Path:
+        "Return where the progress of a symbol is noted."
+        return Path(settings.data.directory) / 'backfill' / f'{symbol.replace("/", "-")}.json'
 
-
-def write_progress(settings: Settings, reached: Reached) -> None:
-    "Write the progress, whole or not at all."
-    path = reached_file(settings, reached.symbol)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix('.tmp').open('wb') as file:
-        file.write(msgspec.json.encode(reached))
-        file.flush()
-        os.fsync(file.fileno())
-    path.with_suffix('.tmp').replace(path)
-
-# %% ../../nbs/08_backfill/02_exchange.ipynb #ef3a75bc
-def begin(folds: Folds, reached: Reached, first: Trade | None) -> None:
-    "Tell the folds what lies before the first trade of a run."
-    for seconds, fold in folds.folds.items():
-        before = reached.last.get(seconds)
-        if (
-            before is None
-            and first
-            and first.trade_id > 0
-            and (start := window_start(first.event_ms, seconds)) >= reached.done_ms
-        ):
-            flat, before_id = (first.price,) * 4, first.trade_id - 1
-            before = Candle(
-                reached.symbol,
-                seconds,
-                start - seconds * 1000,
-                0,
-                start,
-                *flat,
-                '0',
-                '0',
-                '0',
-                0,
-                '0',
-                before_id,
-                before_id,
-                None,
-                None,
-                True,
-                False,
-                'trades',
-                start,
-            )
-        if before is not None:
-            fold.restore(reached.symbol, before)
-            folds.clocks[reached.symbol] = (
-                0,
-                max(before.last_trade_id, folds.clocks.get(reached.symbol, (0, -1))[1]),
-            )
-
-# %% ../../nbs/08_backfill/02_exchange.ipynb #57d0fd9d
-def pages_until(rest: Any, symbol: str, from_ms: int, until_ms: int) -> Iterator[tuple[list[Trade], bool]]:
-    "Yield pages of the trades of a span, and whether it is the last."
-    cursor, ended = str(max(0, from_ms * 1_000_000 - 1)), False
-    while not ended:
-        page, last = rest.trades(symbol, cursor)
-        inside = [t for t in page if from_ms <= t.event_ms < until_ms]
-        ended = len(page) < 1000 or len(inside) < len(page) or last == cursor
-        yield inside, ended
-        cursor = last
-
-
-def passed(folds: Folds, writer: Writer, symbol: str, trades: list[Trade], end_ms: int) -> Iterator[Candle]:
-    "Keep a page and yield what it makes final; `end_ms` is 0 where others follow."
-    if trades:
-        batch = Trades(symbol, trades, max(now_ms(), trades[-1].event_ms), 'rest')
-        writer.keep(batch)
-        yield from folds.take(batch)
-    if end_ms:
-        yield from folds.pass_time(symbol, end_ms)
+# %% ../../nbs/08_backfill/02_exchange.ipynb #a4611631
+def nothing_before(symbol: str, interval_seconds: int, start_ms: int, first: Trade) -> Candle:
+    "Return an empty candle that ends at `start_ms`: no trade lies between it and `first`."
+    return Candle(
+        symbol=symbol,
+        interval_seconds=interval_seconds,
+        start_ms=start_ms - interval_seconds * 1000,
+        revision=0,
+        end_ms=start_ms,
+        open=first.price,
+        high=first.price,
+        low=first.price,
+        close=first.price,
+        volume='0',
+        quote_volume='0',
+        vwap='0',
+        trade_count=0,
+        buy_volume='0',
+        first_trade_id=first.trade_id - 1,
+        last_trade_id=first.trade_id - 1,
+        bid=None,
+        ask=None,
+        is_empty=True,
+        is_partial=False,
+        source='trades',
+        available_ms=start_ms,
+    )
 
 # %% ../../nbs/08_backfill/02_exchange.ipynb #38263cb3
 EVERY_PAGES = 20  # what a kill costs at most, beside the longest window
+FIRST_MS = 1_356_998_400_000  # 2013: before the first trade of any exchange that we read
 
 
-FIRST_MS = 1_356_998_400_000  # 2013: before the exchange's first trade
+class SymbolBackfill:
+    "Brings the trades of one symbol into the store, with their candles; goes on where it was broken off."
 
+    def __init__(
+        self,
+        settings: Settings,
+        source: TradeSource,
+        store: FeatureStore,
+        reached: Reached,
+    ):
+        self.settings, self.source, self.reached = settings, source, reached
+        self.writer = HistoryWriter(store)
+        self.folds = Folds(reached.intervals, settings.data.grace_ms, 'rest')
+        self.made: list[Candle] = []  # given to the writer since the last note
+        self.has_begun = False
 
-def bring(
-    settings: Settings, rest: Any, writer: Writer, reached: Reached, until_ms: int, bar: Any = None
-) -> None:
-    "Fetch, fold and store one symbol up to `until_ms`, noting the progress."
-    grace, symbol, made, begun = settings.data.grace_ms, reached.symbol, [], False  # type: tuple[int, str, list[Candle], bool]
-    folds = Folds(reached.intervals, grace, 'rest')
-    for number, (trades, ended) in enumerate(pages_until(rest, symbol, reached.done_ms, until_ms), 1):
-        if not begun and (trades or reached.last):
-            begin(folds, reached, trades[0] if trades else None)
-            begun = True
-        for candle in passed(
-            folds, writer, symbol=symbol, trades=trades, end_ms=until_ms + grace if ended else 0
-        ):
-            if reached.since_ms <= candle.start_ms and candle.end_ms <= until_ms:
-                writer.take(candle)
-                made.append(candle)
-        clock = until_ms if ended else trades[-1].event_ms - grace
-        if bar is not None:
-            bar.update(max(0, (clock - max(reached.since_ms, FIRST_MS)) // 1000 - bar.n))
-        if ended or number % EVERY_PAGES == 0:
-            made = save(
-                settings,
-                writer,
-                reached=reached,
-                made=made,
-                at_ms=max(reached.done_ms, window_start(clock, math.lcm(*reached.intervals))),
-            )
+    def run(self, until_ms: int, bar: Any = None) -> None:
+        "Fetch, fold and store up to `until_ms`, noting the progress."
+        reached, grace_ms = self.reached, self.settings.data.grace_ms
+        pages = trade_pages(self.source, reached.symbol, reached.done_ms, until_ms)
+        for number, page in enumerate(pages, 1):
+            if not self.has_begun and (page.trades or reached.last):
+                self._begin(page.trades[0] if page.trades else None)
+            for candle in self._fold(page.trades, until_ms + grace_ms if page.is_last else 0):
+                if reached.since_ms <= candle.start_ms and candle.end_ms <= until_ms:
+                    self.writer.take(candle)
+                    self.made.append(candle)
+            clock_ms = until_ms if page.is_last else page.trades[-1].event_ms - grace_ms
+            if bar is not None:
+                bar.update(max(0, (clock_ms - max(reached.since_ms, FIRST_MS)) // 1000 - bar.n))
+            if page.is_last or number % EVERY_PAGES == 0:
+                self._note(clock_ms)
 
-# %% ../../nbs/08_backfill/02_exchange.ipynb #147ba914
-def save(
-    settings: Settings, writer: Writer, reached: Reached, made: Iterable[Candle], at_ms: int
-) -> list[Candle]:
-    "Store what was made, then note that all before `at_ms` is done; return the candles that lie behind it."
-    flush(writer)
-    later = []
-    for candle in made:
-        if candle.end_ms <= at_ms:
-            reached.last[candle.interval_seconds] = candle
-        else:
-            later.append(candle)
-    reached.done_ms = at_ms
-    write_progress(settings, reached)
-    return later
+    def _begin(self, first: Trade | None) -> None:
+        self.has_begun = True
+        for seconds, fold in self.folds.folds.items():
+            before = self.reached.last.get(seconds)
+            if before is None and first and first.trade_id > 0:
+                start_ms = window_start(first.event_ms, seconds)
+                if start_ms >= self.reached.done_ms:
+                    before = nothing_before(self.reached.symbol, seconds, start_ms, first)
+            if before is not None:
+                fold.restore(self.reached.symbol, before)
+                _, highest = self.folds.clocks.get(self.reached.symbol, (0, -1))
+                self.folds.clocks[self.reached.symbol] = 0, max(before.last_trade_id, highest)
 
-# %% ../../nbs/08_backfill/02_exchange.ipynb #75628a21
-def backfill_trades(
-    settings: Settings,
-    rest: Any,  # `client.Rest`, or anything that has its `trades` and `time_ms`
-    symbols: Sequence[str] | None = None,  # else the settings'
-    since_ms: int = 0,  # from here; 0: the first trade
-    until_ms: int | None = None,  # and before this; else now
-    intervals: Sequence[int] | None = None,  # else `[data] backfill_intervals`
-    progress: bool = True,
-) -> dict[str, dict[str, int]]:  # trades fetched, candles and indicators added, of each symbol
-    "Bring the exchange's trades of a span into the store, with their candles and indicators; goes on where it was broken off."
-    newest = rest.time_ms() - settings.data.grace_ms
-    until_ms, lengths = min(until_ms or newest, newest), sorted(intervals or settings.data.backfill_intervals)
-    if since_ms >= until_ms:
-        raise ValueError(
-            f'--since must be before --until, and that not after now: were {iso(since_ms)} and {iso(until_ms)}'
-        )
-    store = open_feature_store(settings)
-    added = {
-        symbol: of_symbol(
-            settings,
-            rest,
-            store=store,
-            symbol=symbol,
-            span=(since_ms, until_ms),
-            lengths=lengths,
-            progress=progress,
-        )
-        for symbol in symbols or settings.data.symbols
-    }
-    store.close()
-    return added
+    def _fold(self, trades: list[Trade], end_ms: int) -> Iterator[Candle]:
+        if trades:
+            batch = Trades(self.reached.symbol, trades, max(now_ms(), trades[-1].event_ms), 'rest')
+            self.writer.keep(batch)
+            yield from self.folds.take(batch)
+        if end_ms:
+            yield from self.folds.pass_time(self.reached.symbol, end_ms)
 
-# %% ../../nbs/08_backfill/02_exchange.ipynb #1801b342
+    def _note(self, clock_ms: int) -> None:
+        longest = math.lcm(*self.reached.intervals)
+        done_ms = max(self.reached.done_ms, window_start(clock_ms, longest))
+        self.writer.flush()
+        later = []
+        for candle in self.made:
+            if candle.end_ms <= done_ms:
+                self.reached.last[candle.interval_seconds] = candle
+            else:
+                later.append(candle)
+        self.made, self.reached.done_ms = later, done_ms
+        self.reached.save(self.settings)
+
+# %% ../../nbs/08_backfill/02_exchange.ipynb #85d86a47
 @contextmanager
-def span_progress(symbol: str, reached: Reached, until_ms: int, progress: bool) -> Iterator[Any]:
+def span_progress(reached: Reached, until_ms: int, progress: bool) -> Iterator[Any]:
     "Show a bar over the seconds of the span, or nothing."
     if not progress:
         yield None
@@ -250,7 +194,7 @@ def span_progress(symbol: str, reached: Reached, until_ms: int, progress: bool) 
 
     total, done = ((at - max(reached.since_ms, FIRST_MS)) // 1000 for at in (until_ms, reached.done_ms))
     with tqdm(
-        desc=f'{symbol} trades',
+        desc=f'{reached.symbol} trades',
         total=total,
         initial=max(0, done),
         unit=' s',
@@ -259,32 +203,44 @@ def span_progress(symbol: str, reached: Reached, until_ms: int, progress: bool) 
     ) as bar:
         yield bar
 
-# %% ../../nbs/08_backfill/02_exchange.ipynb #9ec1c2c1
-def of_symbol(
+
+def backfill_trades(
     settings: Settings,
-    rest: Any,
-    store: FeatureStore,
-    symbol: str,
-    span: tuple[int, int],
-    lengths: list[int],
-    progress: bool,
-) -> dict[str, int]:
-    "Back-fill one symbol; return what was fetched and added."
-    since_ms, until_ms = span
-    writer, reached = Writer(store), reached_so_far(settings, symbol, since_ms, lengths)
-    if reached.until_ms < until_ms:
-        with span_progress(symbol, reached, until_ms, progress) as bar:
-            bring(settings, rest, writer=writer, reached=reached, until_ms=until_ms, bar=bar)
-    for seconds in lengths:
-        writer.added['indicators'] += store_indicators(
-            store,
-            symbol,
-            interval_seconds=seconds,
-            since_ms=max(since_ms, FIRST_MS),
-            until_ms=until_ms,
-            progress=progress,
+    source: TradeSource,  # such as an exchange
+    symbols: Sequence[str] | None = None,  # else the settings'
+    since_ms: int = 0,  # from here; 0: the first trade
+    until_ms: int | None = None,  # and before this; else now
+    intervals: Sequence[int] | None = None,  # else `[data] backfill_intervals`
+    progress: bool = True,
+) -> dict[str, dict[str, int]]:  # trades fetched, candles and indicators added, of each symbol
+    "Bring the trades of a span into the store, with their candles and indicators; goes on where it was broken off."
+    newest = source.time_ms() - settings.data.grace_ms
+    until_ms = min(until_ms or newest, newest)
+    lengths = sorted(intervals or settings.data.backfill_intervals)
+    if since_ms >= until_ms:
+        raise ValueError(
+            f'--since must be before --until, and that not after now: were {iso(since_ms)} and {iso(until_ms)}'
         )
-    reached.until_ms = max(reached.until_ms, until_ms)
-    write_progress(settings, reached)
-    log.info('%s: %s', symbol, ', '.join(f'{count} {what}' for what, count in writer.added.items()))
-    return dict(writer.added)
+    store, added = open_feature_store(settings), {}
+    for symbol in symbols or settings.data.symbols:
+        reached = Reached.load(settings, symbol, since_ms, lengths)
+        backfill = SymbolBackfill(settings, source, store, reached)
+        if reached.until_ms < until_ms:
+            with span_progress(reached, until_ms, progress) as bar:
+                backfill.run(until_ms, bar)
+        counts = backfill.writer.added
+        for seconds in lengths:
+            counts['indicators'] += store_indicators(
+                store,
+                symbol,
+                interval_seconds=seconds,
+                since_ms=max(since_ms, FIRST_MS),
+                until_ms=until_ms,
+                progress=progress,
+            )
+        reached.until_ms = max(reached.until_ms, until_ms)
+        reached.save(settings)
+        log.info('%s: %s', symbol, ', '.join(f'{count} {what}' for what, count in counts.items()))
+        added[symbol] = dict(counts)
+    store.close()
+    return added

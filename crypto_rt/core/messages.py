@@ -8,16 +8,17 @@ from __future__ import annotations
 import base64
 import json
 import msgspec
+from collections.abc import Callable, Iterable
 from .times import now_ms
 from msgspec import Meta, Struct
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 # %% auto #0
 __all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'EPOCH_BITS', 'TOPICS', 'encode', 'Trade', 'Trades',
            'Watermark', 'End', 'Gap', 'Dropped', 'Candle', 'FormingCandle', 'TechnicalIndicators', 'Prediction',
            'DeadLetter', 'ServiceEvent', 'News', 'NewsSignal', 'NewsWatermark', 'Topic', 'decode', 'dead_letter',
-           'schema', 'write_contracts']
+           'supersedes', 'latest_revisions', 'schema', 'write_contracts']
 
 # %% ../../nbs/00_core/04_messages.ipynb #1d2f8311
 Amount = Annotated[
@@ -314,6 +315,30 @@ def dead_letter(
     return DeadLetter(
         id=where, topic=topic, reason=reason[:500], raw=base64.b64encode(raw).decode(), seen_ms=now_ms()
     )
+
+# %% ../../nbs/00_core/04_messages.ipynb #418baccb
+def supersedes(
+    new: Any,  # a message with a `revision`
+    old: Any | None,  # one of the same identity, None: there is none
+) -> bool:
+    "Tell whether a message takes the place of one that came before it."
+    return old is None or new.revision >= old.revision
+
+
+_Message = TypeVar('_Message')
+
+
+def latest_revisions(
+    messages: Iterable[_Message],  # in the order of arrival
+    identity: Callable[[_Message], Any],
+) -> list[_Message]:  # one for each identity, ordered by it
+    "Return the messages that count."
+    latest: dict[Any, _Message] = {}
+    for message in messages:
+        key = identity(message)
+        if supersedes(message, latest.get(key)):
+            latest[key] = message
+    return [latest[key] for key in sorted(latest)]
 
 # %% ../../nbs/00_core/04_messages.ipynb #0aac828f
 def schema(

@@ -36,8 +36,9 @@ class DataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExchangeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    "Kraken, or a server that speaks like it."
+    "An exchange, or a server that speaks like it."
 
+    name: str = 'kraken'
     websocket_url: str = 'wss://ws.kraken.com/v2'
     rest_url: str = 'https://api.kraken.com/0'
     dead_man_seconds: float = 5.0
@@ -81,6 +82,7 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "Walk-forward training."
 
+    forecaster: str = 'xgboost'
     folds: int = 5
     trees: int = 300
     embargo_candles: int = 10

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from ..core.settings import Settings
-from ..market.kraken.client import back_off
+from ..market.kraken.rest import back_off
 from .stories import Entry, panic_entry
 from email.utils import parsedate_to_datetime
 from typing import Any

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import time
+from ..core.durable_files import atomic_path
 from ..core.settings import Settings
 from ..core.times import now_ms
 from .faults import Faults
@@ -95,9 +96,8 @@ def save_position(exchange: SandboxExchange) -> None:
             'ended': exchange.ended,
             'faults': dict(exchange.faults.counts),
         }
-        partial = exchange.folder / 'exchange.json.new'
-        partial.write_text(json.dumps(note))
-        partial.replace(exchange.folder / 'exchange.json')
+        with atomic_path(exchange.folder / 'exchange.json') as partial:
+            partial.write_text(json.dumps(note))
 
 
 def saved_position(folder: Path, run_id: str = '') -> dict[str, Any]:

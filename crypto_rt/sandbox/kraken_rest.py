@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import json
+import msgspec
 import numpy as np
 import time
 from collections.abc import Callable, Iterable, Iterator
+from ..core.settings import Settings
 from ..core.symbols import normalise_symbol
 from ..core.times import iso
+from ..market.kraken.exchange import Kraken
 from .exchange import SandboxExchange
 from crypto_rt.sandbox.random_market import (
     DAY_MS,
@@ -26,7 +29,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 # %% auto #0
-__all__ = ['ohlc_rows', 'simulated_ohlc', 'rest_answer', 'recorded_ohlc']
+__all__ = ['ohlc_rows', 'simulated_ohlc', 'rest_answer', 'recorded_ohlc', 'sandbox_client']
 
 # %% ../../nbs/03_sandbox/04_kraken_rest.ipynb #387e4f14
 def ohlc_rows(
@@ -139,7 +142,7 @@ def _trades(exchange: SandboxExchange, query: dict[str, str]) -> bytes:
 
 def _ohlc(exchange: SandboxExchange, query: dict[str, str]) -> dict[str, Any]:
     symbol, minutes, until = _asked(exchange, query), int(query.get('interval', 1)), exchange.clock_ms()
-    if minutes not in (1, 5, 15, 30, 60, 240, 1440, 10080, 21600):
+    if minutes * 60 not in Kraken.limits.intervals:
         raise ValueError(f'no such interval: {minutes}')
     step = minutes * 60_000
     forming = until // step * step
@@ -215,3 +218,17 @@ _CALLS: dict[str, Callable[[SandboxExchange, dict[str, str]], Any]] = {
     'Time': _time,
     'SystemStatus': _status,
 }
+
+# %% ../../nbs/03_sandbox/04_kraken_rest.ipynb #36749080
+def sandbox_client(
+    exchange: SandboxExchange,
+    settings: Settings,
+) -> Kraken:
+    "Return Kraken's client, asking a local exchange of this process; it has no stream."
+    import httpx
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=rest_answer(exchange, request.url.raw_path.decode()))
+
+    here = msgspec.structs.replace(settings.exchange, rest_url='http://127.0.0.1/0')
+    return Kraken(msgspec.structs.replace(settings, exchange=here), httpx.MockTransport(answer))

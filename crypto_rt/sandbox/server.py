@@ -28,7 +28,7 @@ log = logging.getLogger('crypto_rt.sandbox.server')
 
 # %% auto #0
 __all__ = ['log', 'REST_STALL_SECONDS', 'simulate', 'until', 'replay', 'turn', 'serving', 'http_answer', 'rest_trouble',
-           'open_exchange', 'run_exchange']
+           'open_sandbox', 'run_exchange']
 
 # %% ../../nbs/03_sandbox/06_server.ipynb #d8f87f2a
 async def simulate(exchange: SandboxExchange) -> None:
@@ -189,7 +189,7 @@ async def rest_trouble(exchange: SandboxExchange) -> tuple[int, bytes]:
     return 200, b'{"error":["EAPI:Rate limit exceeded"]}' if faults.hit('restlimit') else b''
 
 # %% ../../nbs/03_sandbox/06_server.ipynb #549797a9
-def open_exchange(
+def open_sandbox(
     settings: Settings,
     file: Path | str | None = None,  # replay it
     seed: int = 7,
@@ -240,7 +240,7 @@ def run_exchange(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         async with serving(
-            open_exchange(settings, file, seed=seed, speed=speed, faults=faults), host, port
+            open_sandbox(settings, file, seed=seed, speed=speed, faults=faults), host, port
         ) as urls:
             if faults:
                 log.warning('faults on demand: %s', faults)

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from ..bus.reading import follow, reaches_back, tail
-from ..bus.steps import Out, Received, buried, decoded
+from ..bus.steps import Out, Received, dead_letter_of, decoded
 from ..core.messages import NewsSignal, NewsWatermark, TechnicalIndicators, decode
 from ..core.settings import Settings
 from ..core.times import iso
@@ -318,7 +318,7 @@ class JoinedStep:
                 self.join.offer(message)
             except ValueError as error:
                 self.dead_letters += 1
-                out.append(buried(self.service, message, str(error)))
+                out.append(dead_letter_of(message, str(error), self.service))
         return out + self.due()
 
     def due(self) -> list[Out]:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ..bus.reading import messages_behind
 from ..bus.service import run_service
-from ..bus.steps import Out, Received, buried
+from ..bus.steps import Out, ReadPositions, Received, dead_letter_of
 from ..core.messages import Candle, TechnicalIndicators, decode, encode
 from ..core.settings import Settings
 from ..core.times import iso
@@ -41,19 +41,19 @@ class IndicatorStep:
     ):
         self.table, self.history, self.counts = table, history, {'features': 0, 'dead_letters': 0}
         self.states: dict[int, dict[tuple[str, int], Indicators]] = {}  # by partition
-        self.begun: dict[int, int] = {}  # offset, by partition
-        self.next: dict[int, int] = {}
+        self.positions = ReadPositions()
 
     def take(self, messages: Sequence[Received]) -> Iterator[Out]:
         for m in messages:
-            if self.next.get(m.partition) != m.offset:
-                self.states[m.partition], self.begun[m.partition] = {}, m.offset
-            self.next[m.partition] = m.offset + 1
+            if self.positions.begins_anew(m):
+                self.states[m.partition] = {}
             try:
-                features = features_of_candle(self, decode('candles', m.value), m.partition)
+                features = features_of_candle(
+                    self, decode('candles', m.value), m.partition, self.positions.begun_at(m)
+                )
             except ValueError as error:
                 self.counts['dead_letters'] += 1
-                yield buried('indicators', m, str(error))
+                yield dead_letter_of(m, str(error), 'indicators')
                 continue
             for message in features:
                 self.counts['features'] += 1
@@ -63,11 +63,16 @@ class IndicatorStep:
         return None
 
 # %% ../../nbs/10_services/03_indicators.ipynb #dce5e43a
-def features_of_candle(step: IndicatorStep, candle: Candle, partition: int) -> list[TechnicalIndicators]:
+def features_of_candle(
+    step: IndicatorStep,
+    candle: Candle,
+    partition: int,
+    begun: int,  # offset where the reading of the partition began
+) -> list[TechnicalIndicators]:
     "Return the candle's features, and those that it changes; a state that is not there yet starts from the step's history."
     states, key = step.states[partition], (candle.symbol, candle.interval_seconds)
     if key not in states:
-        states[key] = Indicators(*key, step.history(candle, partition, step.begun[partition]), step.table)
+        states[key] = Indicators(*key, step.history(candle, partition, begun), step.table)
     return corrected(states[key], candle)
 
 # %% ../../nbs/10_services/03_indicators.ipynb #7626e4ff

@@ -10,8 +10,8 @@ import msgspec
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from ..bus.service import run_service
-from ..bus.steps import Out, Received
-from ..core.messages import News, NewsSignal, dead_letter, decode, encode
+from ..bus.steps import Out, Received, dead_letter_of
+from ..core.messages import News, NewsSignal, decode, encode
 from ..core.settings import Settings
 from ..core.times import now_ms
 from ..news.scorers import Score, Scorer, open_scorers, shipped_head
@@ -131,8 +131,7 @@ class SignalStep:
                 found = decode('news', m.value)
             except ValueError as error:
                 self.counts['dead_letters'] += 1
-                place = f'news-signals/{m.topic}/{m.partition}/{m.offset}'
-                yield Out('dead_letters', m.key, encode(dead_letter(m.topic, m.value, str(error), place)))
+                yield dead_letter_of(m, str(error), 'news-signals')
                 continue
             if isinstance(found, News):
                 waiting.append(found)

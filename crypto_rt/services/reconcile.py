@@ -22,11 +22,12 @@ from crypto_rt.candles.comparison import (
     known_of,
     reconcile,
 )
+from ..core.durable_files import atomic_path
 from ..core.messages import Candle, ServiceEvent, encode
 from ..core.settings import Settings
 from ..core.times import now_ms
-from ..market.kraken.client import Rest, ohlc_params
-from ..market.kraken.frames import parse_rest_ohlc
+from ..market.exchange import CandleSource
+from ..market.exchanges import open_exchange
 from ..store.interface import FeatureGroup
 from ..store.open import candle_history, open_feature_store, open_group
 from pathlib import Path
@@ -36,7 +37,7 @@ log = logging.getLogger('crypto_rt.services.reconcile')
 
 # %% auto #0
 __all__ = ['log', 'REMEMBERED_MS', 'FIRST_SECONDS', 'cached_candles', 'recall', 'comparable_candles', 'against_exchange',
-           'Simulated', 'exchange_of', 'write_report', 'counts_of', 'reconcile_once', 'run_reconciliation']
+           'simulated_exchange', 'exchange_of', 'write_report', 'counts_of', 'reconcile_once', 'run_reconciliation']
 
 # %% ../../nbs/10_services/09_reconcile.ipynb #6115213b
 REMEMBERED_MS = 7 * 86_400_000
@@ -110,22 +111,19 @@ def comparable_candles(
 # %% ../../nbs/10_services/09_reconcile.ipynb #05e4b24d
 def against_exchange(
     settings: Settings,
-    rest: Any = None,  # or anything that has `ohlc` and `time_ms`
+    exchange: CandleSource | None = None,  # else the one of the settings
     alive: bool = False,  # the system is running: candles must be there up to now
     most: int = 2000,  # lines of evidence
 ) -> dict[str, Any]:
     "Return the figures of the data directory's candles against the exchange's."
-    rest, interval, store = (
-        rest or Rest(settings),
-        settings.data.interval_seconds,
-        open_feature_store(settings),
-    )
+    exchange = exchange or open_exchange(settings)
+    interval, store = settings.data.interval_seconds, open_feature_store(settings)
     verdicts: list[Minute] = []
     taken = 0
     by_symbol: dict[str, Any] = {}
-    group, seen_ms = open_group(store, 'candles'), rest.time_ms()
+    group, seen_ms = open_group(store, 'candles'), exchange.time_ms()
     for symbol in settings.data.symbols:
-        theirs, _ = rest.ohlc(symbol, interval)
+        theirs = exchange.candles(symbol, interval)
         if not theirs:
             continue
         known = known_of(theirs, True)
@@ -151,43 +149,26 @@ def against_exchange(
     }
 
 # %% ../../nbs/10_services/09_reconcile.ipynb #566925ec
-class Simulated:
-    "The simulated exchange that fed a data directory, as it stood at the newest candle."
+def simulated_exchange(
+    settings: Settings,
+    seed: int,
+) -> CandleSource:
+    "Return the simulated exchange that fed a data directory, as it stood at the newest candle."
+    from crypto_rt.sandbox.exchange import SandboxExchange
+    from crypto_rt.sandbox.kraken_rest import sandbox_client
+    from crypto_rt.sandbox.random_market import Simulation
 
-    def __init__(self, settings: Settings, seed: int):
-        from crypto_rt.sandbox.random_market import Simulation
-        from crypto_rt.sandbox.exchange import SandboxExchange
-
-        store = open_feature_store(settings)
-        newest = (
-            candle_history(store, symbol, settings.data.interval_seconds, last=1)
-            for symbol in settings.data.symbols
-        )
-        at_ms = max((c.end_ms + settings.data.grace_ms for rows in newest for c in rows), default=now_ms())
-        store.close()
-        self.grace_ms, self.exchange = (
-            settings.data.grace_ms,
-            SandboxExchange(Simulation(seed), 1.0, (now_ms(), at_ms)),
-        )
-
-    def time_ms(self) -> int:
-        "Return its clock."
-        return self.exchange.clock_ms()
-
-    def ohlc(self, symbol: str, interval_seconds: int) -> tuple[list[Candle], int]:
-        "Return what its REST interface would."
-        from crypto_rt.sandbox.kraken_rest import rest_answer
-
-        minutes = ohlc_params(interval_seconds, None)['interval']
-        return parse_rest_ohlc(
-            rest_answer(self.exchange, f'/0/public/OHLC?pair={symbol}&interval={minutes}'),
-            symbol,
-            interval_seconds,
-            self.grace_ms,
-        )
+    store = open_feature_store(settings)
+    newest = (
+        candle_history(store, symbol, settings.data.interval_seconds, last=1)
+        for symbol in settings.data.symbols
+    )
+    at_ms = max((c.end_ms + settings.data.grace_ms for rows in newest for c in rows), default=now_ms())
+    store.close()
+    return sandbox_client(SandboxExchange(Simulation(seed), 1.0, (now_ms(), at_ms)), settings)
 
 # %% ../../nbs/10_services/09_reconcile.ipynb #c2eefe02
-def exchange_of(settings: Settings) -> Any:  # for `against_exchange`
+def exchange_of(settings: Settings) -> CandleSource:
     "Return who can be asked about a data directory's candles; `ValueError` for a replay."
     record = Path(settings.data.directory) / 'source.json'
     source = json.loads(record.read_text()) if record.is_file() else {}
@@ -195,7 +176,9 @@ def exchange_of(settings: Settings) -> Any:  # for `against_exchange`
         raise ValueError(
             f'{record.parent} holds a replay of {source.get("file")}, whose candles no exchange can be asked for; give --trades F --candles F'
         )
-    return Simulated(settings, source['seed']) if source.get('source') == 'simulate' else Rest(settings)
+    if source.get('source') == 'simulate':
+        return simulated_exchange(settings, source['seed'])
+    return open_exchange(settings)
 
 # %% ../../nbs/10_services/09_reconcile.ipynb #26bbbdf8
 FIRST_SECONDS = 120.0  # until there is something to compare
@@ -215,8 +198,8 @@ def write_report(
             line['evidence'],
         )
     path = Path(settings.data.directory) / 'reconciliation.json'
-    path.with_suffix('.tmp').write_text(json.dumps(result, indent=1))
-    path.with_suffix('.tmp').replace(path)
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(result, indent=1))
     return path
 
 
@@ -229,11 +212,11 @@ def counts_of(result: Mapping[str, Any]) -> dict[str, int]:
 # %% ../../nbs/10_services/09_reconcile.ipynb #52ef17b6
 def reconcile_once(
     settings: Settings,
-    rest: Any,  # see `against_exchange`
+    exchange: CandleSource,
 ) -> dict[str, Any]:  # the figures, or {'ok': False, 'error': ...} where the exchange did not answer
     "Compare, and say so in file and log."
     try:
-        result = against_exchange(settings, rest, alive=True, most=200)
+        result = against_exchange(settings, exchange, alive=True, most=200)
         log.info(
             '%s windows compared with the exchange: %s exact, %s explained, %s unexplained',
             *(result[name] for name in ('compared', 'exact', 'explained', 'unexplained')),
@@ -251,11 +234,11 @@ def run_reconciliation(settings: Settings) -> None:
 
     from crypto_rt.bus.sending import open_producer
 
-    stop, rest, every = threading.Event(), Rest(settings), settings.data.reconcile_minutes * 60
+    stop, exchange, every = threading.Event(), open_exchange(settings), settings.data.reconcile_minutes * 60
 
     def end(*_: Any) -> None:
         stop.set()
-        rest.asker.close()
+        exchange.close()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
@@ -266,7 +249,7 @@ def run_reconciliation(settings: Settings) -> None:
             kind='counts',
             at_ms=now_ms(),
             run_id=settings.run.id,
-            counts=counts_of(reconcile_once(settings, rest)),
+            counts=counts_of(reconcile_once(settings, exchange)),
         )
         producer.send('service_events', 'reconciliation', encode(event))
         producer.flush()

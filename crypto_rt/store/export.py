@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 
+from ..core.durable_files import atomic_path
 from ..core.settings import Settings
 from .open import open_feature_store, open_group
 from pathlib import Path
@@ -102,6 +103,6 @@ def export(
     store.close()
     if what == 'candles':
         frame = floats(frame)
-    frame.to_parquet(out.with_suffix('.tmp'), index=False, compression='zstd')
-    out.with_suffix('.tmp').replace(out)
+    with atomic_path(out) as partial:
+        frame.to_parquet(partial, index=False, compression='zstd')
     return len(frame)

@@ -142,14 +142,9 @@ def exchange_answers(
     seconds: float = 3.0,
 ) -> bool:
     "Tell whether the exchange's REST interface says that it is there."
-    import urllib.request
+    from crypto_rt.market.exchanges import open_exchange
 
-    address = f'{settings.exchange.rest_url}/public/SystemStatus'
-    try:
-        with urllib.request.urlopen(address, timeout=seconds) as answer:
-            return json.load(answer).get('error') == []
-    except (OSError, ValueError):
-        return False
+    return open_exchange(settings).is_there(seconds)
 
 # %% ../../nbs/12_system/00_plan.ipynb #6bd54da6
 def check_speed(

@@ -199,6 +199,5 @@ def _store_of(settings: Settings) -> dict[str, Any]:
 def clean(side: Side) -> None:
     "Delete what the comparison made, where it stays otherwise, and close the store."
     for made in (side.view, *side.groups):
-        if hasattr(made, 'discard'):
-            made.discard()
+        made.discard()
     side.store.close()

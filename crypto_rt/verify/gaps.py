@@ -5,83 +5,39 @@
 # %% ../../nbs/11_verify/00_gaps.ipynb #80e9c0ca
 from __future__ import annotations
 
-
-from ..core.messages import EPOCH_BITS
 from ..core.settings import Settings
-from ..store.open import open_feature_store, open_group, store_dir
-from ..store.positions import latest_gaps, unexplained
+from ..store.interface import unexplained
+from ..store.open import has_store, open_feature_store
+from ..store.positions import latest_gaps, own_holes
 from typing import Any
 
 # %% auto #0
-__all__ = ['stored_ids', 'verify_gaps']
-
-# %% ../../nbs/11_verify/00_gaps.ipynb #a5dc201f
-def stored_ids(
-    store: Any,  # an embedded store
-) -> tuple[
-    dict[str, int], int, int, list[tuple[str, int, int]]
-]:  # counters, ids stored, rows beyond that, holes: symbol, first, last
-    "Return what lies in the store, all from one moment."
-    import duckdb
-    import pyarrow as pa
-
-    trades: Any = open_group(store, 'trades')
-    table = trades.table
-    with store.database.transaction('DEFERRED') as db:
-        counts = dict(
-            db.execute(
-                'SELECT name, sum(value) FROM _counts WHERE tab = ? GROUP BY name', (table,)
-            ).fetchall()
-        )
-        hot = db.execute(f'SELECT symbol, trade_id FROM "{table}_hot"').fetchall()
-        paths = [
-            str(store.directory / path)
-            for (path,) in db.execute('SELECT path FROM _segments WHERE tab = ?', (table,))
-        ]
-    with duckdb.connect() as duck:
-        duck.register(
-            'hot',
-            pa.table(
-                {
-                    'symbol': pa.array([s for s, _ in hot], pa.string()),
-                    'trade_id': pa.array([n for _, n in hot], pa.int64()),
-                }
-            ),
-        )
-        sealed = ' UNION ALL SELECT symbol, trade_id FROM read_parquet(?)' if paths else ''
-        duck.execute(
-            f'CREATE TEMP TABLE ids AS SELECT symbol, trade_id, count(*) AS times FROM (SELECT * FROM hot{sealed}) GROUP BY ALL',
-            [paths] if paths else [],
-        )
-        stored, rows = duck.execute('SELECT count(*), coalesce(sum(times), 0) FROM ids').fetchall()[0]
-        order = f'OVER (PARTITION BY symbol, trade_id >> {EPOCH_BITS} ORDER BY trade_id)'
-        holes = duck.execute(
-            f'SELECT symbol, trade_id + 1, after - 1 FROM (SELECT *, lead(trade_id) {order} AS after FROM ids) WHERE after > trade_id + 1'
-        ).fetchall()
-    return counts, stored, int(rows) - stored, holes
+__all__ = ['verify_gaps']
 
 # %% ../../nbs/11_verify/00_gaps.ipynb #b57fb768
 def verify_gaps(
     settings: Settings,
 ) -> dict[str, Any]:  # ok and the figures
     "Return whether every trade received is stored once or accounted for, and none is missing in between."
-    if not store_dir(settings).is_dir():
+    if not has_store(settings):
         raise ValueError(
             f'no feature store in {settings.data.directory}; run `crypto-rt up`, or name its --data-dir'
         )
-    store: Any = open_feature_store(settings)
-    counts, stored, twice, holes = stored_ids(store)
+    store = open_feature_store(settings)
+    counts, stored, twice, holes = store.trade_accounts()
     records = latest_gaps(store)
     store.close()
+    if counts is None:
+        raise ValueError(
+            f'[store] backend {settings.store.backend} does not count what was received, '
+            'so nothing can be balanced: verify gaps where the store is embedded'
+        )
     if not counts and not stored:
         raise ValueError(
             f'no trades are stored in {settings.data.directory}; run `crypto-rt up`, or name its --data-dir'
         )
     own = [record for record in records if record.state == 'exchange_hole']
-    missing = sum(
-        unexplained(first, last, [(r.first_missing, r.last_missing) for r in own if r.symbol == symbol])
-        for symbol, first, last in holes
-    )
+    missing = sum(unexplained(first, last, own_holes(records, symbol)) for symbol, first, last in holes)
     figures = {
         'received': counts.get('received', 0),
         'stored': stored,

@@ -176,7 +176,7 @@ def prediction_groups(
 ) -> Iterator[list[Prediction]]:
     "Yield the predictions of each symbol and interval."
     group = open_group(store, 'predictions')
-    place = [group.definition.entity.index(name) for name in ('symbol', 'interval_seconds')]
+    place = [group.definition.online_key.index(name) for name in ('symbol', 'interval_seconds')]
     for symbol, seconds in sorted({(entity[place[0]], entity[place[1]]) for entity in group.entities()}):
         wanted = not symbols or symbol in symbols
         if wanted and (

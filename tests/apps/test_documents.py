@@ -28,7 +28,7 @@ def openapi(client):
 
 
 def first_column(page, title):
-    "Return what stands in code in the first column of the one table of a page whose head begins with `title`."
+    "Return what stands in code in the first column of the table whose head begins with `title`."
     text = (ROOT / 'docs' / page).read_text()
     rows = re.search(rf'^\| {title} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)', text, re.M)[1].splitlines()
     return [name for row in rows for name in re.findall(r'`([^`{]+)[^`]*`', row.split('|')[1])]

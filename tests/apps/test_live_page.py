@@ -110,6 +110,7 @@ def test_an_abstention_is_no_forecast(browser, server):
 def test_another_symbol_is_one_click_away_and_the_theme_too(browser, server):
     eth = [candle(i, 'ETH/USD', close='3500.25') for i in range(-30, 0)]
     page = opened(browser, server(gradio=False, past=[*PAST, *eth]), color_scheme='dark')
+    assert page.locator('#crt-decay').is_hidden(), 'without news there is no signal of them'
     assert page.evaluate('document.documentElement.dataset.crtTheme') == 'dark'
     page.click('#crt-theme')
     assert page.evaluate('document.documentElement.dataset.crtTheme') == 'light'
@@ -121,6 +122,14 @@ def test_another_symbol_is_one_click_away_and_the_theme_too(browser, server):
 def test_a_phone_needs_no_sideways_scrolling(browser, server):
     page = opened(browser, server(gradio=False), viewport={'width': 360, 'height': 740})
     assert page.evaluate('document.documentElement.scrollWidth') <= 360
+
+
+@pytest.mark.parametrize('width', [360, 390, 430, 520])
+def test_the_head_of_the_page_has_one_line_of_buttons(browser, server, width):
+    page = opened(browser, server(gradio=False), viewport={'width': width, 'height': 740})
+    boxes = [page.locator(f'#crt-{name}').bounding_box() for name in ('symbols', 'theme')]
+    middles = [box['y'] + box['height'] / 2 for box in boxes]
+    assert abs(middles[0] - middles[1]) < 8
 
 
 def test_after_a_restart_the_page_comes_back_by_itself(browser, server):

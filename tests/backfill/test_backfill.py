@@ -28,13 +28,14 @@ from crypto_rt.core.settings import load_settings
 from crypto_rt.core.times import now_ms
 from crypto_rt.features.indicators import indicators_of
 from crypto_rt.features.table import FEATURE_NAMES, TABLE, FeatureTable
+from crypto_rt.market.exchange import TradePage
+from crypto_rt.market.kraken.exchange import Kraken
 from crypto_rt.sandbox.exchange import SandboxExchange
 from crypto_rt.sandbox.random_market import Simulation
 from crypto_rt.sandbox.server import serving
 from crypto_rt.services import feature_store
 from crypto_rt.services.feature_store import StoreWriter
 from crypto_rt.store.conform import canonical_digest
-from crypto_rt.store.embedded.compaction import seal_before
 from crypto_rt.store.export import export, floats
 from crypto_rt.store.open import candle_history, open_feature_store, open_group
 from crypto_rt.store.schema import GROUPS, indicator_groups
@@ -79,9 +80,11 @@ class Newest:
     def __init__(self, until):
         self.until, self.asked = until, []
 
-    def ohlc(self, symbol, interval_seconds):
+    limits = Kraken.limits
+
+    def candles(self, symbol, interval_seconds):
         self.asked.append(symbol)
-        return [candle(n, symbol) for n in range(self.until - 720, self.until)], 0
+        return [candle(n, symbol) for n in range(self.until - 720, self.until)]
 
 
 @pytest.fixture
@@ -432,14 +435,17 @@ class Market:
     def time_ms(self):
         return self.now_ms
 
-    def trades(self, symbol, since):
-        assert isinstance(since, str) and since.isdigit()
-        self.asked.append(since)
+    first_cursor = Kraken.first_cursor
+
+    def trade_page(self, symbol, cursor):
+        assert isinstance(cursor, str) and cursor.isdigit()
+        self.asked.append(cursor)
         self.calls -= 1
         if self.calls < 0:
             raise ConnectionError('gone')
-        rows = [t for t in self.all if t.event_ms * 10**6 > int(since)][: self.page]
-        return rows, str(rows[-1].event_ms * 10**6) if rows else since
+        rows = [t for t in self.all if t.event_ms * 10**6 > int(cursor)][: self.page]
+        after = str(rows[-1].event_ms * 10**6) if rows else cursor
+        return TradePage(rows, after, len(rows) < 1000 or after == cursor)
 
 
 HOUR = 3_600_000
@@ -555,13 +561,13 @@ def test_a_hole_of_the_exchange_is_partial_and_no_trade_at_all_is_nothing(settin
 CHILD = """
 import sys
 from crypto_rt.backfill import exchange as backfill
-from crypto_rt.market.kraken.client import Rest
+from crypto_rt.market.exchanges import open_exchange
 from crypto_rt.core.settings import load_settings
 directory, url, since, until = sys.argv[1:]
 backfill.EVERY_PAGES = 1
 settings = load_settings('/dev/null', env={}, data=dict(directory=directory, symbols='BTC/USD'), exchange=dict(rest_url=url))
 print('go', flush=True)
-print(backfill.backfill_trades(settings, Rest(settings), ['BTC/USD'], int(since), int(until), progress=False), flush=True)
+print(backfill.backfill_trades(settings, open_exchange(settings), ['BTC/USD'], int(since), int(until), progress=False), flush=True)
 """
 
 
@@ -693,7 +699,7 @@ def test_the_writer_serves_the_older_sets_and_seals_each_of_them(settings, monke
     assert letters == [] and writer.counts['stored'] == 280
     assert versions[2].history(KEY) == made and len(versions[1].history(KEY)) == 1000
     assert versions[1].history(KEY)[-1].values == {name: made[-1].values[name] for name in TABLE.names}
-    sealed = seal_before(store.directory, NOON + 86_400_000 * 2)
+    sealed = store.seal(NOON + 86_400_000 * 2)
     assert [sealed['technical_indicators', version] for version in (1, 2)] == [1000 + 720, 280]
     assert versions[2].history(KEY) == made and len(versions[1].history(KEY)) == 1000
     store.close()

@@ -286,7 +286,7 @@ def test_a_killed_service_tells_the_same_candles(seed: int) -> None:
     told, start = [], 0
     for kill in sorted(rng.sample(range(10, len(messages)), 3)) + [None]:
         history = last_candles([decode('candles', raw) for raw in told], 60)
-        step = Candles(Settings(), history, clock=lambda: 0.0)
+        step = Candles(Settings(), lambda history=history: history, clock=lambda: 0.0)
         told += run_step(
             step, messages[start:], None if kill is None else kill - start if kill > start else 1
         )
@@ -438,9 +438,8 @@ def test_the_quotes_of_a_silent_market_survive_a_kill() -> None:
     for kill in (5, 150, 290):
         step = Candles(Settings(), clock=lambda: 0.0)
         told = run_step(step, messages[:kill])
-        again = Candles(
-            Settings(), last_candles([decode('candles', raw) for raw in told], 60), clock=lambda: 0.0
-        )
+        history = last_candles([decode('candles', raw) for raw in told], 60)
+        again = Candles(Settings(), lambda history=history: history, clock=lambda: 0.0)
         assert told + run_step(again, messages[step.open_from('trades', 0) :]) == whole
 
 

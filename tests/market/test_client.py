@@ -8,7 +8,10 @@ import pytest
 from websockets.asyncio.server import serve
 
 from crypto_rt.core.settings import load_settings
-from crypto_rt.market.kraken.client import Rest, back_off, pages, stream
+from crypto_rt.market.exchange import trade_pages
+from crypto_rt.market.kraken.exchange import Kraken
+from crypto_rt.market.kraken.rest import back_off
+from crypto_rt.market.kraken.stream import stream
 
 
 def frame(trade_id, kind='update'):
@@ -149,7 +152,7 @@ def test_the_waits_grow_to_a_ceiling_and_differ():
 
 def rest(answer, **exchange):
     waits = []
-    client = Rest(load_settings(env={}, exchange=exchange), httpx.MockTransport(answer), waits.append)
+    client = Kraken(load_settings(env={}, exchange=exchange), httpx.MockTransport(answer), waits.append)
     return client, waits
 
 
@@ -169,19 +172,18 @@ def test_a_cursor_of_nanoseconds_goes_through_pages_as_text():
         )
 
     client, waits = rest(answer)
-    assert [t.trade_id for page in pages(client, 'BTC/USD', '1762795433971744499') for t in page] == list(
-        range(1, 1008)
-    )
-    assert [a['since'] for a in asked] == ['1762795433971744499', '1762795433971744501']
-    assert len(waits) == 1 and 0.9 < waits[0] <= 1.0, 'one request a second and pair'
+    pages = trade_pages(client, 'BTC/USD', 1762795433000)
+    assert [t.trade_id for page in pages for t in page.trades] == list(range(1, 1008))
+    assert [a['since'] for a in asked] == ['1762795432999999999', '1762795433971744501']
+    assert len(waits) == 1 and 0.5 < waits[0] <= 1.0, 'one request a second and pair'
 
 
 def test_pairs_wait_for_themselves_and_a_local_server_for_nobody():
     client, waits = rest(lambda request: page_of([1], '1'))
-    client.trades('BTC/USD'), client.trades('ETH/USD')
+    client.trade_page('BTC/USD', '0'), client.trade_page('ETH/USD', '0')
     assert waits == []
     client, waits = rest(lambda request: page_of([1], '1'), rest_url='http://127.0.0.1:9/0')
-    client.trades('BTC/USD'), client.trades('BTC/USD')
+    client.trade_page('BTC/USD', '0'), client.trade_page('BTC/USD', '0')
     assert waits == []
 
 
@@ -208,5 +210,5 @@ def test_what_may_pass_is_tried_again(refusal):
         return page_of([5], '5')
 
     client, waits = rest(answer, rest_url='http://127.0.0.1:9/0')
-    assert client.trades('BTC/USD')[0][0].trade_id == 5 and len(waits) == 2
+    assert client.trade_page('BTC/USD', '0').trades[0].trade_id == 5 and len(waits) == 2
     assert min(waits) >= (3 if getattr(refusal, 'status_code', 0) == 429 else 0.5)

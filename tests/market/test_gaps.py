@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 from crypto_rt.bus.steps import Received
 from crypto_rt.core.messages import EPOCH_BITS, Dropped, Gap, Trade, Trades, Watermark, decode, encode
 from crypto_rt.core.settings import ExchangeSettings, load_settings, to_env
-from crypto_rt.market.feed import Feed, final_watermarks
+from crypto_rt.market.exchange import Frame
+from crypto_rt.market.feed import Feed
 from crypto_rt.market.files import read_frames, read_trades
-from crypto_rt.market.gap_filling import rest_requests, take_rest_page
-from crypto_rt.market.kraken.frames import Frame, read_frame
-from crypto_rt.market.recovery import restore_gaps
-from crypto_rt.market.sequence import TradeSequence, missing_ranges
+from crypto_rt.market.kraken.frames import read_frame
+from crypto_rt.market.sequence import TradeSequence
 from crypto_rt.market.symbol_state import SymbolState
+from crypto_rt.market.watermark_clock import skew_of
 from crypto_rt.services.feature_store import StoreWriter
-from crypto_rt.services.trades import Recorder, note_skew, skew_of
-from crypto_rt.store.embedded.trade_ledger import trade_counters
+from crypto_rt.services.trades import Recorder
+from crypto_rt.store.interface import unexplained
 from crypto_rt.store.open import open_feature_store, open_group
-from crypto_rt.store.positions import stored_past, unexplained
+from crypto_rt.store.positions import stored_past
 from crypto_rt.verify.gaps import verify_gaps
 
 START = 1_700_000_000_000
@@ -52,9 +52,9 @@ def frame(numbers, snapshot=False, at=None):
     return Frame('trade', b'{"raw":1}', trades=items, snapshot=snapshot)
 
 
-def opened(book, source='replay', **exchange):
-    feed = Feed({'BTC/USD': book}, source, ExchangeSettings(**exchange))
-    feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade')], START)
+def opened(state, source='replay', **exchange):
+    feed = Feed([state], source, ExchangeSettings(**exchange))
+    feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', channel='trade')], START)
     return feed
 
 
@@ -75,28 +75,27 @@ def states(outs):
 
 
 def test_a_hole_opens_and_is_filled_and_every_change_is_told():
-    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000))
+    feed = opened(SymbolState('BTC/USD', TradeSequence(100, cursor_ms=START + 10_000)))
     out = feed.take([frame([101]), frame([105]), frame([109])], START + 11_000)
     assert (
         states(out) == [(102, 104, 'open', 0, 0), (106, 108, 'open', 0, 0)] and messages(out, Watermark) == []
     )
     assert states(feed.take([frame([103, 104])], START + 11_500)) == []
     assert states(feed.take([frame([102])], START + 11_600)) == [(102, 104, 'filled', 3, 1)]
-    out = take_rest_page(
-        feed, 'BTC/USD', trades=[trade(n) for n in range(101, 110)], last=True, here_ms=START + 12_000
+    out = feed.take_rest_page(
+        'BTC/USD', trades=[trade(n) for n in range(101, 110)], is_last=True, here_ms=START + 12_000
     )
     assert states(out) == [(106, 108, 'filled', 3, 1)] and ids(out) == [106, 107, 108]
     assert len(messages(feed.take([], START + 12_100), Watermark)) == 1
 
 
 def test_a_hole_of_the_exchange_is_declared_with_its_exact_range():
-    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000))
+    feed = opened(SymbolState('BTC/USD', TradeSequence(100, cursor_ms=START + 10_000)))
     feed.take([frame([111])], START)
-    out = take_rest_page(
-        feed,
+    out = feed.take_rest_page(
         'BTC/USD',
         trades=[trade(n) for n in (101, 102, 105, 106, 110, 111, 112)],
-        last=True,
+        is_last=True,
         here_ms=START,
     )
     latest = {m.first_missing: m for m in sorted(messages(out, Gap), key=lambda m: m.revision)}
@@ -104,12 +103,14 @@ def test_a_hole_of_the_exchange_is_declared_with_its_exact_range():
         (103, 104),
         (107, 109),
     }
-    assert not feed.books['BTC/USD'].gaps and all(m.state != 'open' for m in latest.values())
+    assert not feed.states['BTC/USD'].gaps.open and all(m.state != 'open' for m in latest.values())
     assert ids(feed.take([frame([108])], START)) == [108], 'should it come after all, it is taken'
 
 
 def test_without_an_answer_a_gap_times_out_and_its_trades_stay_wanted(caplog):
-    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000), gap_timeout_seconds=10)
+    feed = opened(
+        SymbolState('BTC/USD', TradeSequence(100, cursor_ms=START + 10_000)), gap_timeout_seconds=10
+    )
     feed.take([frame([105])], START)
     assert states(feed.take([], START + 9_000)) == []
     out = feed.take([], START + 10_001)
@@ -118,19 +119,21 @@ def test_without_an_answer_a_gap_times_out_and_its_trades_stay_wanted(caplog):
         and len(messages(out, Watermark)) == 1
         and 'could not be had in time' in caplog.text
     )
-    assert rest_requests(feed, START + 20_000) == [] and len(rest_requests(feed, START + 71_000)) == 1
-    out = take_rest_page(
-        feed, 'BTC/USD', trades=[trade(n) for n in range(100, 106)], last=True, here_ms=START + 71_500
+    assert feed.rest_requests(START + 20_000) == [] and len(feed.rest_requests(START + 71_000)) == 1
+    out = feed.take_rest_page(
+        'BTC/USD', trades=[trade(n) for n in range(100, 106)], is_last=True, here_ms=START + 71_500
     )
     assert ids(out) == [101, 102, 103, 104] and states(out) == [(101, 104, 'filled', 4, 2)]
-    assert rest_requests(feed, START + 200_000) == []
+    assert feed.rest_requests(START + 200_000) == []
 
 
 def test_the_time_out_waits_for_the_connection_and_for_progress():
-    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000), gap_timeout_seconds=10)
+    feed = opened(
+        SymbolState('BTC/USD', TradeSequence(100, cursor_ms=START + 10_000)), gap_timeout_seconds=10
+    )
     feed.take([frame([3000])], START)
-    take_rest_page(
-        feed, 'BTC/USD', trades=[trade(n) for n in range(101, 1101)], last=False, here_ms=START + 9_000
+    feed.take_rest_page(
+        'BTC/USD', trades=[trade(n) for n in range(101, 1101)], is_last=False, here_ms=START + 9_000
     )
     assert states(feed.take([], START + 15_000)) == []
     feed.take([Frame('disconnected', text='gone')], START + 15_500)
@@ -149,12 +152,12 @@ def test_an_earlier_lifes_gap_goes_on_with_its_next_revision():
         revision=3,
         epoch=0,
     )
-    feed = opened(SymbolState(TradeSequence(101), cursor_ms=START + 10_000))
-    restore_gaps(feed, [record], START)
+    feed = opened(SymbolState('BTC/USD', TradeSequence(101, cursor_ms=START + 10_000)))
+    feed.restore_gaps([record], START)
     assert states(feed.take([frame([105])], START + 20_000)) == [], 'it is on record already'
     assert states(feed.take([frame([102, 103, 104])], START + 20_000)) == [(102, 104, 'filled', 3, 4)]
-    feed = opened(SymbolState(TradeSequence(200)))
-    restore_gaps(feed, [record], START)
+    feed = opened(SymbolState('BTC/USD', TradeSequence(200)))
+    feed.restore_gaps([record], START)
     assert states(feed.take([frame([201])], START + 20_000)) == [(102, 104, 'filled', 3, 4)], (
         'filled before the kill, told after it'
     )
@@ -164,7 +167,7 @@ def test_an_earlier_lifes_gap_goes_on_with_its_next_revision():
 
 
 def test_a_book_that_begins_again_is_a_new_epoch():
-    feed = opened(SymbolState(TradeSequence(1000)))
+    feed = opened(SymbolState('BTC/USD', TradeSequence(1000)))
     feed.take([frame([1001, 1002])], START + 400_000)
     out = feed.take([frame([5, 6], at=START + 200_000)], START + 400_000)
     assert ids(out) == [EPOCH + 5, EPOCH + 6] and feed.counts['epochs'] == 1
@@ -178,19 +181,18 @@ def test_a_book_that_begins_again_is_a_new_epoch():
     assert ids(
         feed.take([frame([1001, 1002, 7], snapshot=True), frame([7, 9], at=START + 200_100)], START + 400_000)
     ) == [EPOCH + 7, EPOCH + 9]
-    assert missing_ranges(feed.books['BTC/USD'].continuity) == [(EPOCH + 8, EPOCH + 8)]
-    out = take_rest_page(
-        feed,
+    assert feed.states['BTC/USD'].sequence.ids.gaps() == [(EPOCH + 8, EPOCH + 8)]
+    out = feed.take_rest_page(
         'BTC/USD',
         trades=[trade(n, START + 200_000 + n) for n in range(5, 12)],
-        last=True,
+        is_last=True,
         here_ms=START + 400_000,
     )
     assert sorted(ids(out)) == [EPOCH + n for n in (8, 10, 11)]
 
 
 def test_repeated_and_late_trades_are_no_new_epoch():
-    feed = opened(SymbolState(TradeSequence(100)))
+    feed = opened(SymbolState('BTC/USD', TradeSequence(100)))
     feed.take([frame(range(101, 151))], START + 100_000)
     feed.take([frame(range(101, 151), snapshot=True), frame([120]), frame([149, 150])], START + 100_000)
     assert feed.counts['epochs'] == 0 and feed.counts['duplicates'] == 53
@@ -198,7 +200,7 @@ def test_repeated_and_late_trades_are_no_new_epoch():
 
 @pytest.mark.parametrize('source', ['live', 'replay'])
 def test_a_trade_from_the_future_is_put_aside_with_its_bytes(source):
-    feed = opened(SymbolState(TradeSequence(100)), source)
+    feed = opened(SymbolState('BTC/USD', TradeSequence(100)), source)
     out = feed.take(
         [frame([101]), frame([102], at=START + 80_000), frame([103], at=START + 3_600_000)], START + 12_000
     )
@@ -209,7 +211,7 @@ def test_a_trade_from_the_future_is_put_aside_with_its_bytes(source):
         and 'ahead of the clock' in letters[0].reason
     )
     assert (
-        feed.clock_ms == START + 10_100
+        feed.clock.exchange_ms == START + 10_100
         and feed.counts['received'] == feed.counts['published'] + feed.counts['dead_letters'] == 3
     )
     assert messages(out, Dropped) == [Dropped('BTC/USD', 0, 2, START + 12_000)]
@@ -219,15 +221,15 @@ def test_a_trade_from_the_future_is_put_aside_with_its_bytes(source):
 
 
 def test_the_skew_is_measured_and_alarmed(caplog):
-    feed = opened(SymbolState(TradeSequence(100)), 'live', max_skew_ms=5000)
-    note_skew(feed, skew_of(START, START + 1270, START + 1290))
+    feed = opened(SymbolState('BTC/USD', TradeSequence(100)), 'live', max_skew_ms=5000)
+    feed.clock.see_rest_time(skew_of(START, START + 1270, START + 1290))
     assert feed.counts['skew_ms'] == -780 and feed.counts['skew_alarms'] == 0
-    note_skew(feed, skew_of(START + 60_000, START, START))
+    feed.clock.see_rest_time(skew_of(START + 60_000, START, START))
     assert feed.counts['skew_alarms'] == 1 and 'clock is 60500 ms behind' in caplog.text
 
 
 def test_the_best_quotes_are_in_the_marks_until_the_connection_ends():
-    feed = opened(SymbolState(TradeSequence(100)))
+    feed = opened(SymbolState('BTC/USD', TradeSequence(100)))
     nack = read_frame(
         b'{"error":"Currency pair not supported BTC/USD","method":"subscribe","success":false,"symbol":"BTC/USD","req_id":2}'
     )
@@ -288,7 +290,7 @@ def test_what_is_read_twice_is_counted_once(stored):
     batch = received([Trades('BTC/USD', [trade(n)], START, 'live', duplicates=1) for n in range(1, 11)])
     writer.take(batch)
     writer.take(batch[5:] + received([Trades('BTC/USD', [trade(10), trade(11)], START, 'live')], at=10))
-    assert trade_counters(writer.store) == {'received': 22, 'duplicates': 10, 'repeated': 1}
+    assert writer.store.trade_accounts().counters == {'received': 22, 'duplicates': 10, 'repeated': 1}
     writer.logs = {'trades': 'another log of that name'}
     writer.take(received([Trades('BTC/USD', [trade(12)], START, 'live')]))
     figures = verify_gaps(chosen)
@@ -353,7 +355,7 @@ def test_a_row_in_both_places_is_found_out(stored):
     writer.take(received([Trades('BTC/USD', [trade(n) for n in range(1, 11)], START, 'live')]))
     group.materialize()
     with writer.store.database.transaction() as db:
-        db.execute(f'INSERT INTO {group.table}_hot SELECT * FROM {group.table}_online')
+        db.execute(f'INSERT INTO {group.table.hot} SELECT * FROM {group.table.online}')
     figures = verify_gaps(chosen)
     assert not figures['ok'] and figures['stored_twice'] == 1
 
@@ -379,25 +381,24 @@ def test_any_order_loss_and_repetition_stores_every_id_once(tmp_path_factory, se
     ]
     frames = [f for _, f in sorted(enumerate(frames), key=lambda pair: pair[0] + rng.uniform(0, 40))]
     feed, out, sent = (
-        opened(SymbolState(TradeSequence(0), cursor_ms=START)),
+        opened(SymbolState('BTC/USD', TradeSequence(0, cursor_ms=START))),
         [],
         sum(len(f.trades) for f in frames),
     )
-    while frames or rest_requests(feed, now + 2000):
+    while frames or feed.rest_requests(now + 2000):
         some, frames, now = frames[:17], frames[17:], now + 2000
         out += feed.take([*some, Frame('bad', b'{', text='cut')], now)
         sent += 1
-        for want in rest_requests(feed, now):
-            out += take_rest_page(
-                feed,
+        for want in feed.rest_requests(now):
+            out += feed.take_rest_page(
                 want.symbol,
-                trades=[t for t in exchange if t.event_ms * 10**6 > int(want.since)],
-                last=True,
+                trades=[t for t in exchange if t.event_ms >= want.since_ms],
+                is_last=True,
                 here_ms=now,
             )
-    feed.ended_ms = exchange[-1].event_ms
-    out += take_rest_page(feed, 'BTC/USD', trades=exchange, last=True, here_ms=now) + final_watermarks(
-        feed, 60, 2000
+    feed.replay_end_ms = exchange[-1].event_ms
+    out += feed.take_rest_page('BTC/USD', trades=exchange, is_last=True, here_ms=now) + feed.final_watermarks(
+        60, 2000, now
     )
     chosen = load_settings(env={}, data=dict(directory=str(tmp_path_factory.mktemp('d')), symbols='BTC/USD'))
     writer = StoreWriter(open_feature_store(chosen), chosen)
@@ -523,7 +524,7 @@ def test_frames_of_any_shape_do_not_break_the_feed():
         b'{"channel":"ticker","data":[{"symbol":"BTC/USD"}]}',
         b'{"channel":"trade","type":"update","data":[]}',
     ):
-        assert messages(opened(SymbolState(TradeSequence(1))).take([read_frame(raw)], START)) == []
+        assert messages(opened(SymbolState('BTC/USD', TradeSequence(1))).take([read_frame(raw)], START)) == []
     assert msgspec.json.decode(encode(Dropped('BTC/USD', 1, 0, START)))['type'] == 'dropped'
 
 

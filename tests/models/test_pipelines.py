@@ -128,6 +128,19 @@ def test_train_registers_a_challenger_and_keeps_its_report(here: Path) -> None:
     assert lower < expected < upper and upper - lower < 0.1
 
 
+def test_another_kind_of_model_is_a_setting(here: Path) -> None:
+    "From the store through the pipeline into the registry and out again, with no edit anywhere."
+    settings = settings_in(here, forecaster='ridge')
+    store_candles(settings, candles_of(1500))
+    done = train(settings, progress=False)
+    promote(settings, 'BTC/USDT', 300, 600)
+    model = champion(settings, 'BTC/USDT', 300, 600)
+    assert model is not None and (model.forecaster.kind, model.digest) == ('ridge', done['digest'])
+    assert list(model.feature_names) == done['columns'] and done['suspicious'] == []
+    expected, lower, upper = model.predict(indicators_of(candles_of(1600))[-1].values)
+    assert lower < expected < upper and upper - lower < 0.1
+
+
 def test_a_model_learns_from_the_leader_as_it_is_served(here: Path) -> None:
     "Its columns are those of a vector; of the leader itself they are null and left out, and so without any leader."
     settings = settings_in(here)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_rt.core.settings import Settings, load_settings
+from crypto_rt.core.settings import Settings, TrainingSettings, load_settings
+from crypto_rt.models.forecasters import FORECASTERS, Forecaster, ZeroForecaster, forecaster_of
 from crypto_rt.models.registry import (
     _LOADED,
     RegisteredModel,
@@ -35,16 +35,23 @@ KEY = ('BTC/USDT', 300, 600)
 NAME = 'BTC-USDT_300s_600s'
 
 
-def booster_of(seed: int) -> object:
-    "Return a small model with an interval inside."
-    import xgboost
+ABOUT_IT = {'level': 0.9, 'lower': -2.0, 'upper': 2.0, 'floor_bp': 0.1}
 
+
+def small_forest(seed: int) -> Forecaster:
+    "Return a small model with an interval inside."
+    return fitted('xgboost', seed)
+
+
+def fitted(kind: str, seed: int) -> Forecaster:
+    "Return a small model of a kind, with an interval inside."
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(200, 2)).astype(np.float32)
-    data = xgboost.DMatrix(x, np.c_[x[:, 0], np.abs(x[:, 0])], feature_names=['a', 'b'])
-    booster = xgboost.train({'max_depth': 2, 'nthread': 1, 'seed': seed}, data, 5)
-    booster.set_attr(crypto_rt=json.dumps({'level': 0.9, 'lower': -2.0, 'upper': 2.0, 'floor_bp': 0.1}))
-    return booster
+    model = forecaster_of(kind).fit(
+        x, x[:, 0].astype(float), ['a', 'b'], TrainingSettings(trees=5, seed=seed)
+    )
+    model.about = dict(ABOUT_IT)
+    return model
 
 
 @pytest.fixture(scope='module')
@@ -55,13 +62,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(3):
         register(
             settings,
-            booster_of(seed),
+            small_forest(seed),
             name=NAME,
             parameters={'seed': seed},
             figures={'mae_bp': 9.7 + seed, 'naive_mae_bp': 9.67},
             tags={'verdict': f'number {seed}'},
         )
-    register(settings, booster_of(9), name='ETH-USD_60s_300s', parameters={}, figures={}, tags={})
+    register(settings, small_forest(9), name='ETH-USD_60s_300s', parameters={}, figures={}, tags={})
     return folder
 
 
@@ -106,13 +113,61 @@ def test_mlflow_itself_loads_the_same_model(filled: Path) -> None:
     _client(settings)
     theirs = mlflow.xgboost.load_model(f'models:/{NAME}@challenger')
     ours = load(settings, NAME, '3')
-    assert bytes(theirs.save_raw('ubj')) == bytes(ours.booster.save_raw('ubj'))
+    assert bytes(theirs.save_raw('ubj')) == ours.forecaster.save()
     expected, lower, upper = ours.predict({'a': 0.5, 'b': -1.0})
     both = theirs.inplace_predict(np.array([[0.5, -1.0]], np.float32), validate_features=False)[0].astype(
         float
     )
     assert (expected, upper - expected) == pytest.approx((both[0] * 1e-4, 2 * both[1] * 1e-4))
     assert expected - lower == pytest.approx(upper - expected)
+
+
+@pytest.mark.parametrize('kind', FORECASTERS)
+def test_every_kind_is_registered_promoted_and_served(kind: str, tmp_path: Path) -> None:
+    "The same bytes and the same numbers come back, and MLflow says the kind."
+    settings, model = load_settings(env={}, data={'directory': str(tmp_path)}), fitted(kind, 4)
+    version, _ = register(settings, model, name=NAME, parameters={'x': 1}, figures={'mae_bp': 1.0}, tags={})
+    promote(settings, *KEY)
+    served = champion(settings, *KEY)
+    assert served is not None and (served.version, served.digest) == (version, model.digest)
+    expected, size = model.predict(np.array([[0.5, np.nan]], np.float32))[0] * 1e-4
+    assert served.predict({'a': 0.5, 'b': None, 'more': 1.0}) == (
+        expected,
+        expected - 2 * max(size, 1e-5),
+        expected + 2 * max(size, 1e-5),
+    )
+    theirs = _client(settings).get_model_version(NAME, version)
+    assert theirs.tags['kind'] == kind and theirs.tags['digest'] == model.digest
+
+
+def test_a_kind_of_ones_own_needs_an_entry_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Half(ZeroForecaster):
+        kind = 'half'
+
+        def predict(self, features: np.ndarray) -> np.ndarray:
+            return np.tile([0.5, 1.0], (len(features), 1))
+
+    monkeypatch.setitem(FORECASTERS, 'half', Half)
+    settings = load_settings(env={}, data={'directory': str(tmp_path)})
+    register(settings, fitted('half', 1), name=NAME, parameters={}, figures={}, tags={})
+    promote(settings, *KEY)
+    served = champion(settings, *KEY)
+    assert served is not None and served.predict({'a': 1.0, 'b': 1.0})[0] == pytest.approx(0.5e-4)
+    _LOADED.clear()
+    monkeypatch.delitem(FORECASTERS, 'half')
+    with pytest.raises(ValueError, match="was 'half'; there are: zero, ridge, xgboost"):
+        champion(settings, *KEY)
+
+
+def test_a_model_registered_before_there_were_kinds_is_a_forest(settings: Settings) -> None:
+    import sqlite3
+
+    with sqlite3.connect(database(settings)) as there:
+        there.execute("DELETE FROM model_version_tags WHERE key = 'kind'")
+    _LOADED.clear()
+    assert load(settings, NAME, '1').forecaster.kind == 'xgboost'
 
 
 def test_promotion_and_rollback_are_logged(settings: Settings) -> None:
@@ -162,9 +217,9 @@ def test_rollback_undoes_the_last_promotion(moves: list[str]) -> None:
 def test_a_changed_file_does_not_serve(settings: Settings) -> None:
     promote(settings, *KEY, version=2)
     for file in Path(settings.data.directory).rglob('model.ubj'):
-        changed = RegisteredModel(file.read_bytes(), '0').booster
-        changed.set_attr(crypto_rt=json.dumps({'level': 0.9, 'lower': 0, 'upper': 0, 'floor_bp': 0.1}))
-        changed.save_model(file)
+        changed = RegisteredModel(file.read_bytes(), '0').forecaster
+        changed.about |= {'lower': 0, 'upper': 0}
+        file.write_bytes(changed.save())
     _LOADED.clear()
     with pytest.raises(ValueError, match='it was changed'):
         champion(settings, *KEY)

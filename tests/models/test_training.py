@@ -177,10 +177,7 @@ def test_nothing_after_a_fold_changes_it(quick: Settings) -> None:
 
 def test_the_same_data_gives_the_same_bytes(quick: Settings) -> None:
     frame = frame_of(1500, 4)
-    made = [
-        bytes(final_model(frame, NAMES, out_of_fold(frame, NAMES, 1, quick), quick).save_raw('ubj'))
-        for _ in range(2)
-    ]
+    made = [final_model(frame, NAMES, out_of_fold(frame, NAMES, 1, quick), quick).save() for _ in range(2)]
     assert made[0] == made[1]
 
 

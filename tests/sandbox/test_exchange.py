@@ -16,13 +16,14 @@ import pytest
 from crypto_rt.core.messages import Trades, Watermark, decode
 from crypto_rt.core.settings import load_settings
 from crypto_rt.core.times import now_ms
+from crypto_rt.market.exchange import trade_pages
 from crypto_rt.market.feed import Feed
-from crypto_rt.market.kraken.client import Rest, pages
+from crypto_rt.market.kraken.exchange import Kraken
 from crypto_rt.market.symbol_state import SymbolState
 from crypto_rt.sandbox.exchange import SandboxExchange
 from crypto_rt.sandbox.random_market import DAY_MS, Simulation
 from crypto_rt.sandbox.recording import Recording
-from crypto_rt.sandbox.server import open_exchange, run_exchange, serving
+from crypto_rt.sandbox.server import open_sandbox, run_exchange, serving
 from crypto_rt.services.trades import drive
 
 NOON = 20_400 * DAY_MS + DAY_MS // 2
@@ -40,11 +41,11 @@ def settings_at(urls, **data):
 
 async def replayed(file, symbols, speed='max'):
     exchange = SandboxExchange(Recording(file), float('inf') if speed == 'max' else speed)
-    feed, got = Feed({s: SymbolState() for s in symbols}, 'replay'), []
+    feed, got = Feed([SymbolState(s) for s in symbols], 'replay'), []
     async with asyncio.timeout(60), serving(exchange) as urls:
         settings = settings_at(urls)
         began = time.monotonic()
-        await drive(settings, feed, Rest(settings), got.extend, until_end=True)
+        await drive(settings, feed, Kraken(settings), got.extend, until_end=True)
     return feed, [decode(m.topic, m.value) for m in got], time.monotonic() - began
 
 
@@ -145,21 +146,15 @@ def test_a_new_client_of_a_replay_goes_on_without_a_hole(tmp_path):
             asyncio.timeout(30),
             serving(SandboxExchange(Recording(tmp_path / 'r.jsonl'), float('inf'))) as urls,
         ):
-            settings, first = settings_at(urls), Feed({'BTC/USD': SymbolState()}, 'replay')
-            task = asyncio.create_task(drive(settings, first, Rest(settings), got.extend))
+            settings, first = settings_at(urls), Feed([SymbolState('BTC/USD')], 'replay')
+            task = asyncio.create_task(drive(settings, first, Kraken(settings), got.extend))
             while first.counts['published'] < 500:
                 await asyncio.sleep(0)
             task.cancel()
-            known = first.books['BTC/USD'].continuity.through
-            second = Feed(
-                {
-                    'BTC/USD': SymbolState(
-                        first.books['BTC/USD'].continuity, cursor_ms=first.books['BTC/USD'].cursor_ms
-                    )
-                },
-                'replay',
-            )
-            await drive(settings, second, Rest(settings), got.extend, until_end=True)
+            left = first.states['BTC/USD'].sequence
+            known = left.ids.contiguous_id
+            second = Feed([SymbolState('BTC/USD', left)], 'replay')
+            await drive(settings, second, Kraken(settings), got.extend, until_end=True)
         return known, [decode(m.topic, m.value) for m in got], second
 
     known, messages, second = asyncio.run(go())
@@ -180,15 +175,15 @@ def test_the_simulation_is_a_function_of_its_seed():
 
 async def asked(exchange, ask):
     async with serving(exchange) as urls:
-        return await asyncio.to_thread(ask, Rest(settings_at(urls)))
+        return await asyncio.to_thread(ask, Kraken(settings_at(urls)))
 
 
 @pytest.mark.parametrize(('symbol', 'interval'), [('BTC/USD', 60), ('XRP/EUR', 60), ('DOGE/BTC', 300)])
 def test_simulated_candles_are_made_of_its_trades(symbol, interval):
-    def ask(rest):
-        candles, _ = rest.ohlc(symbol, interval)
-        cursor = str(candles[0].start_ms * 10**6 - 1)
-        return candles, [t for page in pages(rest, symbol, cursor) for t in page]
+    def ask(kraken):
+        candles = kraken.candles(symbol, interval)
+        pages = trade_pages(kraken, symbol, candles[0].start_ms)
+        return candles, [t for page in pages for t in page.trades]
 
     candles, trades = asyncio.run(asked(SandboxExchange(Simulation(3), 1, (now_ms(), NOON)), ask))
     assert len(candles) == 720 and candles[-1].end_ms == NOON // (interval * 1000) * interval * 1000
@@ -214,21 +209,16 @@ def test_simulated_candles_are_made_of_its_trades(symbol, interval):
 
 
 def test_the_other_calls():
-    def ask(rest):
-        pairs = rest.asset_pairs()
+    def ask(kraken):
+        symbols = kraken.symbols()
         with pytest.raises(ValueError, match='does not list BTC/UDS; the nearest are BTC/USD'):
-            rest.trades('BTC/UDS')
-        with pytest.raises(ValueError, match='Kraken has candles of'):
-            rest.ohlc('BTC/USD', 61)
-        return pairs, rest.system_status(), rest.time_ms()
+            kraken.trade_page('BTC/UDS', '0')
+        with pytest.raises(ValueError, match='kraken makes candles of'):
+            kraken.candles('BTC/USD', 61)
+        return symbols, kraken.status(), kraken.time_ms()
 
-    pairs, status, clock = asyncio.run(asked(SandboxExchange(Simulation(3), 1, (now_ms(), NOON)), ask))
-    assert (
-        pairs['BTC/USD']['wsname'] == 'XBT/USD'
-        and len(pairs) > 100
-        and status == 'online'
-        and abs(clock - NOON) < 5000
-    )
+    symbols, status, clock = asyncio.run(asked(SandboxExchange(Simulation(3), 1, (now_ms(), NOON)), ask))
+    assert 'BTC/USD' in symbols and len(symbols) > 100 and status == 'online' and abs(clock - NOON) < 5000
 
 
 def test_a_live_start_is_whole_and_marks_come_every_second_for_each_symbol():
@@ -236,15 +226,15 @@ def test_a_live_start_is_whole_and_marks_come_every_second_for_each_symbol():
         symbols, got = ['BTC/USD', 'GRT/GBP'], []
         async with serving(SandboxExchange(Simulation(7), 60, (now_ms(), NOON + 30_000))) as urls:
             settings = settings_at(urls)
-            feed = Feed({s: SymbolState(since_ms=NOON, fetch_first=True) for s in symbols}, 'simulated')
+            feed = Feed([SymbolState(s, since_ms=NOON, fetch_first=True) for s in symbols], 'simulated')
             try:
                 async with asyncio.timeout(3):
-                    await drive(settings, feed, Rest(settings), got.extend)
+                    await drive(settings, feed, Kraken(settings), got.extend)
             except TimeoutError:
                 return feed, [decode(m.topic, m.value) for m in got]
 
     feed, messages = asyncio.run(go())
-    for symbol in feed.books:
+    for symbol in feed.states:
         own = [m for m in messages if m.symbol == symbol]
         trades = [t for m in own if isinstance(m, Trades) for t in m.trades]
         marks = [m for m in own if isinstance(m, Watermark)]
@@ -277,7 +267,7 @@ def test_an_unknown_symbol_is_refused_with_the_nearest():
     async def go():
         async with asyncio.timeout(10), serving(SandboxExchange(Simulation(7))) as urls:
             settings = settings_at(urls)
-            await drive(settings, Feed({'BTC/UDS': SymbolState()}), Rest(settings), lambda out: None)
+            await drive(settings, Feed([SymbolState('BTC/UDS')]), Kraken(settings), lambda out: None)
 
     with pytest.raises(ValueError, match=r'Currency pair not supported BTC/UDS.*nearest are BTC/USD'):
         asyncio.run(go())
@@ -310,7 +300,7 @@ def test_a_fast_simulation_never_falls_back(tmp_path):
     settings = load_settings(env={}, data=dict(directory=str(tmp_path)))
 
     async def clock(speed):
-        return open_exchange(settings, speed=speed).clock_ms()
+        return open_sandbox(settings, speed=speed).clock_ms()
 
     first = asyncio.run(clock('36000'))
     time.sleep(0.05)

@@ -20,7 +20,7 @@ from crypto_rt.candles.comparison import FIELDS, Known, Sides, known_of, reconci
 from crypto_rt.core.messages import Trade, Trades
 from crypto_rt.core.settings import load_settings
 from crypto_rt.market.files import read_candles, read_trades
-from crypto_rt.market.kraken.client import Rest
+from crypto_rt.market.kraken.exchange import Kraken
 from crypto_rt.market.kraken.frames import exchange_candle
 from crypto_rt.sandbox.exchange import SandboxExchange
 from crypto_rt.sandbox.recording import Recording
@@ -285,8 +285,8 @@ class Fixed:
     def __init__(self, rows, now_ms):
         self.rows, self.now_ms = rows, now_ms
 
-    def ohlc(self, symbol, interval_seconds):
-        return [c for c in self.rows if c.symbol == symbol], 0
+    def candles(self, symbol, interval_seconds):
+        return [c for c in self.rows if c.symbol == symbol]
 
     def time_ms(self):
         return self.now_ms
@@ -377,7 +377,7 @@ def test_the_local_exchange_agrees_with_the_fold(here, tmp_path, shared):
             at = msgspec.structs.replace(
                 settings, exchange=msgspec.structs.replace(settings.exchange, rest_url=urls[1])
             )
-            return await asyncio.to_thread(lambda: against_exchange(at, Rest(at)))
+            return await asyncio.to_thread(lambda: against_exchange(at, Kraken(at)))
 
     result = asyncio.run(asyncio.wait_for(compare(), 60))
     assert result['unexplained'] == 0 and result['exact'] >= 10, result

@@ -11,8 +11,6 @@ import pytest
 from crypto_rt.core.messages import TechnicalIndicators
 from crypto_rt.core.times import now_ms
 from crypto_rt.store.conform import to_frame
-from crypto_rt.store.embedded.catalogue import statistics_of
-from crypto_rt.store.embedded.compaction import compact
 from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.open import open_group
 from tests.store.test_feature_store import NOON, candle, indicators
@@ -93,11 +91,11 @@ def test_a_disk_that_fills_while_a_segment_is_written(store, monkeypatch, what):
             {
                 'materialize': group.materialize,
                 'insert_sealed': lambda: group.insert_sealed([candle(n) for n in range(9)]),
-                'compact': lambda: compact(store),
+                'compact': store.compact,
             }[what]()
     assert len(group.read()) == 4
     group.materialize()
-    compact(store)
+    store.compact()
     assert len(group.read()) == 4
 
 
@@ -132,7 +130,7 @@ def test_a_damaged_segment_is_named_by_statistics_and_by_compaction(store):
         group.materialize()
     file = sorted(store.directory.glob('segments/*/*'))[0]
     file.write_bytes(b'nothing')
-    for ask in (lambda: statistics_of(group), lambda: compact(store)):
+    for ask in (group.statistics, store.compact):
         with pytest.raises(OSError, match=r'segment .*\.parquet cannot be read.*restore it from a copy'):
             ask()
     group.insert([candle(9)])

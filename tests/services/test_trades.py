@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_rt.core.messages import Candle, Trade, Trades, Watermark, decode, encode
-from crypto_rt.market.feed import Feed, final_watermarks
-from crypto_rt.market.gap_filling import rest_requests, take_rest_page
-from crypto_rt.market.kraken.frames import Frame
+from crypto_rt.market.exchange import Frame
+from crypto_rt.market.feed import Feed
 from crypto_rt.market.recovery import StoredState, initial_states, resume
-from crypto_rt.market.sequence import TradeSequence, first_gap, missing_ranges
+from crypto_rt.market.sequence import TradeSequence
 from crypto_rt.market.symbol_state import SymbolState
 
 START = 1_700_000_000_000
@@ -41,9 +40,9 @@ def frame(numbers, symbol='BTC/USD', snapshot=False):
     )
 
 
-def opened(book, source='replay'):
-    feed = Feed({'BTC/USD': book}, source)
-    feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade')], START)
+def opened(state, source='replay'):
+    feed = Feed([state], source)
+    feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', channel='trade')], START)
     return feed
 
 
@@ -57,25 +56,30 @@ def ids(found):
 
 @given(st.lists(st.lists(st.integers(1, 60), max_size=8), max_size=20))
 def test_each_trade_is_told_once_and_through_is_the_first_hole(batches):
-    book, seen = TradeSequence(0), set()
+    sequence, seen = TradeSequence(0), set()
     for batch in batches:
-        fresh = [t.trade_id for t in book.take([trade(n) for n in batch])]
+        fresh = [t.trade_id for t in sequence.take([trade(n) for n in batch])]
         assert len(fresh) == len(set(fresh)) and not seen & set(fresh)
         seen |= set(batch)
         expected = next(n for n in range(1, 62) if n not in seen) - 1
-        assert book.through == expected and {
-            n for first, last in book.above for n in range(first, last + 1)
+        assert sequence.ids.contiguous_id == expected and {
+            n for first, last in sequence.ids.early_runs for n in range(first, last + 1)
         } == {n for n in seen if n > expected}
-        missing = [n for first, last in missing_ranges(book) for n in range(first, last + 1)]
+        missing = [n for first, last in sequence.ids.gaps() for n in range(first, last + 1)]
         assert missing == [n for n in range(expected + 1, max([expected, *seen])) if n not in seen]
-        assert first_gap(book) == (missing_ranges(book)[0] if missing else None)
+        assert sequence.ids.first_gap() == (sequence.ids.gaps()[0] if missing else None)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32), st.floats(0, 0.5), st.floats(0, 0.3), st.integers(0, 30))
 def test_no_mark_passes_a_missing_trade(seed, loss, again, lag):
     rng, exchange = random.Random(seed), [trade(n) for n in range(1, 401)]
-    feed, told, position, now = opened(SymbolState(TradeSequence(0), cursor_ms=START)), [], 0, START
+    feed, told, position, now = (
+        opened(SymbolState('BTC/USD', TradeSequence(0, cursor_ms=START))),
+        [],
+        0,
+        START,
+    )
     while position < len(exchange):
         step = rng.randint(1, 6)
         frames = [frame([t.trade_id]) for t in exchange[position : position + step] if rng.random() > loss]
@@ -83,12 +87,12 @@ def test_no_mark_passes_a_missing_trade(seed, loss, again, lag):
         rng.shuffle(frames)
         position, now = position + step, now + 1500
         told += messages(feed.take(frames, now))
-        for want in rest_requests(feed, now):
-            page = [t for t in exchange[: max(0, position - lag)] if t.event_ms * 10**6 > int(want.since)]
-            told += messages(take_rest_page(feed, want.symbol, trades=page, last=True, here_ms=now))
-    told += messages(take_rest_page(feed, 'BTC/USD', trades=exchange, last=True, here_ms=now))
-    feed.ended_ms = exchange[-1].event_ms
-    told += messages(final_watermarks(feed, 60, 2000))
+        for want in feed.rest_requests(now):
+            page = [t for t in exchange[: max(0, position - lag)] if t.event_ms >= want.since_ms]
+            told += messages(feed.take_rest_page(want.symbol, trades=page, is_last=True, here_ms=now))
+    told += messages(feed.take_rest_page('BTC/USD', trades=exchange, is_last=True, here_ms=now))
+    feed.replay_end_ms = exchange[-1].event_ms
+    told += messages(feed.final_watermarks(60, 2000, now))
     assert sorted(ids(told)) == list(range(1, 401)) and feed.counts['exchange_holes'] == 0
     seen = set()
     for message in told:
@@ -106,26 +110,24 @@ def test_no_mark_passes_a_missing_trade(seed, loss, again, lag):
 
 
 def test_a_snapshot_closes_a_short_hole_without_rest():
-    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000))
+    feed = opened(SymbolState('BTC/USD', TradeSequence(100, cursor_ms=START + 10_000)))
     assert messages(feed.take([Frame('disconnected', text='1006')], START)) == []
-    feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade')], START + 5000)
+    feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', channel='trade')], START + 5000)
     told = messages(feed.take([frame(range(81, 131), snapshot=True)], START + 5100))
     assert (
         ids(told) == list(range(101, 131))
         and isinstance(told[-1], Watermark)
-        and rest_requests(feed, START + 5200) == []
+        and feed.rest_requests(START + 5200) == []
     )
 
 
 def test_a_longer_hole_waits_for_rest():
-    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000))
+    feed = opened(SymbolState('BTC/USD', TradeSequence(100, cursor_ms=START + 10_000)))
     told = messages(feed.take([frame(range(181, 231), snapshot=True)], START + 5100))
-    assert len(told) == 1 and [w.since for w in rest_requests(feed, START + 5100)] == [
-        str((START + 9_999) * 10**6)
-    ]
+    assert len(told) == 1 and [w.since_ms for w in feed.rest_requests(START + 5100)] == [START + 9_999]
     told = messages(
-        take_rest_page(
-            feed, 'BTC/USD', trades=[trade(n) for n in range(100, 231)], last=True, here_ms=START + 5200
+        feed.take_rest_page(
+            'BTC/USD', trades=[trade(n) for n in range(100, 231)], is_last=True, here_ms=START + 5200
         )
     )
     assert ids(told) == list(range(101, 181)) and told[0].source == 'rest'
@@ -133,26 +135,28 @@ def test_a_longer_hole_waits_for_rest():
 
 
 def test_rest_that_is_behind_is_asked_again_and_not_believed():
-    feed = opened(SymbolState(TradeSequence(100), cursor_ms=START + 10_000))
+    feed = opened(SymbolState('BTC/USD', TradeSequence(100, cursor_ms=START + 10_000)))
     feed.take([frame([105])], START)
-    take_rest_page(feed, 'BTC/USD', trades=[trade(101)], last=True, here_ms=START)
-    assert first_gap(feed.books['BTC/USD'].continuity) == (102, 104) and feed.counts['exchange_holes'] == 0
-    assert rest_requests(feed, START + 500) == [] and len(rest_requests(feed, START + 1500)) == 1
+    feed.take_rest_page('BTC/USD', trades=[trade(101)], is_last=True, here_ms=START)
+    assert (
+        feed.states['BTC/USD'].sequence.ids.first_gap() == (102, 104) and feed.counts['exchange_holes'] == 0
+    )
+    assert feed.rest_requests(START + 500) == [] and len(feed.rest_requests(START + 1500)) == 1
 
 
 def test_without_a_snapshot_rest_proves_that_nothing_is_missing():
-    feed = Feed({'BTC/USD': SymbolState(TradeSequence(100), cursor_ms=START)}, 'live')
-    feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade', exchange_ms=START)], START)
-    assert messages(feed.take([Frame('heartbeat')], START + 900)) == [] == rest_requests(feed, START + 900)
-    assert len(rest_requests(feed, START + 1200)) == 1
-    take_rest_page(feed, 'BTC/USD', trades=[], last=True, here_ms=START + 1300)
+    feed = Feed([SymbolState('BTC/USD', TradeSequence(100, cursor_ms=START))], 'live')
+    feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', channel='trade', exchange_ms=START)], START)
+    assert messages(feed.take([Frame('heartbeat')], START + 900)) == [] == feed.rest_requests(START + 900)
+    assert len(feed.rest_requests(START + 1200)) == 1
+    feed.take_rest_page('BTC/USD', trades=[], is_last=True, here_ms=START + 1300)
     assert [m.exchange_ms for m in messages(feed.take([Frame('heartbeat')], START + 2000))] == [START + 2000]
 
 
 def test_the_live_clock_is_corrected_and_stands_still_without_frames():
-    feed = Feed({'BTC/USD': SymbolState(TradeSequence(100))}, 'live')
+    feed = Feed([SymbolState('BTC/USD', TradeSequence(100))], 'live')
     feed.take(
-        [Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade', exchange_ms=START + 1270)], START
+        [Frame('connected'), Frame('ack', symbol='BTC/USD', channel='trade', exchange_ms=START + 1270)], START
     )
     feed.take([frame([101], snapshot=True)], START)
     assert [m.exchange_ms for m in messages(feed.take([Frame('heartbeat')], START + 12_000))] == [
@@ -162,7 +166,7 @@ def test_the_live_clock_is_corrected_and_stands_still_without_frames():
 
 
 def test_a_dead_connection_is_said_and_no_mark_follows():
-    feed = opened(SymbolState(TradeSequence(100)))
+    feed = opened(SymbolState('BTC/USD', TradeSequence(100)))
     feed.take([frame([101])], START)
     (mark,) = messages(feed.take([Frame('disconnected', text='gone')], START))
     assert not mark.connected
@@ -170,7 +174,7 @@ def test_a_dead_connection_is_said_and_no_mark_follows():
 
 
 def test_other_symbols_bad_frames_and_big_batches():
-    feed = opened(SymbolState())
+    feed = opened(SymbolState('BTC/USD'))
     out = feed.take(
         [frame([1], 'ETH/USD'), frame(range(1, 2501)), Frame('bad', b'{"chan', text='truncated')],
         START + 300_000,
@@ -189,22 +193,18 @@ def test_an_earlier_run_is_resumed_from_the_topic_and_a_newer_store_wins():
         ),
         Trades('BTC/USD', [trade(52)], START, 'live'),
     ]
-    book = resume(map(encode, told))['BTC/USD']
-    assert (
-        book.continuity.through == 50
-        and first_gap(book.continuity) == (51, 51)
-        and book.cursor_ms <= START + 5100
-    )
-    assert (
-        initial_states(['BTC/USD'], {'BTC/USD': book}, StoredState(trades={'BTC/USD': (50, START)}), START)[
-            'BTC/USD'
-        ]
-        is book
-    )
-    newer = initial_states(
-        ['BTC/USD'], {'BTC/USD': book}, StoredState(trades={'BTC/USD': (70, START + 7000)}), START
-    )['BTC/USD']
-    assert newer.continuity.through == 70 and newer.fetch_first and newer.cursor_ms == START + 7000
+    left = resume(map(encode, told))['BTC/USD']
+    assert left.sequence.contiguous_id == 50 and left.sequence.ids.first_gap() == (51, 51)
+    assert left.sequence.cursor_ms <= START + 5100
+
+    def start(resumed, **stored):
+        (state,) = initial_states(['BTC/USD'], resumed, StoredState(**stored), START)
+        return state
+
+    assert start({'BTC/USD': left}, trades={'BTC/USD': (50, START)}) is left
+    newer = start({'BTC/USD': left}, trades={'BTC/USD': (70, START + 7000)})
+    assert newer.sequence.contiguous_id == 70 and newer.fetch_first
+    assert newer.sequence.cursor_ms == START + 7000
     amounts = ['1'] * 4 + ['0', '0', '0']
     candle = Candle(
         'BTC/USD',
@@ -224,19 +224,25 @@ def test_an_earlier_run_is_resumed_from_the_topic_and_a_newer_store_wins():
         'exchange',
         START,
     )
-    after = initial_states(['BTC/USD'], {}, StoredState(candles={'BTC/USD': candle}), START)['BTC/USD']
-    assert after.since_ms == candle.end_ms and after.fetch_first and after.continuity.through is None
+    after = start({}, candles={'BTC/USD': candle})
+    assert after.since_ms == candle.end_ms and after.fetch_first
+    assert after.sequence.ids.contiguous_id is None
 
 
 def test_a_start_from_the_store_leaves_out_what_is_final():
-    feed = opened(SymbolState(since_ms=START + 5_000, cursor_ms=START + 5_000, fetch_first=True), 'simulated')
+    feed = opened(
+        SymbolState(
+            'BTC/USD', TradeSequence(cursor_ms=START + 5_000), since_ms=START + 5_000, fetch_first=True
+        ),
+        'simulated',
+    )
     told = messages(feed.take([frame(range(31, 81), snapshot=True)], START))
     assert ids(told) == list(range(50, 81)) and not [m for m in told if isinstance(m, Watermark)]
-    (want,) = rest_requests(feed, START)
+    (want,) = feed.rest_requests(START)
     told = messages(
-        take_rest_page(feed, 'BTC/USD', trades=[trade(n) for n in range(50, 83)], last=True, here_ms=START)
+        feed.take_rest_page('BTC/USD', trades=[trade(n) for n in range(50, 83)], is_last=True, here_ms=START)
     )
-    assert want.since == str((START + 4_999) * 10**6) and ids(told) == [81, 82]
+    assert want.since_ms == START + 4_999 and ids(told) == [81, 82]
     assert [m.contiguous_through for m in messages(feed.take([], START))] == [82]
 
 

@@ -464,7 +464,8 @@ def test_the_service_takes_a_batch_twice_and_sets_aside_what_does_not_fit(tmp_pa
     )
     group = open_group(store, 'candles')
     assert group.history(KEY) == [candle(0), candle(4 * 1440)]
-    assert step.sealing.wait(30) == 0
+    store.upkeep.join(30)
+    assert store.upkeep.exitcode == 0
     hot = store.database.here().execute('SELECT count(*) FROM candles_1_hot').fetchone()
     assert (
         group.history(KEY) == [candle(0), candle(4 * 1440)]

@@ -11,7 +11,7 @@ import pytest
 from crypto_rt.bus.steps import Received
 from crypto_rt.core.messages import Trade, Trades, encode
 from crypto_rt.core.settings import load_settings
-from crypto_rt.services.feature_store import HopsworksWriter
+from crypto_rt.services.feature_store import StoreWriter
 from crypto_rt.store.conform import canonical_digest, to_frame
 from crypto_rt.store.embedded.store import open_embedded_store
 from crypto_rt.store.hopsworks import groups as hopsworks_store
@@ -156,11 +156,9 @@ def test_a_wrong_join_is_seen(sides, monkeypatch, name):
 def test_a_wrong_bound_is_seen(sides, monkeypatch):
     original = hopsworks_views.tests_of
 
-    def changed(*arguments, **named):
-        return [
-            (name, '<=' if sign == '<' else sign, value)
-            for name, sign, value in original(*arguments, **named)
-        ]
+    def changed(*arguments, **options):
+        tests = original(*arguments, **options)
+        return [(name, '<=' if sign == '<' else sign, value) for name, sign, value in tests]
 
     monkeypatch.setattr(hopsworks_views, 'tests_of', changed)
     assert batch(sides[1]) != batch(sides[0])
@@ -249,7 +247,7 @@ def test_rows_land_as_avro_with_the_right_headers(double, store):
 
 
 def test_the_service_takes_a_batch_twice_and_sets_aside_what_does_not_fit(store):
-    writer = HopsworksWriter(store)
+    writer = StoreWriter(store, load_settings())
     some = [candle(n, symbol='SVC/USD') for n in range(3)]
     sent = [
         Received(key='SVC/USD', value=raw, topic='candles', partition=0, offset=place)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crypto_rt.store.catalogue import catalogue, catalogue_entry, catalogue_text
 from crypto_rt.store.conform import canonical_digest
-from crypto_rt.store.embedded import catalogue as catalogue_module
-from crypto_rt.store.embedded.catalogue import catalogue, catalogue_entry, catalogue_text, statistics_of
-from crypto_rt.store.embedded.compaction import compact, expire, retention_of, sweep
+from crypto_rt.store.embedded import store as store_module
+from crypto_rt.store.embedded.compaction import retention_of, sweep_files
 from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.open import open_group
 from tests.store.test_feature_store import DAY, KEY, NOON, candle, indicators
@@ -49,7 +49,7 @@ def filled(store, seed):
         if chance.random() < 0.4:
             group.materialize(chance.choice((None, NOON + 2 * DAY)))
         if chance.random() < 0.2:
-            compact(store)
+            store.compact()
     return group, held
 
 
@@ -65,13 +65,13 @@ def test_merging_changes_nothing_that_is_read(store, seed):
     assert (
         dict(zip(zip(pasts[1].start_ms, pasts[1].revision, strict=True), pasts[1].close, strict=True)) == held
     )
-    compact(store)
+    store.compact()
     assert [
         canonical_digest(group.read(as_of=as_of, all_revisions=every))
         for as_of in (None, NOON + DAY)
         for every in (False, True)
     ] == digests
-    assert compact(store)['merged'] == 0
+    assert store.compact()['merged'] == 0
 
 
 def test_an_old_revision_stays_readable_as_of_its_time(store):
@@ -90,7 +90,7 @@ def test_an_old_revision_stays_readable_as_of_its_time(store):
             '101'
         ] and group.read().close.tolist() == ['101']
         group.materialize()
-        compact(store)
+        store.compact()
     assert catalogue(store)[0]['segments'] == 1
 
 
@@ -98,25 +98,27 @@ def test_an_old_revision_stays_readable_as_of_its_time(store):
 
 
 POSITIONS = {
-    'before the file is written': 'sealing.write_segment = upkeep.write_segment = kill',
-    'after the file is written': 'after(sealing, "write_segment"); upkeep.write_segment = sealing.write_segment',
+    'before the file is written': 'Segments.write = kill',
+    'after the file is written': 'after(Segments, "write")',
     'while the file is written': 'import pyarrow.parquet as pq; after(pq, "write_table")',
-    'after the manifest changed': 'after(upkeep, "_replace")',
-    'after the segment is listed': 'after(sealing, "_list_segment")',
+    'after the manifest changed': 'after(Compaction, "_replace")',
+    'after the segment is listed': 'after(Segments, "enter")',
     'while old files are deleted': 'after(Path, "unlink")',
 }
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from crypto_rt.store.embedded import compaction as upkeep, sealing, segments, store as embedded_store
+from crypto_rt.store.embedded.compaction import Compaction
+from crypto_rt.store.embedded.segments import Segments
+from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.open import open_group
 def kill(*args, **options): os.kill(os.getpid(), signal.SIGKILL)
 def after(place, name):
     real = getattr(place, name)
     setattr(place, name, lambda *args, **options: (real(*args, **options), kill()))
-store = embedded_store.EmbeddedStore(Path(sys.argv[1]))
+store = EmbeddedStore(Path(sys.argv[1]))
 exec(sys.argv[3])
-open_group(store, 'candles').materialize() if sys.argv[2] == 'seal' else upkeep.compact(store, grace_ms=-1)
+open_group(store, 'candles').materialize() if sys.argv[2] == 'seal' else store.compact(grace_ms=-1)
 """
 ENV = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
 
@@ -142,10 +144,10 @@ def test_kill_9_at_a_chosen_place_loses_and_doubles_nothing(store, what, positio
     assert run.returncode == (-signal.SIGKILL if reached else 0)
     assert canonical_digest(group.read()) == digest and len(group.history(KEY)) == 17
     group.materialize()
-    compact(store, grace_ms=-1)
+    store.compact(grace_ms=-1)
     for file in store.directory.glob('segments/*/*'):
         os.utime(file, (0, 0))
-    sweep(store)
+    sweep_files(store.database)
     assert canonical_digest(group.read()) == digest
     assert len(list(store.directory.glob('segments/*/*'))) == catalogue(store)[0]['segments'] == 1
 
@@ -154,7 +156,6 @@ WRITER = """
 import sys
 from crypto_rt.store.open import open_group
 from crypto_rt.store.embedded.store import EmbeddedStore
-from crypto_rt.store.embedded.compaction import compact
 from tests.store.test_feature_store import candle
 store, first = EmbeddedStore(sys.argv[1]), int(sys.argv[2])
 group = open_group(store, 'candles')
@@ -162,7 +163,7 @@ for n in range(first, 10**9, 20):
     group.insert([candle(k, str(k)) for k in range(n, n + 20)])
     print(n + 20, flush=True)
     if n % 40 == 0: group.materialize()
-    if n % 80 == 0: compact(store, grace_ms=-1)
+    if n % 80 == 0: store.compact(grace_ms=-1)
 """
 
 
@@ -196,7 +197,7 @@ def test_kill_9_at_random_loses_nothing_acknowledged(tmp_path):
 def test_reading_goes_on_while_another_process_merges(tmp_path):
     store = EmbeddedStore(tmp_path)
     writer = subprocess.Popen(
-        [sys.executable, '-c', WRITER.replace(', grace_ms=-1', ''), str(tmp_path), '0'],
+        [sys.executable, '-c', WRITER.replace('grace_ms=-1', ''), str(tmp_path), '0'],
         env=ENV,
         stdout=subprocess.PIPE,
         text=True,
@@ -223,16 +224,16 @@ def test_retention_is_off_until_asked_for_and_says_what_is_lost(store):
         group.insert([candle(day * 1440 + n) for n in range(3)])
         if day < 4:
             group.materialize()
-    assert compact(store) == {'merged': 0, 'expired_rows': 0, 'warnings': [], 'files_deleted': 0}
-    dry = compact(store, 'candles=3', dry=True)
+    assert store.compact() == {'merged': 0, 'expired_rows': 0, 'warnings': [], 'files_deleted': 0}
+    dry = store.compact('candles=3', dry=True)
     assert dry['expired_rows'] == 6 and len(group.read()) == 18
-    done = compact(store, 'candles=3')
+    done = store.compact('candles=3')
     assert done['expired_rows'] == 6 and len(group.read()) == 12
     assert (
         'candles: 6 rows before 2025-11-12' in done['warnings'][0]
         and 'features cannot be computed again' in done['warnings'][0]
     )
-    assert expire(group, 3) == (0, NOON // DAY * DAY + 2 * DAY, '')
+    assert group.compaction.expire(3) == (0, NOON // DAY * DAY + 2 * DAY, '')
     assert group.entities() == [('BTC/USD', 60)], 'what is served online stays'
 
 
@@ -251,7 +252,7 @@ def test_figures_equal_pandas_over_hot_and_sealed_and_are_remembered(store, monk
         group.insert([indicators(100 * part + n, float(rng.normal())) for n in range(100)])
         if not part:
             group.materialize()
-    figures, frame = statistics_of(group), group.read()
+    figures, frame = group.statistics(), group.read()
     for name in group.definition.names[10:14]:
         x, found = frame[name].astype(float), figures[name]
         assert (found['count'], found['nulls']) == (x.count(), x.isna().sum())
@@ -259,12 +260,12 @@ def test_figures_equal_pandas_over_hot_and_sealed_and_are_remembered(store, monk
             assert [found[k] for k in ('min', 'max', 'mean', 'std', 'q05', 'q50', 'q95')] == pytest.approx(
                 [x.min(), x.max(), x.mean(), x.std(), *x.quantile([0.05, 0.5, 0.95])]
             )
-    monkeypatch.setattr(catalogue_module, '_figures_sql', None)
-    assert statistics_of(group) == figures
+    monkeypatch.setattr(store_module, 'column_figures', None)
+    assert group.statistics() == figures
     monkeypatch.undo()
     group.insert([indicators(500)])
-    assert statistics_of(group)['warm_up']['count'] == 201
-    assert statistics_of(group, NOON, NOON + 50 * MINUTE)['warm_up']['count'] == 50
+    assert group.statistics()['warm_up']['count'] == 201
+    assert group.statistics(NOON, NOON + 50 * MINUTE)['warm_up']['count'] == 50
 
 
 def test_the_catalogue_tells_what_features_mean(store):

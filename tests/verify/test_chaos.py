@@ -17,14 +17,14 @@ import pytest
 from crypto_rt.core.messages import Trades, decode
 from crypto_rt.core.settings import load_settings
 from crypto_rt.market.feed import Feed
-from crypto_rt.market.kraken.client import Rest
+from crypto_rt.market.kraken.exchange import Kraken
 from crypto_rt.market.kraken.frames import read_frame
 from crypto_rt.market.symbol_state import SymbolState
 from crypto_rt.sandbox.exchange import SandboxExchange
 from crypto_rt.sandbox.faults import FAULTS, distorted, parse_faults, released
 from crypto_rt.sandbox.kraken_websocket import quote_of
 from crypto_rt.sandbox.recording import Recording
-from crypto_rt.sandbox.server import open_exchange, serving
+from crypto_rt.sandbox.server import open_sandbox, serving
 from crypto_rt.services.trades import drive
 from crypto_rt.verify.chaos import USUAL, chain, schedule, write_market
 
@@ -153,11 +153,11 @@ def test_a_client_gets_every_trade_whatever_goes_wrong(market, kind):
     async def go():
         exchange = SandboxExchange(Recording(file), float('inf'), faults=parse_faults(text))
         feed, got = (
-            Feed({s: SymbolState(since_ms=0, fetch_first=True) for s in exchange.market.symbols}, 'replay'),
+            Feed([SymbolState(s, since_ms=0, fetch_first=True) for s in exchange.market.symbols], 'replay'),
             [],
         )
         async with asyncio.timeout(60), serving(exchange) as urls:
-            await drive(settings_at(urls), feed, Rest(settings_at(urls)), got.extend, until_end=True)
+            await drive(settings_at(urls), feed, Kraken(settings_at(urls)), got.extend, until_end=True)
         return exchange, [decode(m.topic, m.value) for m in got if m.topic == 'trades']
 
     exchange, messages = asyncio.run(go())
@@ -206,7 +206,7 @@ def test_a_replay_that_was_killed_goes_on_in_the_same_run_only(market, tmp_path,
     )
 
     async def opened(run_id):
-        exchange = open_exchange(
+        exchange = open_sandbox(
             load_settings(env={}, run={'id': run_id}, data={'directory': str(tmp_path)}),
             market[0],
             faults='drop=0.1',
@@ -286,8 +286,7 @@ def test_chaos_says_what_it_cannot_do_yet():
 
 def test_the_first_trade_is_not_lost_when_rest_was_asked_too_early():
     from crypto_rt.core.messages import Trade
-    from crypto_rt.market.gap_filling import rest_requests, take_rest_page
-    from crypto_rt.market.kraken.frames import Frame
+    from crypto_rt.market.exchange import Frame
 
     def trades(*ids):
         return [Trade(i, '1', '1', 'buy', 'limit', 1_762_776_000_000 + 1000 * i) for i in ids]
@@ -302,16 +301,16 @@ def test_the_first_trade_is_not_lost_when_rest_was_asked_too_early():
         )
 
     for early in ([frame(2)], []):  # the second trade comes before REST's empty answer, or after it
-        feed = Feed({'BTC/USD': SymbolState(since_ms=0, fetch_first=True)}, 'replay')
-        feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', text='trade')], 1_762_776_000_000)
-        assert [want.since for want in rest_requests(feed, 1_762_776_000_100)] == ['0']
+        feed = Feed([SymbolState('BTC/USD', since_ms=0, fetch_first=True)], 'replay')
+        feed.take([Frame('connected'), Frame('ack', symbol='BTC/USD', channel='trade')], 1_762_776_000_000)
+        assert [want.since_ms for want in feed.rest_requests(1_762_776_000_100)] == [0]
         feed.take(early, 1_762_776_000_200)
-        take_rest_page(feed, 'BTC/USD', [], True, 1_762_776_000_300)
+        feed.take_rest_page('BTC/USD', [], True, 1_762_776_000_300)
         feed.take([frame(2), frame(3)], 1_762_776_000_400)
-        assert [want.since for want in rest_requests(feed, 1_762_776_002_000)] == ['0']
-        take_rest_page(feed, 'BTC/USD', trades(1, 2, 3), True, 1_762_776_002_100)
+        assert [want.since_ms for want in feed.rest_requests(1_762_776_002_000)] == [0]
+        feed.take_rest_page('BTC/USD', trades(1, 2, 3), True, 1_762_776_002_100)
         assert (
-            feed.books['BTC/USD'].continuity.through == 3
+            feed.states['BTC/USD'].sequence.contiguous_id == 3
             and feed.counts['published'] == 3
-            and feed.books['BTC/USD'].whole()
+            and feed.states['BTC/USD'].is_whole
         )

@@ -9,38 +9,33 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ..conform import conform
 from .client import Login, nothing_there, with_retries, without_side_effects
-from ..interface import InsertResult, Query
+from ..interface import GroupExtent, InsertResult, Query
 from crypto_rt.store.point_in_time import (
     Relation,
     arrow_schema,
-    check_group,
+    column_figures,
     condition,
     frame_from,
     latest_sql,
     quoted,
     run_sql,
-    same_schema,
     select_all_of,
     select_of,
 )
-from ..schema import FeatureDef, GroupDef, struct_of
+from ..schema import FeatureDef, GroupDef, struct_maker
 from typing import Any, NamedTuple, TYPE_CHECKING
 
-# %% auto #0
-__all__ = ['RANK', 'ROOM', 'Test', 'Placed', 'roles_of', 'placed', 'definition_of', 'frame_there', 'write_options',
-           'insert_there', 'insert_columns_there', 'materialize_there', 'fetch_columns', 'tests_of', 'relation_there',
-           'column_values', 'read_there', 'history_there', 'entities_there', 'HopsworksGroup', 'known_there',
-           'group_there', 'create_there']
-
-# %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #89f0131a
 if TYPE_CHECKING:
     import pandas as pd
 
-
 RANK = 'event_rank'
+TEXT_ROOM = (
+    6_000  # characters for an online row's texts: RonDB holds 30,000 bytes in a row, one may take four
+)
 
-
-ROOM = 6_000  # characters for the texts of one online row: RonDB holds 30,000 bytes in a row, and one may take four
+# %% auto #0
+__all__ = ['RANK', 'TEXT_ROOM', 'Test', 'Placed', 'roles_of', 'placed', 'definition_of', 'online_type', 'client_frame',
+           'write_options', 'tests_of', 'column_values', 'HopsworksGroup']
 
 # %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #5a4d0b9c
 class Placed(NamedTuple):
@@ -109,7 +104,18 @@ def definition_of(found: Any) -> GroupDef:
     )
 
 # %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #d2f4d422
-def frame_there(group: GroupDef, columns: Sequence[Sequence[Any]]) -> pd.DataFrame:
+def online_type(
+    group: GroupDef,
+    name: str,  # of a column
+) -> str | None:  # None: what the client takes by itself
+    "Return the online type of a column: a text gets its share of the room in a row."
+    texts = [f.name for f in group.schema if f.type == 'string' and f.name not in group.primary_key]
+    if group.once or name not in texts:
+        return None
+    return f'varchar({min(2000, TEXT_ROOM // len(texts))})'
+
+
+def client_frame(group: GroupDef, columns: Sequence[Sequence[Any]]) -> pd.DataFrame:
     "Return checked columns as the client wants them."
     import pandas as pd
 
@@ -143,98 +149,10 @@ def write_options(login: Login, wait: bool) -> dict[str, Any]:
         'online_ingestion_options': {'upsert_if_newer': True, 'timeout': login.timeout_seconds * 2},
     }
 
-
-def insert_there(group: HopsworksGroup, rows: Any, *, wait: bool = False) -> InsertResult:
-    "Upsert messages, mappings or a DataFrame; they are on the broker when this returns."
-    return insert_columns_there(group, conform(group.definition, rows), wait=wait)
-
-
-def insert_columns_there(
-    group: HopsworksGroup, columns: Sequence[Sequence[Any]], *, wait: bool = False, batch: int = 20_000
-) -> InsertResult:
-    "Upsert what `conform` returned."
-    frame = frame_there(group.definition, columns)
-    for first in range(0, len(frame), batch):
-        part = frame.iloc[first : first + batch].reset_index(drop=True)
-
-        def attempt(part: pd.DataFrame = part) -> None:
-            try:
-                with without_side_effects():
-                    group.handle().insert(
-                        part,
-                        write_options=write_options(group.store.login, wait and group.online),
-                        validation_options={
-                            'run_validation': False,
-                            'fetch_expectation_suite': False,
-                            'schema_validation': group.online,
-                        },
-                    )
-            except BaseException:
-                group.forget()
-                raise
-
-        with_retries(f'inserting {len(part)} rows into {group.definition.name}', attempt)
-    return InsertResult(len(frame))
-
-# %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #6d776d4a
-def materialize_there(group: HopsworksGroup, before_ms: int | None = None, wait: bool = True) -> int:
-    "Have what was inserted brought into the offline table; `RuntimeError` when the job fails. Hopsworks decides how many rows: 0."
-
-    def attempt() -> None:
-        with without_side_effects():
-            job = group.handle().materialization_job
-            while job.run(await_termination=False) is None:
-                if not wait:
-                    return
-                _ended(job, group.store.login.timeout_seconds)
-            if wait and (state := _ended(job, 60 * group.store.login.timeout_seconds)) != 'SUCCEEDED':
-                raise ValueError(
-                    f'the job {job.name} ended as {state}: its log in Hopsworks says why; what was inserted is kept and comes with the next run'
-                )
-
-    try:
-        with_retries(f'materializing {group.definition.name}', attempt)
-    except ValueError as error:
-        raise RuntimeError(str(error)) from None
-    return 0
-
-
-def _ended(job: Any, seconds: float) -> str:
-    stop = time.monotonic() + seconds
-    while (state := job.get_final_state()) == 'UNDEFINED':
-        if time.monotonic() > stop:
-            raise TimeoutError(f'{job.name} has run for {seconds:.0f} s')
-        time.sleep(1.0)
-    return state
-
-# %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #09dfa766
+# %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #37538d3b
 Test = tuple[str, str, Any]  # column, one of == < <= >=, value
 
 
-def fetch_columns(group: HopsworksGroup, names: Sequence[str], tests: Iterable[Test]) -> pd.DataFrame:
-    "Return columns of the rows that meet all tests, all revisions, in no order."
-    import operator
-
-    compare = {'==': operator.eq, '<': operator.lt, '<=': operator.le, '>=': operator.ge}
-
-    def attempt() -> Any:
-        with without_side_effects():
-            handle = group.handle()
-            query = handle.select(list(names))
-            for name, sign, value in tests:
-                query = query.filter(compare[sign](handle.get_feature(name), value))
-            return query.read()
-
-    try:
-        return with_retries(f'reading {group.definition.name}', attempt)
-    except ConnectionError as error:
-        if nothing_there(error.__cause__):
-            import pandas as pd
-
-            return pd.DataFrame({name: [] for name in names})
-        raise
-
-# %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #37538d3b
 def tests_of(
     group: GroupDef, equal: Mapping[str, Any], start: int | None, end: int | None, known_ms: int | None = None
 ) -> list[Test]:
@@ -248,76 +166,12 @@ def tests_of(
     )
     return tests + [test for test in bounds if test[2] is not None]
 
-
-def relation_there(duck: Any, group: HopsworksGroup, tests: Iterable[Test]) -> Relation:
-    "Return fetched rows as the embedded store's SELECT: its joins go over them unchanged."
-    import pyarrow as pa
-
-    definition, name = group.definition, f'there_{len(duck.sql("SHOW TABLES").fetchall())}'
-    frame = fetch_columns(group, definition.names, tests)
-    fields = arrow_schema(definition.schema)
-    table = pa.table(
-        [
-            pa.array(column_values(frame[f.name], f.type), fields.field(f.name).type)
-            for f in definition.schema
-        ],
-        schema=fields,
-    )
-    duck.register(name, table)
-    first = quoted((definition.available, definition.event_time))
-    sql = f'SELECT * FROM {name} QUALIFY row_number() OVER (PARTITION BY {quoted(definition.identity)} ORDER BY {first}) = 1'
-    return Relation(sql, not definition.once)
-
 # %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #a0ef6d7f
 def column_values(column: pd.Series, type_: str) -> list[Any]:
     "Return a column as Python values of a type, nulls as None."
     kinds: dict[str, Callable[[Any], Any]] = {'double': float, 'boolean': bool, 'string': str}
     kind, missing = kinds.get(type_, int), column.isna().to_numpy()
     return [None if gone else kind(value) for value, gone in zip(column.tolist(), missing, strict=True)]
-
-# %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #d92c8650
-def read_there(
-    group: HopsworksGroup,
-    start_time: int | None = None,
-    end_time: int | None = None,
-    *,
-    as_of: int | None = None,
-    all_revisions: bool = False,
-    equal: Mapping[str, Any] | None = None,
-) -> pd.DataFrame:
-    "Return materialized rows with start_time <= event time < end_time, sorted by identity."
-    import duckdb
-
-    definition = group.definition
-    with duckdb.connect() as duck:
-        rows = relation_there(
-            duck, group, tests_of(definition, equal or {}, start=start_time, end=end_time, known_ms=as_of)
-        )
-        sql = latest_sql(definition, Relation(rows.sql, rows.revised and not all_revisions), as_of)
-        return frame_from(
-            run_sql(duck, f'SELECT * FROM ({sql}) ORDER BY {quoted(definition.identity)}'), definition.schema
-        )
-
-
-def history_there(
-    group: HopsworksGroup,
-    equal: Mapping[str, Any],
-    *,
-    before_ms: int | None = None,
-    since_ms: int | None = None,
-    last: int = 1000,
-) -> list[Any]:
-    "Return messages of a selection, the latest revision of each event, oldest first; what is not materialized yet is missing."
-    frame = read_there(group, since_ms, before_ms, equal=equal)
-    frame = frame.sort_values([group.definition.event_time, *group.definition.primary_key]).tail(last)
-    columns = [column_values(frame[f.name], f.type) for f in group.definition.schema]
-    return [struct_of(group.definition, row) for row in zip(*columns, strict=True)]
-
-
-def entities_there(group: HopsworksGroup) -> list[tuple[Any, ...]]:
-    "Return the primary keys that have materialized rows, sorted."
-    names = group.definition.entity
-    return sorted(set(zip(*(fetch_columns(group, names, ())[name].tolist() for name in names), strict=True)))
 
 # %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #40c09848
 class HopsworksGroup:
@@ -343,98 +197,183 @@ class HopsworksGroup:
             self.handle().delete()
         self.store.groups.pop((self.definition.name, self.definition.version), None)
 
-    insert = insert_there
-    insert_columns = insert_columns_there
-    materialize = materialize_there
-    read = read_there
-    history = history_there
-    entities = entities_there
+    def insert(self, rows: Any, *, wait: bool = False) -> InsertResult:
+        "Upsert messages, mappings or a DataFrame; they are on the broker when this returns."
+        return self.insert_columns(conform(self.definition, rows), wait=wait)
 
-    def select(self, names: Sequence[str]) -> Query:
-        "Return a query of these columns; `KeyError` that names an unknown one."
-        return select_of(self, names)  # type: ignore[arg-type]
+    def insert_columns(
+        self, columns: Sequence[Sequence[Any]], *, wait: bool = False, batch: int = 20_000
+    ) -> InsertResult:
+        "Upsert what `conform` returned."
+        frame = client_frame(self.definition, columns)
+        for first in range(0, len(frame), batch):
+            part = frame.iloc[first : first + batch].reset_index(drop=True)
+            with_retries(
+                f'inserting {len(part)} rows into {self.definition.name}',
+                lambda part=part: self._insert_part(part, wait),  # type: ignore[misc]
+            )
+        return InsertResult(len(frame))
 
-    def select_all(self) -> Query:
-        "Return a query of all columns that are not part of the identity."
-        return select_all_of(self)  # type: ignore[arg-type]
+    def _insert_part(self, part: pd.DataFrame, wait: bool) -> None:
+        checks = {
+            'run_validation': False,
+            'fetch_expectation_suite': False,
+            'schema_validation': self.online,
+        }
+        try:
+            with without_side_effects():
+                self.handle().insert(
+                    part,
+                    write_options=write_options(self.store.login, wait and self.online),
+                    validation_options=checks,
+                )
+        except BaseException:
+            self.forget()
+            raise
+
+    def insert_sealed(self, rows: Any) -> InsertResult:
+        "Upsert a whole history: the cluster makes its files itself."
+        return self.insert(rows)
 
     def flush(self) -> None:
         "Do nothing: an insert is on the broker when it returns."
 
-# %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #038a0413
-def known_there(store: Any, name: str, version: int) -> HopsworksGroup | None:
-    "Return a group that exists, or None."
-    if (name, version) not in store.groups:
+    def materialize(self, before_ms: int | None = None, wait: bool = True) -> int:
+        "Have what was inserted brought into the offline table; `RuntimeError` when the job fails. Returns 0."
+
+        def attempt() -> None:
+            with without_side_effects():
+                job = self.handle().materialization_job
+                while job.run(await_termination=False) is None:
+                    if not wait:
+                        return
+                    _ended(job, self.store.login.timeout_seconds)
+                if wait and (state := _ended(job, 60 * self.store.login.timeout_seconds)) != 'SUCCEEDED':
+                    raise ValueError(
+                        f'the job {job.name} ended as {state}: its log in Hopsworks says why; '
+                        'what was inserted is kept and comes with the next run'
+                    )
+
+        try:
+            with_retries(f'materializing {self.definition.name}', attempt)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
+        return 0
+
+    def fetch(self, names: Sequence[str], tests: Iterable[Test] = ()) -> pd.DataFrame:
+        "Return columns of the materialized rows that meet all tests, all revisions, in no order."
+        import operator
+
+        compare = {'==': operator.eq, '<': operator.lt, '<=': operator.le, '>=': operator.ge}
 
         def attempt() -> Any:
             with without_side_effects():
-                return store.server.get_feature_group(name, version)
+                handle = self.handle()
+                query = handle.select(list(names))
+                for name, sign, value in tests:
+                    query = query.filter(compare[sign](handle.get_feature(name), value))
+                return query.read()
 
-        if (found := with_retries(f'looking for {name}', attempt)) is None:
-            return None
-        store.groups[name, version] = HopsworksGroup(store, definition_of(found))
-    return store.groups[name, version]
+        try:
+            return with_retries(f'reading {self.definition.name}', attempt)
+        except ConnectionError as error:
+            if nothing_there(error.__cause__):
+                import pandas as pd
 
+                return pd.DataFrame({name: [] for name in names})
+            raise
 
-def group_there(
-    store: Any,
-    name: str,
-    version: int,
-    *,
-    primary_key: Sequence[str],
-    schema: Sequence[FeatureDef],
-    event_time: str = 'start_ms',
-    revision: str = 'revision',
-    available: str = 'available_ms',
-    description: str = '',
-    once: bool = False,
-) -> HopsworksGroup:
-    "Return a group, created where it is missing; `ValueError` when it is stored with another schema."
-    wanted = check_group(
-        GroupDef(
-            name=name,
-            version=version,
-            primary_key=tuple(primary_key),
-            schema=tuple(schema),
-            event_time=event_time,
-            revision=revision,
-            available=available,
-            description=description,
-            once=once,
+    def relation(self, duck: Any, tests: Iterable[Test]) -> Relation:
+        "Return fetched rows as a SELECT for a DuckDB connection: the embedded store's joins go over it."
+        import pyarrow as pa
+
+        definition, name = self.definition, f'there_{len(duck.sql("SHOW TABLES").fetchall())}'
+        frame = self.fetch(definition.names, tests)
+        fields = arrow_schema(definition.schema)
+        table = pa.table(
+            [
+                pa.array(column_values(frame[f.name], f.type), fields.field(f.name).type)
+                for f in definition.schema
+            ],
+            schema=fields,
         )
-    )
-    if (found := known_there(store, name, version)) is None:
-        with_retries(f'creating {name}', lambda: create_there(store, wanted))
-        found = known_there(store, name, version)
-    if found is None:
-        raise ConnectionError(f'{name} version {version} was created and is not there; try again')
-    same_schema(found.definition, wanted)
-    return found
+        duck.register(name, table)
+        first = quoted((definition.available, definition.event_time))
+        order = f'OVER (PARTITION BY {quoted(definition.identity)} ORDER BY {first})'
+        return Relation(f'SELECT * FROM {name} QUALIFY row_number() {order} = 1', not definition.once)
+
+    def read(
+        self,
+        start_time: int | None = None,
+        end_time: int | None = None,
+        *,
+        as_of: int | None = None,
+        all_revisions: bool = False,
+        equal: Mapping[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        "Return materialized rows with start_time <= event time < end_time, sorted by identity."
+        import duckdb
+
+        definition = self.definition
+        tests = tests_of(definition, equal or {}, start=start_time, end=end_time, known_ms=as_of)
+        with duckdb.connect() as duck:
+            rows = self.relation(duck, tests)
+            sql = latest_sql(definition, Relation(rows.sql, rows.revised and not all_revisions), as_of)
+            table = run_sql(duck, f'SELECT * FROM ({sql}) ORDER BY {quoted(definition.identity)}')
+            return frame_from(table, definition.schema)
+
+    def history(
+        self,
+        equal: Mapping[str, Any],
+        *,
+        before_ms: int | None = None,
+        since_ms: int | None = None,
+        last: int = 1000,
+    ) -> list[Any]:
+        "Return materialized messages of a selection, the latest revision of each event, oldest first."
+        group, message_of = self.definition, struct_maker(self.definition)
+        frame = self.read(since_ms, before_ms, equal=equal)
+        frame = frame.sort_values([group.event_time, *group.primary_key]).tail(last)
+        columns = [column_values(frame[f.name], f.type) for f in group.schema]
+        return [message_of(row) for row in zip(*columns, strict=True)]
+
+    def entities(self) -> list[tuple[Any, ...]]:
+        "Return the online keys that have materialized rows, sorted."
+        names = self.definition.online_key
+        frame = self.fetch(names)
+        return sorted(set(zip(*(frame[name].tolist() for name in names), strict=True)))
+
+    def extent(self) -> GroupExtent:
+        "Return how many rows are materialized, and from when to when."
+        names = self.definition.identity
+        frame = self.fetch(names).drop_duplicates()
+        times = frame[self.definition.event_time]
+        first, last = (int(times.min()), int(times.max())) if len(times) else (None, None)
+        return GroupExtent(rows_hot=0, rows_sealed=len(frame), segments=0, first_ms=first, last_ms=last)
+
+    def statistics(
+        self, start: int | None = None, end: int | None = None
+    ) -> dict[str, dict[str, float | int | None]]:
+        "Return the figures of each column, over the latest revisions with start <= event time < end."
+        import duckdb
+
+        with duckdb.connect() as duck:
+            rows = self.relation(duck, tests_of(self.definition, {}, start=start, end=end))
+            return column_figures(duck, self.definition, rows)
+
+    def select(self, names: Sequence[str]) -> Query:
+        "Return a query of these columns; `KeyError` that names an unknown one."
+        return select_of(self.definition, names)
+
+    def select_all(self) -> Query:
+        "Return a query of all columns that are not part of the identity."
+        return select_all_of(self.definition)
 
 
-def create_there(store: Any, group: GroupDef) -> None:
-    "Create a group without rows, unless an attempt whose answer was lost has made it."
-    from hsfs.feature import Feature
-
-    if known_there(store, group.name, group.version):
-        return
-    there = placed(group)
-    texts = [name for name, type_, _ in there.columns if type_ == 'string' and name not in there.primary_key]
-    wide = f'varchar({min(2000, ROOM // max(1, len(texts)))})'
-    features = [
-        Feature(name, type_, description, online_type=wide if name in texts and not group.once else None)
-        for name, type_, description in there.columns
-    ]
-    with without_side_effects():
-        store.server.get_or_create_feature_group(
-            group.name,
-            group.version,
-            description=group.description[:256],
-            primary_key=list(there.primary_key),
-            event_time=there.event_time,
-            online_enabled=not group.once,
-            stream=True,
-            time_travel_format='HUDI',
-            features=features,
-            statistics_config=False,
-        ).save()
+def _ended(job: Any, seconds: float) -> str:
+    stop = time.monotonic() + seconds
+    while (state := job.get_final_state()) == 'UNDEFINED':
+        if time.monotonic() > stop:
+            raise TimeoutError(f'{job.name} has run for {seconds:.0f} s')
+        time.sleep(1.0)
+    return state

@@ -6,70 +6,54 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import logging
 import msgspec
 from collections.abc import Iterable, Mapping, Sequence
+from ...core.messages import EPOCH_BITS, Gap, Trades
 from ...core.settings import Settings
+from ...core.times import now_ms
 from .client import connect, disconnect, login_of, with_retries, without_side_effects
 from crypto_rt.store.hopsworks.groups import (
     HopsworksGroup,
-    group_there,
-    known_there,
-    relation_there,
+    column_values,
+    definition_of,
+    online_type,
+    placed,
     tests_of,
 )
-from ..interface import FeatureVector, Query, ViewDef
+from crypto_rt.store.interface import (
+    Accounted,
+    FeatureVector,
+    InsertResult,
+    Query,
+    TradeAccounts,
+    TradePosition,
+    ViewDef,
+    whole_until,
+)
 from crypto_rt.store.point_in_time import (
+    added_columns,
     batch_sql,
+    check_group,
     check_view,
+    drop_keys,
     frame_from,
     run_sql,
     split_labels,
     view_schema,
 )
-from ..schema import GroupDef
+from ..schema import GROUPS, FeatureDef, GroupDef, indicator_groups
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-# %% auto #0
-__all__ = ['joined_there', 'served', 'digest_of', 'keys_of', 'vector_there', 'HopsworksView', 'start_serving', 'vectors_there',
-           'there_query', 'view_there', 'HopsworksStore', 'open_hopsworks_store']
-
-# %% ../../../nbs/07_store/05_hopsworks/02_store.ipynb #89f0131a
 if TYPE_CHECKING:
     import pandas as pd
 
-# %% ../../../nbs/07_store/05_hopsworks/02_store.ipynb #374ed579
-def joined_there(
-    view: HopsworksView, start: int, end: int, as_of: int | None, equal: Mapping[str, Any]
-) -> pd.DataFrame:
-    "Return all columns of a view's batch."
-    import duckdb
+log = logging.getLogger('crypto_rt.store.hopsworks.store')
 
-    query, groups = view.definition.query, {key: group.definition for key, group in view.groups.items()}
-    with duckdb.connect() as duck:
-        left = view.groups[query.group, query.version]
-        rows = {
-            '': relation_there(
-                duck,
-                left,
-                tests_of(left.definition, {**query.equal, **equal}, start=start, end=end, known_ms=as_of),
-            )
-        }
-        last = duck.sql(f'SELECT max("{left.definition.available}") FROM ({rows[""].sql})').fetchall()[0][0]
-        for join in query.joins:
-            group = view.groups[join.query.group, join.query.version]
-            shared = {name: value for name, value in equal.items() if name in join.on}
-            rows[join.prefix] = relation_there(
-                duck,
-                group,
-                tests_of(
-                    group.definition, {**shared, **join.query.equal}, start=None, end=None, known_ms=last or 0
-                ),
-            )
-        return frame_from(
-            run_sql(duck, batch_sql(view.definition, groups, rows, as_of)),
-            view_schema(view.definition, groups),
-        )
+# %% auto #0
+__all__ = ['log', 'RECENT_DAYS_MS', 'served', 'digest_of', 'keys_of', 'HopsworksView', 'HopsworksStore', 'open_hopsworks_store']
 
 # %% ../../../nbs/07_store/05_hopsworks/02_store.ipynb #bf06112e
 def served(query: Query, group: GroupDef, labels: Sequence[str] = ()) -> list[str]:
@@ -96,34 +80,14 @@ def keys_of(
     return keys
 
 # %% ../../../nbs/07_store/05_hopsworks/02_store.ipynb #5dbc040c
-def vector_there(view: HopsworksView, values: Sequence[Any] | None) -> FeatureVector:
-    "Return the cluster's answer as our vector; a group without a row gives nulls."
-    there = dict(zip(view.columns, values or [None] * len(view.columns), strict=True))
-    names, found = [], []  # type: tuple[list[str], list[Any]]
-    event_ms, available_ms = {}, {}  # type: tuple[dict[str, int | None], dict[str, int | None]]
-    for prefix, query in view.sides:
-        group = view.groups[query.group, query.version].definition
-        types = {f.name: f.type for f in group.schema}
-        missing = there[prefix + group.event_time] is None
-        for name in query.names:
-            if prefix or name not in view.definition.labels:
-                value = None if missing else there[prefix + name]
-                names.append(prefix + name)
-                found.append(bool(value) if types[name] == 'boolean' and value is not None else value)
-        event_ms[prefix], available_ms[prefix] = (
-            there[prefix + group.event_time],
-            there[prefix + group.available],
-        )
-    return FeatureVector(tuple(names), tuple(found), event_ms, available_ms)
-
-# %% ../../../nbs/07_store/05_hopsworks/02_store.ipynb #b04262c6
 class HopsworksView:
     "A feature view of Hopsworks."
 
     def __init__(self, store: Any, definition: ViewDef, groups: Mapping[tuple[str, int], HopsworksGroup]):
-        self.store, self.definition, self.groups = store, definition, groups
+        self.store, self.definition, self.parts = store, definition, groups
+        self.groups = {key: group.definition for key, group in groups.items()}
         self.sides = [('', definition.query), *((join.prefix, join.query) for join in definition.query.joins)]
-        self.columns: list[str] = []
+        self.columns: list[str] = []  # as the client gives a vector
         self._handle: Any = None
 
     def get_batch_data(
@@ -136,23 +100,92 @@ class HopsworksView:
         event_time: bool = True,
         equal: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
-        "Return the rows whose left event time is in [start_time, end_time), each with what was known when it was."
-        left = self.groups[self.definition.query.group, self.definition.query.version].definition
-        drop = ([] if primary_key else [*left.primary_key]) + (
-            [] if event_time else [left.event_time, left.revision, left.available]
-        )
-        frame = joined_there(self, start_time, end=end_time, as_of=as_of, equal=equal or {})
-        return frame.drop(columns=[name for name in drop if name not in self.definition.query.names])
+        "Return the rows whose left event time is in [start_time, end_time), each with what was known then."
+        import duckdb
+
+        view, groups, query = self.definition, self.groups, self.definition.query
+        left, equal = groups[query.group, query.version], equal or {}
+        with duckdb.connect() as duck:
+            tests = tests_of(left, {**query.equal, **equal}, start=start_time, end=end_time, known_ms=as_of)
+            rows = {'': self.parts[query.group, query.version].relation(duck, tests)}
+            last = duck.sql(f'SELECT max("{left.available}") FROM ({rows[""].sql})').fetchall()[0][0]
+            for join in query.joins:
+                right = self.parts[join.query.group, join.query.version]
+                shared = {name: value for name, value in equal.items() if name in join.on}
+                of_join = {**shared, **join.query.equal}
+                tests = tests_of(right.definition, of_join, start=None, end=None, known_ms=last or 0)
+                rows[join.prefix] = right.relation(duck, tests)
+            table = run_sql(duck, batch_sql(view, groups, rows, as_of))
+        frame = frame_from(table, view_schema(view, groups))
+        return drop_keys(frame, view, left, primary_key=primary_key, event_time=event_time)
 
     def training_data(
         self, start_time: int, end_time: int, **options: Any
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        "Return features and labels as float64, indexed by primary key and event time; texts that are numbers are cast."
-        return split_labels(self, self.get_batch_data(start_time, end_time, **options))  # type: ignore[arg-type]
+        "Return features and labels as float64, indexed by primary key and event time."
+        batch = self.get_batch_data(start_time, end_time, **options)
+        return split_labels(batch, self.definition, self.groups)
 
     def init_serving(self, **options: Any) -> None:
         "Connect to the online store."
-        start_serving(self)
+        name, version, login = self.definition.name, self.definition.version, self.store.login
+        rest = login.online == 'rest'
+        client = {'port': login.online_port, 'timeout': min(login.timeout_seconds, 30.0)}
+
+        def attempt() -> Any:
+            with without_side_effects():
+                handle = self.store.server.get_feature_view(name, version)
+                handle.init_serving(
+                    init_rest_client=rest,
+                    init_sql_client=not rest,
+                    default_client=login.online,
+                    **({'config_rest_client': client} if rest else {}),
+                )
+                return handle
+
+        self._handle = with_retries(f'opening the online store for {name}', attempt)
+        self.columns = [f.name for f in self._handle.features if not f.label]
+
+    def get_feature_vector(self, serving_keys: Mapping[str, Any]) -> FeatureVector:
+        "Return the newest row of each group, independently, with its age."
+        return self.get_feature_vectors([serving_keys])[0]
+
+    def get_feature_vectors(self, serving_keys: Iterable[Mapping[str, Any]]) -> list[FeatureVector]:
+        "Return a vector for each of the keys, from the online store."
+        entries = [keys_of(self.definition, self.groups, keys) for keys in serving_keys]
+
+        def attempt() -> Any:
+            if self._handle is None:
+                self.init_serving()
+            try:
+                with without_side_effects():
+                    return [self._handle.get_feature_vector(entry, allow_missing=True) for entry in entries]
+            except BaseException:
+                self._handle = None
+                raise
+
+        answers = with_retries(f'serving {self.definition.name}', attempt)
+        return [self.vector_of(values) for values in answers]
+
+    def vector_of(self, values: Sequence[Any] | None) -> FeatureVector:
+        "Return the cluster's answer as our vector; a group without a row gives nulls."
+        there = dict(zip(self.columns, values or [None] * len(self.columns), strict=True))
+        names: list[str] = []
+        found: list[Any] = []
+        event_ms: dict[str, int | None] = {}
+        available_ms: dict[str, int | None] = {}
+        for prefix, query in self.sides:
+            group = self.groups[query.group, query.version]
+            types = {f.name: f.type for f in group.schema}
+            missing = there[prefix + group.event_time] is None
+            for name in query.names:
+                if prefix or name not in self.definition.labels:
+                    value = None if missing else there[prefix + name]
+                    names.append(prefix + name)
+                    found.append(bool(value) if types[name] == 'boolean' and value is not None else value)
+            event_ms[prefix] = there[prefix + group.event_time]
+            available_ms[prefix] = there[prefix + group.available]
+        return FeatureVector(tuple(names), tuple(found), event_ms, available_ms)
 
     def discard(self) -> None:
         "Delete the view on the cluster."
@@ -160,100 +193,10 @@ class HopsworksView:
             self.store.server.get_feature_view(self.definition.name, self.definition.version).delete()
         self.store.views.pop((self.definition.name, self.definition.version), None)
 
-    def get_feature_vector(self, serving_keys: Mapping[str, Any]) -> FeatureVector:
-        "Return the newest row of each group, independently, with its age."
-        return self.get_feature_vectors([serving_keys])[0]
-
-    def get_feature_vectors(self, serving_keys: Iterable[Mapping[str, Any]]) -> list[FeatureVector]:
-        "Return a vector for each of the keys."
-        return vectors_there(self, serving_keys)
-
-# %% ../../../nbs/07_store/05_hopsworks/02_store.ipynb #3bcb73ba
-def start_serving(view: HopsworksView) -> None:
-    "Connect to the online store."
-    login, name, version = view.store.login, view.definition.name, view.definition.version
-
-    def attempt() -> Any:
-        with without_side_effects():
-            handle = view.store.server.get_feature_view(name, version)
-            rest = login.online == 'rest'
-            options = (
-                {
-                    'config_rest_client': {
-                        'port': login.online_port,
-                        'timeout': min(login.timeout_seconds, 30.0),
-                    }
-                }
-                if rest
-                else {}
-            )
-            handle.init_serving(
-                init_rest_client=rest, init_sql_client=not rest, default_client=login.online, **options
-            )
-            return handle
-
-    view._handle = with_retries(f'opening the online store for {name}', attempt)
-    view.columns = [f.name for f in view._handle.features if not f.label]
-
-
-def vectors_there(view: HopsworksView, serving_keys: Iterable[Mapping[str, Any]]) -> list[FeatureVector]:
-    "Return a vector for each of the keys, from the online store."
-    groups = {key: group.definition for key, group in view.groups.items()}
-    entries = [keys_of(view.definition, groups, keys) for keys in serving_keys]
-
-    def attempt() -> Any:
-        if view._handle is None:
-            start_serving(view)
-        try:
-            with without_side_effects():
-                return [view._handle.get_feature_vector(entry, allow_missing=True) for entry in entries]
-        except BaseException:
-            view._handle = None
-            raise
-
-    return [vector_there(view, values) for values in with_retries(f'serving {view.definition.name}', attempt)]
-
-# %% ../../../nbs/07_store/05_hopsworks/02_store.ipynb #9df720df
-def there_query(store: Any, query: Query, labels: Sequence[str] = ()) -> Any:
-    "Return one side of a view as the client's query."
-    group = known_there(store, query.group, query.version)
-    if group is None:
-        raise KeyError(f'no feature group {query.group!r} version {query.version}')
-    return group.handle().select(served(query, group.definition, labels))
-
-
-def view_there(
-    store: Any, name: str, version: int, *, query: Query, labels: Sequence[str] = ()
-) -> HopsworksView:
-    "Return a view, created where it is missing; `ValueError` when its joins are not unique or it is stored as another query."
-    wanted = check_view(store, ViewDef(name, version, query, tuple(labels)))
-
-    def attempt() -> Any:
-        with without_side_effects():
-            if (found := store.server.get_feature_view(name, version)) is not None:
-                return found
-            made = there_query(store, query, labels)
-            for join in query.joins:
-                made = made.join(
-                    there_query(store, join.query), on=list(join.on), join_type='left', prefix=join.prefix
-                )
-            return store.server.create_feature_view(
-                name, made, version, description=digest_of(wanted), labels=list(labels)
-            )
-
-    found = with_retries(f'creating the view {name}', attempt)
-    if found.description != digest_of(wanted):
-        raise ValueError(
-            f'view {name} version {version} is stored as another query: use version {version + 1}'
-        )
-    groups = {
-        (q.group, q.version): known_there(store, q.group, q.version)
-        for q in (query, *(join.query for join in query.joins))
-    }
-    store.views[name, version] = HopsworksView(store, wanted, groups)  # type: ignore[arg-type]
-    return store.views[name, version]
-
 # %% ../../../nbs/07_store/05_hopsworks/02_store.ipynb #b10ffd9d
+RECENT_DAYS_MS = 3 * 86_400_000  # so much of a symbol's trades is looked at for its position
+
+
 class HopsworksStore:
     "A project's feature store on a cluster, with the interface of the embedded one."
 
@@ -263,13 +206,208 @@ class HopsworksStore:
         self.groups: dict[tuple[str, int], HopsworksGroup] = {}
         self.views: dict[tuple[str, int], HopsworksView] = {}
 
-    get_or_create_feature_group = group_there
-    get_feature_group = known_there
-    get_or_create_feature_view = view_there
+    def get_or_create_feature_group(
+        self,
+        name: str,
+        version: int,
+        *,
+        primary_key: Sequence[str],
+        schema: Sequence[FeatureDef],
+        event_time: str = 'start_ms',
+        revision: str = 'revision',
+        available: str = 'available_ms',
+        description: str = '',
+        once: bool = False,
+    ) -> HopsworksGroup:
+        "Return a group, made or given new columns where it lacks them; `ValueError` when it cannot be."
+        wanted = check_group(
+            GroupDef(
+                name=name,
+                version=version,
+                primary_key=tuple(primary_key),
+                schema=tuple(schema),
+                event_time=event_time,
+                revision=revision,
+                available=available,
+                description=description,
+                once=once,
+            )
+        )
+        if (found := self.get_feature_group(name, version)) is None:
+            with_retries(f'creating {name}', lambda: self._create_group(wanted))
+            found = self.get_feature_group(name, version)
+        if found is None:
+            raise ConnectionError(f'{name} version {version} was created and is not there; try again')
+        if added := added_columns(found.definition, wanted):
+            found = self._add_columns(found, added)
+        found.definition = msgspec.structs.replace(found.definition, schema=wanted.schema)  # in our order
+        return found
+
+    def get_feature_group(self, name: str, version: int) -> HopsworksGroup | None:
+        "Return a group that exists, or None."
+        if (name, version) not in self.groups:
+
+            def attempt() -> Any:
+                with without_side_effects():
+                    return self.server.get_feature_group(name, version)
+
+            if (found := with_retries(f'looking for {name}', attempt)) is None:
+                return None
+            self.groups[name, version] = HopsworksGroup(self, definition_of(found))
+        return self.groups[name, version]
+
+    def feature_groups(self) -> list[HopsworksGroup]:
+        "Return the groups of ours that exist, and those that this process has opened, by name."
+        ours = {(g.name, g.version) for g in (*indicator_groups(), *GROUPS.values())}
+        return [group for key in sorted(ours | {*self.groups}) if (group := self.get_feature_group(*key))]
+
+    def _create_group(self, group: GroupDef) -> None:  # unless an attempt whose answer was lost has made it
+        from hsfs.feature import Feature
+
+        if self.get_feature_group(group.name, group.version):
+            return
+        there = placed(group)
+        features = [Feature(*column, online_type=online_type(group, column[0])) for column in there.columns]
+        with without_side_effects():
+            self.server.get_or_create_feature_group(
+                group.name,
+                group.version,
+                description=group.description[:256],
+                primary_key=list(there.primary_key),
+                event_time=there.event_time,
+                online_enabled=not group.once,
+                stream=True,
+                time_travel_format='HUDI',
+                features=features,
+                statistics_config=False,
+            ).save()
+
+    def _add_columns(self, group: HopsworksGroup, added: Sequence[FeatureDef]) -> HopsworksGroup:
+        from hsfs.feature import Feature
+
+        known = group.definition
+        wider = msgspec.structs.replace(known, schema=(*known.schema, *added))
+        columns = placed(wider).columns[len(known.schema) : len(wider.schema)]
+        of_online = [online_type(wider, name) for name, _, _ in columns]
+
+        def attempt() -> None:
+            with without_side_effects():
+                there = {f.name for f in group.handle().features}
+                new = [
+                    Feature(*column, online_type=type_)
+                    for column, type_ in zip(columns, of_online, strict=True)
+                    if column[0] not in there
+                ]
+                if new:
+                    group.handle().append_features(new)
+
+        with_retries(f'adding columns to {known.name}', attempt)
+        del self.groups[known.name, known.version]
+        found = self.get_feature_group(known.name, known.version)
+        assert found is not None
+        return found
+
+    def get_or_create_feature_view(
+        self, name: str, version: int, *, query: Query, labels: Sequence[str] = ()
+    ) -> HopsworksView:
+        "Return a view, made where it is missing; `ValueError` when its joins or its stored query differ."
+        wanted = check_view(self, ViewDef(name, version, query, tuple(labels)))
+
+        def attempt() -> Any:
+            with without_side_effects():
+                if (found := self.server.get_feature_view(name, version)) is not None:
+                    return found
+                made = self._client_query(query, labels)
+                for join in query.joins:
+                    right = self._client_query(join.query)
+                    made = made.join(right, on=list(join.on), join_type='left', prefix=join.prefix)
+                return self.server.create_feature_view(
+                    name, made, version, description=digest_of(wanted), labels=list(labels)
+                )
+
+        found = with_retries(f'creating the view {name}', attempt)
+        if found.description != digest_of(wanted):
+            raise ValueError(
+                f'view {name} version {version} is stored as another query: use version {version + 1}'
+            )
+        queries = (query, *(join.query for join in query.joins))
+        groups = {(q.group, q.version): self._known(q) for q in queries}
+        self.views[name, version] = HopsworksView(self, wanted, groups)
+        return self.views[name, version]
+
+    def _known(self, query: Query) -> HopsworksGroup:
+        if (group := self.get_feature_group(query.group, query.version)) is None:
+            raise KeyError(f'no feature group {query.group!r} version {query.version}')
+        return group
+
+    def _client_query(self, query: Query, labels: Sequence[str] = ()) -> Any:
+        group = self._known(query)
+        return group.handle().select(served(query, group.definition, labels))
 
     def get_feature_view(self, name: str, version: int) -> HopsworksView | None:
-        "Return a view that this process has made or opened, or None: the cluster keeps the digest of a definition, not the definition."
+        "Return a view that this process has made or opened: the cluster keeps the digest of a definition only."
         return self.views.get((name, version))
+
+    def _ours(self, name: str) -> HopsworksGroup:
+        return self.get_or_create_feature_group(**msgspec.structs.asdict(GROUPS[name]))
+
+    def _trade_ids(self, tests: Iterable[Any]) -> list[tuple[str, int, int]]:  # symbol, trade_id, event_ms
+        names = ('symbol', 'trade_id', 'event_ms')
+        frame = self._ours('trades').fetch(names, tests)
+        kinds = ('string', 'bigint', 'bigint')
+        columns = (column_values(frame[name], kind) for name, kind in zip(names, kinds, strict=True))
+        return sorted(set(zip(*columns, strict=True)))
+
+    def trade_accounts(self) -> TradeAccounts:
+        "Return materialized trades and holes; nothing is counted on a cluster."
+        rows = self._trade_ids([])
+        ids = sorted({(symbol, number) for symbol, number, _ in rows})
+        holes = [
+            (symbol, number + 1, after - 1)
+            for (symbol, number), (other, after) in itertools.pairwise(ids)
+            if symbol == other and number >> EPOCH_BITS == after >> EPOCH_BITS and after > number + 1
+        ]
+        return TradeAccounts(counters=None, stored=len(ids), stored_twice=0, holes=holes)
+
+    def trade_position(self, symbol: str, recorded: Sequence[tuple[int, int]] = ()) -> TradePosition | None:
+        "Return up to which trade the last days of a symbol have no hole that `recorded` does not explain."
+        since_ms = now_ms() - RECENT_DAYS_MS
+        of_symbol = ('symbol', '==', symbol)
+        rows = self._trade_ids([of_symbol, ('event_ms', '>=', since_ms)]) or self._trade_ids([of_symbol])
+        return whole_until([(number, event_ms) for _, number, event_ms in rows], recorded)
+
+    def insert_accounted(
+        self, log: str, partition: int, last_offset: int, items: Sequence[tuple[int, Accounted]]
+    ) -> InsertResult:
+        "Store trades and gaps; what comes twice is one row, and what was dropped is not counted here."
+        stored = 0
+        for name, kind in (('trades', Trades), ('gaps', Gap)):
+            if rows := [item for _, item in items if isinstance(item, kind)]:
+                stored += self._ours(name).insert(rows).rows
+        return InsertResult(stored)
+
+    def seal(self, before_ms: int | None = None) -> dict[tuple[str, int], int]:
+        "Have the offline tables of all groups brought up to date, without waiting; a failure is logged."
+        for group in list(self.groups.values()):
+            try:
+                group.materialize(wait=False)
+            except (RuntimeError, ConnectionError) as error:
+                log.error(
+                    '%s was not materialized, its rows come with the next: %s', group.definition.name, error
+                )
+        return dict.fromkeys(self.groups, 0)
+
+    def compact(self, retention: str = '', *, dry: bool = False) -> dict[str, Any]:
+        "Raise `ValueError`: a cluster merges its own files, and keeps what its administrator says."
+        raise ValueError('[store] backend hopsworks merges its own files: there is nothing to compact here')
+
+    def maintain(self, before_ms: int, retention: str = '') -> None:
+        "Have the offline tables brought up to date, without waiting."
+        self.seal()
+
+    def end_maintenance(self) -> None:
+        "Have what was inserted last brought into the offline tables, before the writer ends."
+        self.seal()
 
     def close(self) -> None:
         "Log out."
@@ -277,5 +415,5 @@ class HopsworksStore:
 
 
 def open_hopsworks_store(folder: Path, settings: Settings) -> HopsworksStore:
-    "Return the store of the cluster that the settings and the environment name; certificates go below `folder`."
+    "Return the store of the cluster that the settings and the environment name; certificates go to `folder`."
     return HopsworksStore(settings, folder / 'hopsworks')

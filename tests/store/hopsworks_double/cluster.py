@@ -87,6 +87,21 @@ class Group:
         self.online: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.ingestions: dict[int, dict[str, int]] = {}
 
+    def append(self, features: list[dict[str, Any]]) -> None:
+        "Take new features behind those there are; what is stored has null in them."
+        known = [feature['name'] for feature in self.dto['features']]
+        if [f['name'] for f in features[: len(known)]] != known:
+            raise Refused(400, 270074, 'only features at the end can be added')
+        for feature in features[len(known) :]:
+            if feature['primary'] or feature['name'] in known:
+                raise Refused(400, 270074, f'{feature["name"]} cannot be added')
+            text = 'varchar(100)' if feature['type'] == 'string' else feature['type']
+            feature['onlineType'] = feature.get('onlineType') or (text if self.dto['onlineEnabled'] else None)
+            self.dto['features'].append(feature)
+            self.types[feature['name']] = feature['type']
+            for row in [*self.staged, *(self.offline or {}).values(), *self.online.values()]:
+                row.setdefault(feature['name'], None)
+
     @property
     def schema(self) -> dict[str, Any]:
         "The Avro schema of the group's subject."
