@@ -13,8 +13,8 @@ import numpy as np
 
 from benches.measuring import Bound, judged
 from crypto_rt.core.messages import Candle
-from crypto_rt.features.indicators import Indicators
 from crypto_rt.features.history import candle_row
+from crypto_rt.features.indicators import Indicators
 from crypto_rt.features.table import TABLE
 
 HLC, CLOSE = ('high', 'low', 'close'), ('close',)
