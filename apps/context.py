@@ -12,7 +12,8 @@ from apps.feature_catalogue import FeatureCatalogue
 from apps.history import History
 from apps.hub import Hub
 from apps.queries import ListQuery, in_range
-from apps.recent import latest_revisions
+from apps.recent import identity
+from crypto_rt.core.messages import latest_revisions
 from crypto_rt.core.settings import Settings
 
 
@@ -31,10 +32,8 @@ class ApiContext:
         equal = {'symbol': symbol, 'interval_seconds': interval_seconds}
         stored = await self.history.rows(group, equal, query)
         received = self.hub.recent.structs(group, symbol)
-        return in_range(
-            latest_revisions([*stored, *(r for r in received if r.interval_seconds == interval_seconds)]),
-            query,
-        )
+        rows = [*stored, *(r for r in received if r.interval_seconds == interval_seconds)]
+        return in_range(latest_revisions(rows, identity), query)
 
 
 async def _context_of(connection: HTTPConnection) -> ApiContext:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from crypto_rt.core.messages import (
@@ -15,6 +14,7 @@ from crypto_rt.core.messages import (
     Prediction,
     TechnicalIndicators,
     decode,
+    supersedes,
 )
 
 BY_SYMBOL = ('candles', 'candles_forming', 'technical_indicators', 'predictions')
@@ -59,16 +59,6 @@ def identity(struct: Revised) -> tuple[Any, ...]:
     if isinstance(struct, Prediction):
         return (struct.start_ms, struct.interval_seconds, struct.horizon_seconds, struct.model_version)
     return (struct.start_ms, struct.interval_seconds)
-
-
-def latest_revisions(rows: Iterable[Any]) -> list[Any]:
-    """Return the highest revision of each identity, in the order of the identities; of equals the last."""
-    found: dict[tuple[Any, ...], Any] = {}
-    for row in rows:
-        key = identity(row)
-        if key not in found or row.revision >= found[key].revision:
-            found[key] = row
-    return [found[key] for key in sorted(found)]
 
 
 class RecentMessages:
@@ -116,7 +106,7 @@ class RecentGaps:
     def add(self, gap: Gap) -> None:
         """Keep a gap, unless a higher revision of it is known; the gaps updated longest ago are forgotten."""
         key = identity(gap)
-        if key not in self.rows or gap.revision >= self.rows[key].revision:
+        if supersedes(gap, self.rows.get(key)):
             self.rows[key] = gap
         if len(self.rows) > 2 * self.limit:
             newest = sorted(self.rows.values(), key=lambda row: row.updated_ms)[-self.limit :]

@@ -152,6 +152,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'crypto_rt/bus/steps.py'),
                                      'crypto_rt.bus.steps.ReadPositions.begun_at': ( '01_bus/steps.html#readpositions.begun_at',
                                                                                      'crypto_rt/bus/steps.py'),
+                                     'crypto_rt.bus.steps.ReadPositions.forget': ( '01_bus/steps.html#readpositions.forget',
+                                                                                   'crypto_rt/bus/steps.py'),
                                      'crypto_rt.bus.steps.Received': ('01_bus/steps.html#received', 'crypto_rt/bus/steps.py'),
                                      'crypto_rt.bus.steps.Step': ('01_bus/steps.html#step', 'crypto_rt/bus/steps.py'),
                                      'crypto_rt.bus.steps.Step.open_from': ('01_bus/steps.html#step.open_from', 'crypto_rt/bus/steps.py'),

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Response
 
 from apps.context import Context
 from apps.queries import GapsQuery, known_symbols
-from apps.recent import latest_revisions
+from apps.recent import identity
 from apps.responses import json_response, reference, responses_schema
-from crypto_rt.core.messages import Gap
+from crypto_rt.core.messages import Gap, latest_revisions
 
 router = APIRouter()
 
@@ -27,6 +27,6 @@ async def gaps(query: Annotated[GapsQuery, Query()], context: Context) -> Respon
     for symbol in symbols:
         rows += await context.history.rows('gaps', {'symbol': symbol}, query)
     rows += [gap for gap in context.hub.gaps.rows.values() if gap.symbol in symbols]
-    found = latest_revisions(gap for gap in rows if query.contains(gap.opened_ms))
+    found = latest_revisions((gap for gap in rows if query.contains(gap.opened_ms)), identity)
     found.sort(key=lambda gap: (gap.opened_ms, gap.symbol, gap.first_missing))
     return json_response({'gaps': found[-query.limit :]})

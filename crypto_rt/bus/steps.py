@@ -179,3 +179,8 @@ class ReadPositions:
     def begun_at(self, message: Received) -> int:
         "Return the offset at which the present reading of the message's partition began."
         return self.begun[message.topic, message.partition]
+
+    def forget(self, topic: str, partition: int) -> None:
+        "Forget a partition that another instance has now: whatever comes of it begins anew."
+        self.begun.pop((topic, partition), None)
+        self.next.pop((topic, partition), None)

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from ..bus.reading import follow, reaches_back, tail
-from ..bus.steps import Out, Received, dead_letter_of, decoded
+from ..bus.steps import Out, ReadPositions, Received, dead_letter_of, decoded
 from ..core.messages import NewsSignal, NewsWatermark, TechnicalIndicators, decode
 from ..core.settings import Settings
 from ..core.times import iso
@@ -189,8 +189,7 @@ class ContextJoin:
             deque()
         )  # filled by another thread; None: some were missed
         self.queues: dict[int, deque[WaitingRow]] = {}  # by partition
-        self.begun: dict[int, int] = {}  # offset, by partition
-        self.next: dict[int, int] = {}  # offset that follows, by partition
+        self.positions = ReadPositions()
         self.moved: dict[tuple[str, int], tuple[object, float]] = {}  # flag, interval: position, since when
         self.given_up: dict[tuple[str, int], object] = {}  # flag, interval: for what nothing waits any more
 
@@ -200,18 +199,15 @@ class ContextJoin:
 
     def offer(self, message: Received) -> None:
         "Let a row wait for its context; `ValueError` for a message that does not decode."
-        partition = message.partition
-        if self.next.get(partition) != message.offset:  # the partition was elsewhere meanwhile
-            self.begun[partition] = message.offset
-        self.next[partition] = message.offset + 1
+        self.positions.begins_anew(message)  # noted even where the message does not decode
         waiting = WaitingRow(
             features=decode('technical_indicators', message.value),
-            partition=partition,
+            partition=message.partition,
             offset=message.offset,
-            begun=self.begun[partition],
+            begun=self.positions.begun_at(message),
             arrived=self.clock(),
         )
-        self.queues.setdefault(partition, deque()).append(waiting)
+        self.queues.setdefault(message.partition, deque()).append(waiting)
 
     def ready(self) -> list[ContextRow]:
         "Return the rows that need not wait any longer."
@@ -234,8 +230,8 @@ class ContextJoin:
 
     def forget(self, partition: int) -> None:
         "Drop what waits of a partition that another instance has taken over."
-        for by_partition in (self.queues, self.begun, self.next):
-            by_partition.pop(partition, None)
+        self.queues.pop(partition, None)
+        self.positions.forget('technical_indicators', partition)
 
     @property
     def waiting(self) -> int:
