@@ -44,13 +44,12 @@ def _row(name: str, low: float, high: float, meaning: str) -> Feature:
         name=name,
         family='news',
         warm_up=1,
-        low=low,
-        high=high,
-        flat=None,
-        tolerance='bits',
         inputs=('news',),
         meaning=meaning,
         function=lambda values: values[name],
+        low=low,
+        high=high,
+        flat=None,
     )
 
 
@@ -111,13 +110,13 @@ def news_features(
     found = [s for s in signals if at_ms - LOOK_BACK_MS < s.available_ms <= at_ms]
     if not known or not any(at_ms - s.available_ms < SILENCE_MS for s in found):
         return dict.fromkeys(NEWS_NAMES)
-    told = [((at_ms - s.available_ms) // MINUTE_MS, round(s.score * UNIT), asset in s.assets) for s in found]
-    own = [(age, score) for age, score, ours in told if ours]
+    aged = [((at_ms - s.available_ms) // MINUTE_MS, round(s.score * UNIT), asset in s.assets) for s in found]
+    own = [(age, score) for age, score, ours in aged if ours]
     counts = [sum(weights[age] for age, _ in own) for weights in WEIGHTS]
     sums = [sum(weights[age] * score for age, score in own) for weights in WEIGHTS]
     squares, market = (
         sum(WEIGHTS[-1][age] * score**2 for age, score in own),
-        [(WEIGHTS[-1][age], score) for age, score, _ in told],
+        [(WEIGHTS[-1][age], score) for age, score, _ in aged],
     )
     return news_values(
         len(own),
