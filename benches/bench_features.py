@@ -13,8 +13,9 @@ import numpy as np
 
 from benches.measuring import Bound, judged
 from crypto_rt.core.messages import Candle
+from crypto_rt.features.history import candle_row
 from crypto_rt.features.indicators import Indicators
-from crypto_rt.features.table import TABLE, candle_row
+from crypto_rt.features.table import TABLE
 
 HLC, CLOSE = ('high', 'low', 'close'), ('close',)
 # 27 values: TA-Lib's name, inputs and parameters; how many values; talipp's name and parameters, whether it takes whole candles

@@ -140,13 +140,9 @@ def read_news(
     raw, name = unpacked(path), Path(path).name
     kind = news_kind(raw, name)
     try:
-        return (
-            read_panic(raw)
-            if kind == 'panic'
-            else read_table(raw)
-            if kind == 'table'
-            else list(parse_feed(raw, ''))
-        )
+        if kind == 'panic':
+            return read_panic(raw)
+        return read_table(raw) if kind == 'table' else list(parse_feed(raw, ''))
     except (ValueError, csv.Error) as error:
         raise ValueError(f'{name}: {error}') from None
 
@@ -174,12 +170,10 @@ def import_items(
     where: str = 'news_file',
 ) -> ImportResult:  # kept + duplicates + dead_letters = in
     "Return the stories that are new, by `available_ms`, and where the others have gone."
-    delay_ms, found, letters, counts = (
-        int(settings.news.replay_delay_seconds * 1000),
-        [],
-        [],
-        Counter({'in': 0}),
-    )
+    delay_ms = int(settings.news.replay_delay_seconds * 1000)
+    found: list[News] = []
+    letters: list[DeadLetter] = []
+    counts = Counter({'in': 0})
     for number, item in enumerate(items):
         counts['in'] += 1
         try:

@@ -16,16 +16,12 @@ from ..core.settings import Settings
 from ..core.times import now_ms
 from ..news.scorers import Score, Scorer, open_scorers, shipped_head
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 log = logging.getLogger('crypto_rt.services.news_signals')
 
 # %% auto #0
 __all__ = ['log', 'Cache', 'scores_of', 'signals_of', 'SignalStep', 'run_news_signals']
-
-# %% ../../nbs/10_services/05_news_signals.ipynb #89f0131a
-if TYPE_CHECKING:
-    from crypto_rt.bus.steps import Out, Received
 
 # %% ../../nbs/10_services/05_news_signals.ipynb #e21f7aec
 class Cache:

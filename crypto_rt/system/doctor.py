@@ -17,7 +17,7 @@ from pathlib import Path
 __all__ = ['Answer', 'QUESTIONS', 'python', 'libraries', 'rust', 'kafka', 'exchange', 'port', 'disk', 'configuration', 'memory',
            'run_checks']
 
-# %% ../../nbs/12_system/02_doctor.ipynb #402964c9
+# %% ../../nbs/12_system/02_doctor.ipynb #86a1a6f5
 Answer = tuple[bool | None, str]
 
 
@@ -26,7 +26,7 @@ def python(settings: Settings) -> Answer:
     version = '.'.join(map(str, sys.version_info[:3]))
     return sys.version_info >= (3, 11), f'{version} (3.11 or later is needed)'
 
-
+# %% ../../nbs/12_system/02_doctor.ipynb #260c0f25
 def libraries(settings: Settings) -> Answer:
     "Is everything installed?"
     wanted = (
@@ -48,13 +48,13 @@ def libraries(settings: Settings) -> Answer:
         else f'{len(wanted)} of {len(wanted)} found',
     )
 
-
+# %% ../../nbs/12_system/02_doctor.ipynb #3683d1a2
 def rust(settings: Settings) -> Answer:
     "Is the Rust core built?"
     built = importlib.util.find_spec('crypto_rt._core') is not None
     return built, 'built' if built else 'crypto_rt._core is missing; run `make setup`'
 
-# %% ../../nbs/12_system/02_doctor.ipynb #8dd28b2c
+# %% ../../nbs/12_system/02_doctor.ipynb #fc51d0c2
 def kafka(settings: Settings) -> Answer:
     "Is there a broker, or what it takes to start one?"
     from crypto_rt.bus.broker import _cached, jar_list
@@ -71,7 +71,7 @@ def kafka(settings: Settings) -> Answer:
         else 'our own can start (jars there)',
     )
 
-
+# %% ../../nbs/12_system/02_doctor.ipynb #53eb4298
 def exchange(settings: Settings) -> Answer:
     "Does the exchange answer?"
     from crypto_rt.system.plan import exchange_answers
@@ -81,7 +81,7 @@ def exchange(settings: Settings) -> Answer:
         'answers' if answers else 'does not answer: `up` will simulate'
     )
 
-# %% ../../nbs/12_system/02_doctor.ipynb #3048643b
+# %% ../../nbs/12_system/02_doctor.ipynb #93f7bfa3
 def port(settings: Settings) -> Answer:
     "Is the dashboard's port free?"
     with socket.socket() as probe:
@@ -92,7 +92,7 @@ def port(settings: Settings) -> Answer:
         f'{settings.api.port} is {"taken: `up` will choose another" if taken else "free"}',
     )
 
-
+# %% ../../nbs/12_system/02_doctor.ipynb #8e1618f8
 def disk(settings: Settings) -> Answer:
     "Is there room for the data?"
     folder = Path(settings.data.directory).absolute()
@@ -100,7 +100,7 @@ def disk(settings: Settings) -> Answer:
     free = shutil.disk_usage(there).free / 1e9
     return free > 2, f'{free:.0f} GB free for {settings.data.directory} (2 GB are needed)'
 
-
+# %% ../../nbs/12_system/02_doctor.ipynb #151672b8
 def configuration(settings: Settings) -> Answer:
     "Where do the settings come from?"
     file = settings_file()

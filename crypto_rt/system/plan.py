@@ -17,10 +17,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # %% auto #0
-__all__ = ['claim', 'record_identity', 'describe', 'identity_of', 'Plan', 'resolve', 'beside', 'exchange_answers', 'check_speed',
+__all__ = ['describe', 'record_identity', 'claim', 'identity_of', 'Plan', 'beside', 'resolve', 'exchange_answers', 'check_speed',
            'check_simulated', 'symbols_of_file', 'news_arguments', 'make_plan', 'service_environment']
 
-# %% ../../nbs/12_system/00_plan.ipynb #6cb00b39
+# %% ../../nbs/12_system/00_plan.ipynb #81739bc7
+def describe(
+    identity: Mapping[str, Any],  # as in source.json
+) -> str:  # for people
+    "Return a data directory's source in words."
+    extra = {'replay': 'the file', 'simulate': 'seed'}.get(identity['source'], '')
+    which = identity.get('file', identity.get('seed', ''))
+    return ' '.join(str(part) for part in (identity['source'], extra, which) if part != '')
+
+# %% ../../nbs/12_system/00_plan.ipynb #6fc87519
+def record_identity(folder: Path, identity: dict[str, Any]) -> None:
+    "Note whose data a directory holds; `ValueError` when it holds others."
+    record = folder / 'source.json'
+    present = json.loads(record.read_text()) if record.is_file() else identity
+    if present != identity:
+        same_name = describe(present) == describe(identity)
+        raise ValueError(
+            f'data directory {folder} holds data of {describe(present)}, not of {describe(identity)}{" with another content" if same_name else ""}; name another with --data-dir'
+        )
+    record.write_text(json.dumps(identity))
+
+# %% ../../nbs/12_system/00_plan.ipynb #6e3f714f
 def claim(
     directory: Path | str,  # the data directory, made if missing
     identity: Mapping[str, Any] | None = None,  # such as {'source': 'live'}; None: only lock
@@ -48,27 +69,6 @@ def claim(
     lock.flush()
     return lock
 
-
-def record_identity(folder: Path, identity: dict[str, Any]) -> None:
-    "Note whose data a directory holds; `ValueError` when it holds others."
-    record = folder / 'source.json'
-    present = json.loads(record.read_text()) if record.is_file() else identity
-    if present != identity:
-        same_name = describe(present) == describe(identity)
-        raise ValueError(
-            f'data directory {folder} holds data of {describe(present)}, not of {describe(identity)}{" with another content" if same_name else ""}; name another with --data-dir'
-        )
-    record.write_text(json.dumps(identity))
-
-
-def describe(
-    identity: Mapping[str, Any],  # as in source.json
-) -> str:  # for people
-    "Return a data directory's source in words."
-    extra = {'replay': 'the file', 'simulate': 'seed'}.get(identity['source'], '')
-    which = identity.get('file', identity.get('seed', ''))
-    return ' '.join(str(part) for part in (identity['source'], extra, which) if part != '')
-
 # %% ../../nbs/12_system/00_plan.ipynb #e7520df8
 def identity_of(
     source: str,  # live, replay or simulate
@@ -85,7 +85,7 @@ def identity_of(
             'sha256': hashlib.file_digest(raw, 'sha256').hexdigest(),
         }
 
-# %% ../../nbs/12_system/00_plan.ipynb #3218eb9e
+# %% ../../nbs/12_system/00_plan.ipynb #73201ed7
 class Plan(NamedTuple):
     "What `crypto-rt up` was asked for, after the questions are settled."
 
@@ -99,7 +99,18 @@ class Plan(NamedTuple):
     when: str = ''  # which services run; else those of the source
     news: str | None = None  # arguments of `crypto-rt news`; None: the run has no news
 
+# %% ../../nbs/12_system/00_plan.ipynb #26084fa6
+def beside(settings: Settings, folder: str) -> Settings:
+    "Return settings whose data lie in a folder of their own, and whose models stay where they are."
+    directory = Path(settings.data.directory)
+    registry = settings.training.registry_directory or str(directory.resolve())
+    return replace(
+        settings,
+        data=replace(settings.data, directory=str(directory / folder)),
+        training=replace(settings.training, registry_directory=registry),
+    )
 
+# %% ../../nbs/12_system/00_plan.ipynb #d4845b9b
 def resolve(
     settings: Settings,
     source: str = 'auto',  # auto, live, replay or simulate
@@ -125,17 +136,6 @@ def resolve(
     note = f'SIMULATED market, seed {seed} ({why})'
     return settings, 'simulate', note, f'--simulate --seed {seed} --speed {speed}'
 
-
-def beside(settings: Settings, folder: str) -> Settings:
-    "Return settings whose data lie in a folder of their own, and whose models stay where they are."
-    directory = Path(settings.data.directory)
-    registry = settings.training.registry_directory or str(directory.resolve())
-    return replace(
-        settings,
-        data=replace(settings.data, directory=str(directory / folder)),
-        training=replace(settings.training, registry_directory=registry),
-    )
-
 # %% ../../nbs/12_system/00_plan.ipynb #3769a013
 def exchange_answers(
     settings: Settings,
@@ -146,7 +146,7 @@ def exchange_answers(
 
     return open_exchange(settings).is_there(seconds)
 
-# %% ../../nbs/12_system/00_plan.ipynb #3a2d237a
+# %% ../../nbs/12_system/00_plan.ipynb #6bd54da6
 def check_speed(
     speed: str,  # max, or a factor
 ) -> str:  # the same
@@ -158,7 +158,7 @@ def check_speed(
         pass
     raise ValueError(f'--speed must be a positive number or max, was {speed!r}')
 
-
+# %% ../../nbs/12_system/00_plan.ipynb #4e973f86
 def check_simulated(settings: Settings) -> None:
     "Raise `ValueError` that names the nearest when a symbol is none of the simulated market."
     from crypto_rt.core.symbols import unknown_symbol
@@ -168,7 +168,7 @@ def check_simulated(settings: Settings) -> None:
         if symbol not in SIMULATED:
             raise unknown_symbol(symbol, SIMULATED, 'the simulated market')
 
-# %% ../../nbs/12_system/00_plan.ipynb #ebc2e957
+# %% ../../nbs/12_system/00_plan.ipynb #bef6cd14
 def symbols_of_file(
     settings: Settings,
     file: Path | str,  # a trades or a candles file
@@ -188,7 +188,7 @@ def symbols_of_file(
         )
     return settings
 
-
+# %% ../../nbs/12_system/00_plan.ipynb #5ce4dcff
 def news_arguments(
     files: Sequence[str],  # to be replayed
     source: str,  # settled: live, replay or simulate

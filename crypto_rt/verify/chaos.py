@@ -30,7 +30,7 @@ log = logging.getLogger('crypto_rt.verify.chaos')
 
 # %% auto #0
 __all__ = ['log', 'SYMBOLS', 'NOON_MS', 'LEFT_OUT', 'USUAL', 'CONNECTION', 'NEVER', 'write_market', 'chain', 'waited_for',
-           'Schedule', 'schedule', 'OwnBroker', 'Run', 'outcome', 'write_outcome', 'revised', 'chaos_environment',
+           'Schedule', 'schedule', 'OwnBroker', 'Run', 'write_outcome', 'outcome', 'revised', 'chaos_environment',
            'play_run', 'preload', 'verify_chaos', 'chaos_report']
 
 # %% ../../nbs/11_verify/07_chaos.ipynb #c35ad067
@@ -201,20 +201,7 @@ class Run:
         self.last_kill = time.monotonic()
         self.kills_left.pop(0)
 
-# %% ../../nbs/11_verify/07_chaos.ipynb #b5886402
-def outcome(
-    env: Mapping[str, str],  # of the run's services
-    folder: Path,  # its data directory
-) -> dict[str, Any]:  # digests, rows
-    "Return digests and counts of what a run has stored."
-    report = folder / 'logs' / 'outcome.log'
-    with report.open('w') as output:
-        pid = fork_service(lambda arguments: write_outcome(folder), [], env, output.fileno())
-    if os.waitpid(pid, 0)[1]:
-        raise RuntimeError(f'what the run has stored could not be read; see {report}')
-    return json.loads((folder / 'outcome.json').read_text())
-
-
+# %% ../../nbs/11_verify/07_chaos.ipynb #f8eb8b28
 def write_outcome(folder: Path) -> int:
     "Write what the run of this process's settings has stored to `outcome.json`; take away its topics."
     from confluent_kafka.admin import AdminClient
@@ -236,6 +223,19 @@ def write_outcome(folder: Path) -> int:
     for future in admin.delete_topics(topics, operation_timeout=5).values():
         future.exception()
     return 0
+
+# %% ../../nbs/11_verify/07_chaos.ipynb #b5886402
+def outcome(
+    env: Mapping[str, str],  # of the run's services
+    folder: Path,  # its data directory
+) -> dict[str, Any]:  # digests, rows
+    "Return digests and counts of what a run has stored."
+    report = folder / 'logs' / 'outcome.log'
+    with report.open('w') as output:
+        pid = fork_service(lambda arguments: write_outcome(folder), [], env, output.fileno())
+    if os.waitpid(pid, 0)[1]:
+        raise RuntimeError(f'what the run has stored could not be read; see {report}')
+    return json.loads((folder / 'outcome.json').read_text())
 
 # %% ../../nbs/11_verify/07_chaos.ipynb #e26171fa
 def revised(settings: Settings) -> int:
@@ -334,7 +334,7 @@ def play_run(
         'seconds': round(time.monotonic() - began, 1),
     }
 
-# %% ../../nbs/11_verify/07_chaos.ipynb #297932ad
+# %% ../../nbs/11_verify/07_chaos.ipynb #7429650a
 def preload() -> None:
     "Import what the services need, without starting a thread of theirs: they are forked from this process."
     import confluent_kafka.admin  # noqa: F401
@@ -351,7 +351,7 @@ def preload() -> None:
     from crypto_rt.services import candles, feature_store, indicators, predictions, trades  # noqa: F401
     from crypto_rt.verify import digests  # noqa: F401
 
-
+# %% ../../nbs/11_verify/07_chaos.ipynb #297932ad
 def verify_chaos(
     seeds: int = 5,  # runs, numbered from `first`
     broker: str | None = None,  # a Kafka to use, host:port; it is not killed. None: one of our own, which is

@@ -1,44 +1,23 @@
 """Messages as the services would send them, made of a few words: `i` counts minutes from `START`."""
 
-from crypto_rt.core.messages import (
-    Candle,
-    FormingCandle,
-    News,
-    NewsSignal,
-    Prediction,
-    TechnicalIndicators,
-)
-
-START = 1_762_795_380_000
+from crypto_rt import testing
+from crypto_rt.core.messages import FormingCandle, NewsSignal, Prediction, TechnicalIndicators
+from crypto_rt.testing import START_MS as START
 
 
-def candle(i=0, symbol='BTC/USD', close='105433.6', revision=0, **more):
-    start = START + i * 60_000
+def candle(i=0, symbol='BTC/USD', close='105433.6', **changes):
     values = dict(
         symbol=symbol,
-        interval_seconds=60,
-        start_ms=start,
-        revision=revision,
-        end_ms=start + 60_000,
         open='105400',
         high='105500',
         low='105390.1',
         close=close,
         volume='1.25',
-        quote_volume='131792',
-        vwap='105433.6',
         trade_count=7,
-        buy_volume='0.5',
         first_trade_id=max(0, 10 * i),
         last_trade_id=max(0, 10 * i) + 6,
-        bid=None,
-        ask=None,
-        is_empty=False,
-        is_partial=False,
-        source='trades',
-        available_ms=start + 62_000,
     )
-    return Candle(**{**values, **more})
+    return testing.candle(i, **values | changes)
 
 
 def forming(i=0, symbol='BTC/USD', close='105440'):
@@ -60,7 +39,7 @@ def forming(i=0, symbol='BTC/USD', close='105440'):
 
 
 def prediction(i=0, symbol='BTC/USD', status='baseline'):
-    c, told = candle(i, symbol), status != 'abstain'
+    c, has_forecast = candle(i, symbol), status != 'abstain'
     return Prediction(
         symbol=symbol,
         interval_seconds=60,
@@ -71,13 +50,13 @@ def prediction(i=0, symbol='BTC/USD', status='baseline'):
         made_at_ms=c.available_ms,
         target_ms=c.end_ms + 300_000,
         last_price=105433.6,
-        expected_log_return=0.0 if told else None,
-        lower=-0.002 if told else None,
-        upper=0.002 if told else None,
+        expected_log_return=0.0 if has_forecast else None,
+        lower=-0.002 if has_forecast else None,
+        upper=0.002 if has_forecast else None,
         level=0.9,
-        expected_price=105433.6 if told else None,
+        expected_price=105433.6 if has_forecast else None,
         status=status,
-        reasons=[] if told else ['stale input'],
+        reasons=[] if has_forecast else ['stale input'],
         model_digest='ab' * 32,
         feature_hash='cd' * 32,
         flags=[],
@@ -103,24 +82,10 @@ def indicators(i=0):
     )
 
 
-def story(i=0, title='A fund buys bitcoin', url='https://news.example/1', assets=('BTC',), **more):
+def story(i=0, title='A fund buys bitcoin', url='https://news.example/1', assets=('BTC',), **changes):
     at = START + i * 60_000
-    return News(
-        **{
-            **dict(
-                news_id=f'n{i}',
-                title=title,
-                body='',
-                source='example',
-                url=url,
-                assets=list(assets),
-                published_ms=at - 90_000,
-                available_ms=at,
-                text_hash='ab',
-            ),
-            **more,
-        }
-    )
+    values = dict(news_id=f'n{i}', url=url, assets=list(assets), published_ms=at - 90_000, available_ms=at)
+    return testing.story(i, title, **values | changes)
 
 
 def signal(i=0, score=0.5, scorer='head', assets=('BTC',), version='1'):

@@ -104,7 +104,7 @@ class Server:
     "The real server, on a port of its own, with messages from this test."
 
     def __init__(self, folder, port=0, gradio=True, past=()):
-        self.feed = Feed()
+        self.feed, self.errors = Feed(), []  # errors: what scripts of its pages ran into
         settings = load_settings('/dev/null', {}, data={'directory': str(folder)})
         self.app = create_app(settings, self.feed, Store(*past), dashboard=gradio, heartbeat_seconds=1)
         self.hub, self.socket = self.app.state.context.hub, listening_socket('127.0.0.1', port)

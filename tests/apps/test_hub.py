@@ -5,8 +5,8 @@ import json
 
 from apps.client import Client
 from apps.hub import Hub
-from apps.recent import RecentMessages, RecentNews, decode_message
-from crypto_rt.core.messages import encode
+from apps.recent import RecentGaps, RecentMessages, RecentNews, decode_message
+from crypto_rt.core.messages import Gap, encode
 from crypto_rt.core.settings import load_settings
 from tests.apps.builders import START, candle, forming, signal, story
 
@@ -52,6 +52,34 @@ def test_memory_for_news_is_bounded():
         news.add(signal(i))
         news.add(signal(i + 1000))
     assert len(news.stories) <= 20 and len(news.signals) <= 21 and news.newest()[0].news_id == 'n99'
+
+
+def gap(i, state='open', revision=0):
+    return Gap(
+        symbol='BTC/USD',
+        first_missing=i,
+        last_missing=i,
+        opened_ms=START,
+        updated_ms=START + i,
+        state=state,
+        found=0,
+        revision=revision,
+        epoch=0,
+    )
+
+
+def test_of_a_gap_the_latest_revision_is_kept():
+    gaps = RecentGaps()
+    for row in (gap(1), gap(1, 'filled', revision=1), gap(1), gap(2)):
+        gaps.add(row)
+    assert gaps.counts() == {'open': 1, 'filled': 1, 'exchange_holes': 0, 'timed_out': 0}
+
+
+def test_memory_for_gaps_is_bounded():
+    gaps = RecentGaps(limit=10)
+    for i in range(100):
+        gaps.add(gap(i))
+    assert len(gaps.rows) <= 20 and max(row.first_missing for row in gaps.rows.values()) == 99
 
 
 def test_who_comes_while_the_past_is_read_is_told_the_state_when_it_is_known():

@@ -23,6 +23,7 @@ def server(tmp_path):
     for one in servers:
         if one.thread.is_alive():
             one.stop()
+        assert one.errors == [], 'a script of ours broke'
 
 
 def opened(browser, server, **options):
@@ -30,6 +31,7 @@ def opened(browser, server, **options):
         **{'viewport': {'width': 1280, 'height': 800}, 'color_scheme': 'light', **options}
     ).new_page()
     page.asked = []
+    page.on('pageerror', lambda error: server.errors.append(str(error)))
     page.on('request', lambda request: page.asked.append(request.url))
     page.on('websocket', lambda socket: page.asked.append(socket.url.replace('ws:', 'http:')))
     page.goto(server.address)
@@ -47,7 +49,7 @@ def test_the_chart_moves_and_nothing_is_asked_of_anyone_else(browser, server):
     here = server()
     page = opened(browser, here)
     page.wait_for_selector('.crt-tables', timeout=90_000)  # the page loads itself again when Gradio is there
-    page.wait_for_function('window.__cryptoRt.ready')
+    page.wait_for_function('window.__cryptoRt && window.__cryptoRt.ready')
     assert state(page, 'bars') == len(PAST) and state(page, 'symbol') == 'BTC/USD'
     page.wait_for_timeout(500)
     before = page.locator('#crt-chart').screenshot()
@@ -117,6 +119,44 @@ def test_another_symbol_is_one_click_away_and_the_theme_too(browser, server):
     page.click('text=ETH/USD')
     page.wait_for_function('window.__cryptoRt.symbol === "ETH/USD" && window.__cryptoRt.ready')
     assert state(page, 'bars') == 30 and page.locator('#crt-last').inner_text() == '3,500.25'
+
+
+def test_an_answer_about_another_symbol_comes_too_late(browser, server):
+    eth = [candle(i, 'ETH/USD', close='3500.25') for i in range(-30, 0)]
+    here, held = server(gradio=False, past=[*PAST, *eth]), []
+    page = browser.new_page()
+    page.on('pageerror', lambda error: here.errors.append(str(error)))
+    page.route('**/v1/candles?symbol=BTC*', lambda route: held.append(route))
+    page.goto(here.address)
+    page.wait_for_selector('#crt-symbols button')
+    page.click('text=ETH/USD')
+    page.wait_for_function('window.__cryptoRt.symbol === "ETH/USD" && window.__cryptoRt.ready')
+    assert held, 'the candles of the first symbol were asked for'
+    with page.expect_response('**/v1/candles?symbol=BTC*'):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert state(page, 'bars') == 30 and page.locator('#crt-last').inner_text() == '3,500.25'
+
+
+def test_numbers_and_strangers_words_are_written_the_same_everywhere(browser, server):
+    here = server(gradio=False)
+    page = browser.new_page()
+    page.goto(f'{here.address}docs')
+    told = page.evaluate("""async () => {
+        const { amount, clock, duration, money, plainText, signed } = await import('/crt/format.js');
+        return [
+            amount('0'), amount('0.0001234567'), amount('12.34567'), amount('12345.6'),
+            clock(1762795380000), clock(1762795380000, false),
+            duration(7200), duration(300), duration(45),
+            money(null, 2), money(NaN, 2), money(105433.6, 1),
+            signed(1.25, 1, 'bp'), signed(-1, 2, '%'), signed(0, 1, 'bp'),
+            plainText(' a\u202e\u0000b  c ', 5),
+        ];
+    }""")
+    assert told[:4] == ['0', '0.0001235', '12.346', '12,346']
+    assert told[4:9] == ['17:23:00', '17:23', '2 h', '5 min', '45 s']
+    assert told[9:12] == ['–', '–', '105,433.6']
+    assert told[12:] == ['+1.3 bp', '−1.00 %', '±0.0 bp', 'a b c']
 
 
 def test_a_phone_needs_no_sideways_scrolling(browser, server):

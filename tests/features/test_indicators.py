@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crypto_rt.bus.steps import Out, Received
 from crypto_rt.core.messages import Candle, decode, encode
-from crypto_rt.features.indicators import Indicators, corrected, indicators_of
+from crypto_rt.features.indicators import Indicators, indicators_of
 from crypto_rt.features.table import ANCHOR, FEATURE_NAMES, FEATURE_SET, FEATURES, HANDLES, WARM_UP
 from crypto_rt.services.indicators import IndicatorStep
 from crypto_rt.store.open import candles_before
@@ -214,7 +214,7 @@ def test_any_stream_is_finite_and_a_restart_after_it_is_equal(events):
             v=0 if kind == 'empty' else volume,
             revision=old.revision + 1 if old and kind == 'revise' else 0,
         )
-        for x in corrected(state, taken):
+        for x in state.corrected(taken):
             assert all(
                 v is None or (math.isfinite(v) and f.low <= v <= f.high)
                 for f, v in zip(FEATURES, x.values.values(), strict=True)

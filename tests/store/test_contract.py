@@ -1,23 +1,24 @@
 """What every backend of the feature store must do, and what a service that comes back reads from it: one suite, both backends."""
 
 import inspect
+import multiprocessing
 import os
-import signal
 import subprocess
-import time
 from contextlib import contextmanager
 
 import pytest
 
 from crypto_rt.bus.steps import Received
 from crypto_rt.core.messages import Dropped, Gap, Trade, Trades, Watermark, encode
-from crypto_rt.core.settings import load_settings, to_env
+from crypto_rt.core.settings import load_settings, replace_environment, to_env
 from crypto_rt.features.table import TABLE
 from crypto_rt.market.recovery import initial_states
-from crypto_rt.services.feature_store import StoreWriter
+from crypto_rt.services.feature_store import StoreWriter, run_feature_store
+from crypto_rt.services.trades import run_trades
 from crypto_rt.store import interface
 from crypto_rt.store.catalogue import catalogue_text
-from crypto_rt.store.embedded.store import EmbeddedGroup, EmbeddedStore
+from crypto_rt.store.embedded.group import EmbeddedGroup
+from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.embedded.views import EmbeddedView
 from crypto_rt.store.hopsworks.client import disconnect
 from crypto_rt.store.hopsworks.groups import HopsworksGroup
@@ -85,7 +86,7 @@ def folder(tmp_path_factory):
 
 def settings_of(backend, folder, symbol='BTC/USD', **other):
     return load_settings(
-        env={}, store=dict(backend=backend), data=dict(directory=str(folder), symbols=symbol), **other
+        store=dict(backend=backend), data=dict(directory=str(folder), symbols=symbol), **other
     )
 
 
@@ -337,6 +338,26 @@ def stored_trades(settings):
 EACH, SYMBOLS = 600, ('KILL/USD', 'KILLED/USD')
 
 
+SERVICES = multiprocessing.get_context(
+    'forkserver'
+)  # the cluster's client takes long to import: once is enough
+SERVICES.set_forkserver_preload(['hopsworks', 'tests.store.test_contract'])
+
+
+def be_service(name, env):
+    "Be a service in a process of its own."
+    replace_environment(env)
+    settings = load_settings()
+    run_trades(settings, stored_past) if name == 'trades' else run_feature_store(settings)
+
+
+def start_services(env):
+    started = [SERVICES.Process(target=be_service, args=(name, env)) for name in ('trades', 'feature-store')]
+    for process in started:
+        process.start()
+    return started
+
+
 def test_services_that_are_killed_come_back_on_both(backend, kafka_broker, tmp_path):
     (tmp_path / 'r.jsonl').write_text(
         '\n'.join(_line(symbol, n) for n in range(1, EACH + 1) for symbol in SYMBOLS)
@@ -356,21 +377,22 @@ def test_services_that_are_killed_come_back_on_both(backend, kafka_broker, tmp_p
             exchange=dict(websocket_url=urls[0], rest_url=urls[1], reconnect_first_seconds=0.2),
             run=dict(source='replay', until_idle=True, news=False, id='run'),
         )
-        env = to_env(chosen)
-        feeds, keeper = start('trades', env=env), start('feature-store', env=env)
+        env = {**os.environ, **to_env(chosen)}
+        feeds, keeper = start_services(env)
         running += [feeds, keeper]
-        for seconds in (2.5, 3.5):
-            time.sleep(seconds)
+        for goal in (1, EACH):
+            wait_until(lambda goal=goal: stored_trades(chosen) >= goal, 120)
             for victim in (feeds, keeper):
-                victim.send_signal(signal.SIGKILL)
-                victim.wait()
-            stored_trades(chosen)  # on a cluster, what a job would have brought in by now
-            feeds, keeper = start('trades', env=env), start('feature-store', env=env)
+                victim.kill()
+                victim.join()
+            feeds, keeper = start_services(env)
             running += [feeds, keeper]
-        assert feeds.wait(120) == 0
-        wait_until(lambda: stored_trades(chosen) == EACH * len(SYMBOLS))
-        keeper.send_signal(signal.SIGTERM)
-        assert keeper.wait(60) == 0
+        feeds.join(120)
+        assert feeds.exitcode == 0
+        wait_until(lambda: stored_trades(chosen) == EACH * len(SYMBOLS), 120)
+        keeper.terminate()
+        keeper.join(60)
+        assert keeper.exitcode == 0
         with opened(chosen) as store:
             frame = open_group(store, 'trades').read()
             for symbol in SYMBOLS:
@@ -379,5 +401,5 @@ def test_services_that_are_killed_come_back_on_both(backend, kafka_broker, tmp_p
     finally:
         for process in running:
             process.kill()
-            process.wait()
+            process.wait() if process is exchange else process.join()
         exchange.stdout.close()

@@ -15,7 +15,7 @@ import pytest
 
 from crypto_rt.store.catalogue import catalogue, catalogue_entry, catalogue_text
 from crypto_rt.store.conform import canonical_digest
-from crypto_rt.store.embedded import store as store_module
+from crypto_rt.store.embedded import group as group_module
 from crypto_rt.store.embedded.compaction import retention_of, sweep_files
 from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.open import open_group
@@ -260,7 +260,7 @@ def test_figures_equal_pandas_over_hot_and_sealed_and_are_remembered(store, monk
             assert [found[k] for k in ('min', 'max', 'mean', 'std', 'q05', 'q50', 'q95')] == pytest.approx(
                 [x.min(), x.max(), x.mean(), x.std(), *x.quantile([0.05, 0.5, 0.95])]
             )
-    monkeypatch.setattr(store_module, 'column_figures', None)
+    monkeypatch.setattr(group_module, 'column_figures', None)
     assert group.statistics() == figures
     monkeypatch.undo()
     group.insert([indicators(500)])
