@@ -1720,8 +1720,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                               'crypto_rt/services/feature_store.py'),
                                                   'crypto_rt.services.feature_store.StoreWriter.take': ( '10_services/feature_store.html#storewriter.take',
                                                                                                          'crypto_rt/services/feature_store.py'),
-                                                  'crypto_rt.services.feature_store._letter': ( '10_services/feature_store.html#_letter',
-                                                                                                'crypto_rt/services/feature_store.py'),
                                                   'crypto_rt.services.feature_store.fitting': ( '10_services/feature_store.html#fitting',
                                                                                                 'crypto_rt/services/feature_store.py'),
                                                   'crypto_rt.services.feature_store.run_feature_store': ( '10_services/feature_store.html#run_feature_store',
