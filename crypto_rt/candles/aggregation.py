@@ -83,7 +83,8 @@ _BATCH = 10_000  # trades in one message
 
 
 def candles_of(
-    trades: pd.DataFrame,  # trade_id, event_ms, price, quantity, side: numbers or text; side buy and sell, or 1 and -1
+    # trade_id, event_ms, price, quantity, side: numbers or text; side buy and sell, or 1 and -1
+    trades: pd.DataFrame,
     interval_seconds: int = 60,
     grace_ms: int = 2000,
     symbol: str = 'BTC/USD',  # where the frame has no column `symbol`

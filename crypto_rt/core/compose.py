@@ -25,7 +25,7 @@ class Spec(NamedTuple):
     ends: bool = False
     news: bool = False
 
-
+# %% ../../nbs/00_core/06_compose.ipynb #309a5154
 def specs(
     text: str,  # a compose file
     source: str,  # live, replay, simulate, or candles for the replay of a candles file

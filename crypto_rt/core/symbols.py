@@ -74,7 +74,7 @@ def nearest_symbols(
     near.sort(key=lambda k: (sorted(k) != sorted(symbol), k.split('/')[0] != base))
     return near or [k for k in known if k.split('/')[0] == base][:count]
 
-
+# %% ../../nbs/00_core/02_symbols.ipynb #8c738435
 def unknown_symbol(
     symbol: str,  # what was asked for
     known: Iterable[str],  # what there is

@@ -19,7 +19,9 @@ def check_ms(
     ms: int,  # an instant, milliseconds since 1970 UTC
     name: str = 'event_ms',  # what the error calls it
 ) -> int:  # the same number
-    "Return `ms` if it is a plausible instant in milliseconds, else raise `ValueError` that names the likely unit."
+    """Return `ms` if it is a plausible instant in milliseconds, else raise `ValueError` that names the
+    likely unit.
+    """
     if type(ms) is int and 10**12 <= ms < 10**13:
         return ms
     if type(ms) is not int:
@@ -70,7 +72,7 @@ def parse_time(
         ) from None
     return rfc3339_ms((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).isoformat())
 
-
+# %% ../../nbs/00_core/00_times.ipynb #01219628
 def iso(
     ms: int,  # milliseconds UTC
 ) -> str:  # such as 2025-11-10T17:23:53.971Z

@@ -63,7 +63,9 @@ class TradeSource(Protocol):
         ...
 
     def trade_page(self, symbol: str, cursor: str) -> TradePage:
-        "Return a page of trades; `ConnectionError` after enough attempts, `ValueError` for an unknown symbol."
+        """Return a page of trades; `ConnectionError` after enough attempts, `ValueError` for an unknown
+        symbol.
+        """
         ...
 
 # %% ../../nbs/02_market/00_exchange.ipynb #3cba40bd
@@ -93,7 +95,8 @@ class Exchange(TradeSource, CandleSource, Protocol):
     def stream(self, symbols: tuple[str, ...]) -> AsyncGenerator[list[Frame], None]:
         """Yield lists of frames for ever, an empty one when nothing comes for a moment.
 
-        It connects, subscribes to the trades of `symbols` (and their quotes, where `[exchange] quotes` says so),
+        It connects, subscribes to the trades of `symbols` (and their quotes, where `[exchange] quotes`
+        says so),
         and does so again whenever the connection ends.
         """
         ...

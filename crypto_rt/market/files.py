@@ -33,7 +33,10 @@ TRADE_COLUMNS = ('symbol', 'trade_id', 'price', 'quantity', 'side', 'event_ms')
 CANDLE_COLUMNS = ('symbol', 'start_ms', 'open', 'high', 'low', 'close', 'volume')
 
 
-_EXPECTED = 'expected Parquet, Kraken v2 frames as JSON lines, a REST reply of Trades or OHLC, or CSV of 3 (trades) or 7 (candles) numbers'
+_EXPECTED = (
+    'expected Parquet, Kraken v2 frames as JSON lines, a REST reply of Trades or OHLC, or CSV of 3 '
+    '(trades) or 7 (candles) numbers'
+)
 
 
 def file_kind(
@@ -41,7 +44,9 @@ def file_kind(
 ) -> (
     str
 ):  # trades_parquet, trades_frames, trades_rest, trades_csv, candles_parquet, candles_rest or candles_csv
-    "Return the form of a file; `ValueError` when it is none that we read, `FileNotFoundError` when it is not there."
+    """Return the form of a file; `ValueError` when it is none that we read, `FileNotFoundError` when it is
+    not there.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -56,7 +61,7 @@ def file_kind(
         f'{path.name}: {_EXPECTED}; {"the file is empty" if not head else f"it begins with {head[:60]!r}"}'
     )
 
-
+# %% ../../nbs/02_market/03_files.ipynb #17dc984f
 def sniff(path: Path | str) -> str:
     "Return `trades` or `candles`."
     return file_kind(path).split('_')[0]
@@ -76,7 +81,8 @@ def _parquet_kind(path: Path, head: bytes) -> str:
         if names.issuperset(columns):
             return kind
     raise ValueError(
-        f'{path.name}: expected the columns {", ".join(TRADE_COLUMNS)} (trades) or {", ".join(CANDLE_COLUMNS)} (candles); '
+        f'{path.name}: expected the columns {", ".join(TRADE_COLUMNS)} (trades) or '
+        f'{", ".join(CANDLE_COLUMNS)} (candles); '
         f'it has {", ".join(sorted(names)[:12])}'
     )
 
@@ -157,7 +163,8 @@ def _parquet_trades(path: Path, symbol: str) -> Iterator[tuple[str, Trade, int]]
             )
             if price == '0' or quantity == '0' or row['side'] not in ('buy', 'sell'):
                 raise ValueError(
-                    f'expected a positive price and quantity and buy or sell, was {price}, {quantity}, {row["side"]!r}'
+                    f'expected a positive price and quantity and buy or sell, was {price}, {quantity}, '
+                    f'{row["side"]!r}'
                 )
             trade = Trade(
                 trade_id=row['trade_id'],
@@ -280,7 +287,8 @@ def _trades_kind(path: Path | str) -> str:
     kind = file_kind(path)
     if kind not in _TRADES:
         raise ValueError(
-            f'{Path(path).name} is a candles file, and trades are needed here; put candles into the store with `crypto-rt backfill --file`'
+            f'{Path(path).name} is a candles file, and trades are needed here; put candles into the '
+            'store with `crypto-rt backfill --file`'
         )
     return kind
 
@@ -288,7 +296,8 @@ def _trades_kind(path: Path | str) -> str:
 def _named(path: Path, kind: str, wanted: set[str] | None) -> str:
     if kind.endswith('_csv') and len(wanted or ()) != 1:
         raise ValueError(
-            f'{path.name} does not say which pair it holds; name one with --symbols, such as --symbols BTC/USD'
+            f'{path.name} does not say which pair it holds; name one with --symbols, such as --symbols '
+            'BTC/USD'
         )
     return next(iter(wanted or ()), '')
 
@@ -364,7 +373,8 @@ def _csv_candles(path: Path, symbol: str) -> Iterator[CandleRow]:
                 yield symbol, seconds_text_ms(seconds), (o, h, low, c), str(volume), vwap, int(str(count))
             except ValueError as error:
                 raise ValueError(
-                    f'{path.name}, line {number}: expected unix_seconds,open,high,low,close,volume,trades: {error}'
+                    f'{path.name}, line {number}: expected '
+                    f'unix_seconds,open,high,low,close,volume,trades: {error}'
                 ) from None
 
 # %% ../../nbs/02_market/03_files.ipynb #b02409ff
@@ -391,7 +401,8 @@ def commonest_step(
     step, _ = steps.most_common(1)[0] if steps else (0, 0)
     if step < 1000 or step % 1000 or (86_400_000 % step and step % 86_400_000):
         raise ValueError(
-            f'{Path(path).name}: expected at least two candles at a steady step, was {step} ms; name it with --interval'
+            f'{Path(path).name}: expected at least two candles at a steady step, was {step} ms; name it '
+            'with --interval'
         )
     return step // 1000
 

@@ -81,7 +81,8 @@ class RegisteredModel:
             row = np.array([[values[name] for name in self.feature_names]], np.float32)
         except KeyError as error:
             raise ValueError(
-                f'version {self.version} was trained on {error}, which these features ({len(values)}) lack; train again'
+                f'version {self.version} was trained on {error}, which these features ({len(values)}) '
+                'lack; train again'
             ) from None
         expected, size = (float(x) * BASIS_POINT for x in self.forecaster.predict(row)[0])
         size = max(size, self.about['floor_bp'] * BASIS_POINT)
@@ -145,7 +146,8 @@ def load(
         )
         if not found:
             raise ValueError(
-                f'expected a registered version of {name}, was {version!r}; there are: {", ".join(_versions(settings, name)) or "none"}'
+                f'expected a registered version of {name}, was {version!r}; there are: '
+                f'{", ".join(_versions(settings, name)) or "none"}'
             )
         tags = _tags(settings, name, version)
         kind, registered = tags.get('kind', 'xgboost'), tags.get('digest')
@@ -153,7 +155,8 @@ def load(
         model = RegisteredModel(raw, version, kind)
         if model.digest != registered:
             raise ValueError(
-                f'{name} version {version}: the file has digest {model.digest[:12]}, registered was {str(registered)[:12]}; it was changed'
+                f'{name} version {version}: the file has digest {model.digest[:12]}, registered was '
+                f'{str(registered)[:12]}; it was changed'
             )
         _LOADED[key] = model
     return _LOADED[key]
@@ -382,7 +385,10 @@ def promote(
 def _nothing_to_promote(settings: Settings, name: str, chosen: str | None, there: list[str]) -> str:
     others = sorted({other for (other,) in _rows(settings, 'SELECT name FROM registered_models')})
     if not there:
-        return f'no model {name} is registered; there are: {", ".join(others) or "none"}; train one first, or give its --interval and --horizon'
+        return (
+            f'no model {name} is registered; there are: {", ".join(others) or "none"}; train one '
+            'first, or give its --interval and --horizon'
+        )
     return f'expected a version of {name}, was {chosen}; there are: {", ".join(there)}'
 
 

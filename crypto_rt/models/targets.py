@@ -28,7 +28,8 @@ def log_returns(
     step = np.diff(start)
     if (bad := np.flatnonzero((step <= 0) | (step % (interval_seconds * 1000) != 0))).size:
         raise ValueError(
-            f'starts must rise by multiples of {interval_seconds} s, were {start[bad[0]]} and then {start[bad[0] + 1]}'
+            f'starts must rise by multiples of {interval_seconds} s, were {start[bad[0]]} and then '
+            f'{start[bad[0] + 1]}'
         )
     target = np.full(len(start), np.nan)
     kept = np.arange(len(start)) if whole is None else np.flatnonzero(np.asarray(whole, bool))
@@ -46,7 +47,7 @@ class Fold(NamedTuple):
     train: slice
     test: slice
 
-
+# %% ../../nbs/09_models/00_targets.ipynb #b0f908e0
 def walk_forward(
     rows: int,  # rows in order of time
     folds: int,  # test blocks; the first block of folds + 1 is only learned from
@@ -62,7 +63,8 @@ def walk_forward(
     needed = (folds + 1) * (least + purge + embargo)
     if rows < needed:
         raise ValueError(
-            f'expected at least {needed} rows for {folds} folds with a gap of {purge + embargo} rows, were {rows}'
+            f'expected at least {needed} rows for {folds} folds with a gap of {purge + embargo} rows, '
+            f'were {rows}'
         )
     edges = [rows * k // (folds + 1) for k in range(folds + 2)]
     return [

@@ -28,11 +28,16 @@ __all__ = ['LARGEST', 'COLUMNS', 'unpacked', 'news_kind', 'Bad', 'read_panic', '
 LARGEST = 1 << 30  # bytes, unpacked
 
 
-_READ = 'a JSON object of CryptoPanic posts, a table with semicolons and the columns date, source, text, title, url, or an RSS or Atom document'
+_READ = (
+    'a JSON object of CryptoPanic posts, a table with semicolons and the columns date, source, '
+    'text, title, url, or an RSS or Atom document'
+)
 
 
 def unpacked(path: Path | str) -> bytes:
-    "Return a file's bytes, gunzipped when they are gzip; `ValueError` when there are too many, or when they are broken."
+    """Return a file's bytes, gunzipped when they are gzip; `ValueError` when there are too many, or when
+    they are broken.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path.name}: there is no such file; expected {_READ}')
@@ -75,7 +80,7 @@ class Bad(NamedTuple):
     raw: bytes
     reason: str
 
-
+# %% ../../nbs/06_news/03_archives.ipynb #725b2cc5
 def _panic(post: Any) -> Entry | Bad:
     if not isinstance(post, dict):
         return Bad(json.dumps(post).encode(), f'expected a post, was {type(post).__name__}')
@@ -132,7 +137,7 @@ def read_table(raw: bytes) -> list[Entry | Bad]:
         )
     return found
 
-
+# %% ../../nbs/06_news/03_archives.ipynb #bfa90279
 def read_news(
     path: Path | str,
 ) -> list[Entry | Bad]:  # every item, in the order of the file
@@ -162,7 +167,7 @@ class ImportResult(NamedTuple):
     letters: list[DeadLetter]
     counts: dict[str, int]
 
-
+# %% ../../nbs/06_news/03_archives.ipynb #646d3681
 def import_items(
     items: Iterable[Entry | Bad],
     settings: Settings,

@@ -184,13 +184,15 @@ REDIRECTS = 5
 
 
 class Refused(ConnectionError):
-    "A feed that gave no document: `reason` is counted, `after` is how many seconds it asked to be left alone."
+    """A feed that gave no document: `reason` is counted, `after` is how many seconds it asked to be left
+    alone.
+    """
 
     def __init__(self, reason: str, words: str, after: float | None = None):
         super().__init__(words)
         self.reason, self.after = reason, after
 
-
+# %% ../../nbs/06_news/02_feeds.ipynb #25e0b9e3
 def retry_after(
     header: str | None,  # seconds, or a date
     now: float,  # unix seconds
@@ -263,7 +265,9 @@ class NewsFeed:
         self.counts: Counter[str] = Counter()
 
     def fetch(self, client: Any, settings: Settings) -> list[Entry]:
-        "Return the stories now, none when nothing has changed; `Refused`, `ConnectionError` or `ValueError` otherwise."
+        """Return the stories now, none when nothing has changed; `Refused`, `ConnectionError` or
+        `ValueError` otherwise.
+        """
         params = {'auth_token': self.token, 'public': 'true', 'kind': 'news'} if self.token else None
         status, body, headers = ask(client, self.url, headers=self.known, settings=settings, params=params)
         self.counts['fetched' if status == 200 else 'unchanged'] += 1

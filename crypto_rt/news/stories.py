@@ -254,7 +254,7 @@ def named_assets(
             found.add(_ALIASES.get(code, code))
     return found
 
-
+# %% ../../nbs/06_news/01_stories.ipynb #cd5682b6
 def known_codes(
     codes: Iterable[Any],  # as an archive or a feed gave them
 ) -> tuple[set[str], bool]:  # base codes; whether others were among them
@@ -264,11 +264,15 @@ def known_codes(
     return found & set(ASSETS), not found <= set(ASSETS)
 
 # %% ../../nbs/06_news/01_stories.ipynb #0d720c30
-_ENGLISH_WORDS = 'the of to in and for a on is as with by at after its from are will be says an this that how why what has over up it new can could more'
+_ENGLISH_WORDS = (
+    'the of to in and for a on is as with by at after its from are will be says an this that how '
+    'why what has over up it new can could more'
+)
 
 
 _OTHER_WORDS = (
-    'el la los las del que por para con una der die das und nicht mit von ist ein le les des une est dans pour sur du au il che di per non '
+    'el la los las del que por para con una der die das und nicht mit von ist ein le les des une est '
+    'dans pour sur du au il che di per non '
     'o os da do em um uma não ve bir ile için het een van voor niet'
 )
 
@@ -306,7 +310,7 @@ TITLE, BODY = 500, 4000  # characters that are kept
 
 _CUT = ('…', '...', '[…]', '[...]')
 
-
+# %% ../../nbs/06_news/01_stories.ipynb #95434ad3
 def text_hash(title: str) -> str:
     "Return the hash by which scores are remembered."
     return hashlib.sha256(title.encode()).hexdigest()[:32]
@@ -317,7 +321,9 @@ def times_of(
     fetched_ms: int | None,  # when we had it in hand; None: it comes out of an archive
     delay_ms: int,  # what an archive is charged with
 ) -> tuple[int, int, list[str]]:  # published_ms, available_ms, flags
-    "Return when a story was published and when it could be known; `ValueError` when an archive does not tell."
+    """Return when a story was published and when it could be known; `ValueError` when an archive does not
+    tell.
+    """
     try:
         claimed, flags = published(entry.time)
     except ValueError:

@@ -67,7 +67,8 @@ def parse_faults(
         if kind not in FAULTS:
             near = difflib.get_close_matches(kind, FAULTS, 1, 0.4)
             raise ValueError(
-                f'--faults knows no {kind!r}{f"; the nearest is {near[0]!r}" if near else ""}; there are {", ".join(FAULTS)}'
+                f'--faults knows no {kind!r}{f"; the nearest is {near[0]!r}" if near else ""}; there are '
+                f'{", ".join(FAULTS)}'
             )
         try:
             found[kind] = float(value)

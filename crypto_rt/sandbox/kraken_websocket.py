@@ -23,7 +23,7 @@ def rfc3339(ns: int) -> str:
     "Return an instant with microseconds, as Kraken writes it."
     return f'{iso(ns // 10**9 * 1000)[:-1]}.{ns // 1000 % 10**6:06}Z'
 
-
+# %% ../../nbs/03_sandbox/05_kraken_websocket.ipynb #5c9ac204
 def frame_text(
     rows: list[SimulatedTrade],
     kind: str = 'update',  # or snapshot
@@ -102,7 +102,7 @@ def quote_of(
     bid, ask = (max(0, ticks - apart), ticks) if row.side == 'buy' else (ticks, ticks + apart)
     return decimal_text(bid, places), decimal_text(ask, places)
 
-
+# %% ../../nbs/03_sandbox/05_kraken_websocket.ipynb #311a6869
 def ticker_text(
     rows: list[SimulatedTrade],  # the last trade of each symbol
     kind: str = 'update',  # or snapshot
@@ -202,7 +202,7 @@ async def subscribe(exchange: SandboxExchange, client: Any, symbol: str, snapsho
     if exchange.ended:
         await client.send(f'{{"channel":"replay","type":"end","t":{exchange.reached_ms}}}')
 
-
+# %% ../../nbs/03_sandbox/05_kraken_websocket.ipynb #bac23ec1
 async def subscribe_quotes(exchange: SandboxExchange, client: Any, symbol: str, snapshot: bool) -> None:
     "Let a client listen to a symbol's quotes."
     exchange.quotes.setdefault(client, set()).add(symbol)

@@ -64,7 +64,7 @@ async def simulate(exchange: SandboxExchange) -> None:
         sent = exchange.reached_ms = clock
         await exchange.beat(1.0 if exchange.speed <= 2 else 0.2)
 
-
+# %% ../../nbs/03_sandbox/06_server.ipynb #ef36ee8d
 async def until(exchange: SandboxExchange, at_ms: int, began: tuple[float, int]) -> None:
     "Wait until a replay's clock reaches a moment, with a heartbeat every second."
     while (left := (at_ms - began[1]) / 1000 / exchange.speed - (time.monotonic() - began[0])) > 0:
@@ -77,7 +77,9 @@ async def until(exchange: SandboxExchange, at_ms: int, began: tuple[float, int])
 
 # %% ../../nbs/03_sandbox/06_server.ipynb #8494c614
 async def replay(exchange: SandboxExchange) -> None:
-    "Play a recording once, from the first subscription on; afterwards say that it has ended, for as long as anybody connects."
+    """Play a recording once, from the first subscription on; afterwards say that it has ended, for as long
+    as anybody connects.
+    """
     market, began, top = exchange.market, None, 0
     for number, piece in enumerate(recorded_frames(market)):
         if (
@@ -139,7 +141,8 @@ class serving:
             )
         except OSError as error:
             raise OSError(
-                f'port {self.port} of {self.host} cannot be used ({error.strerror}); choose another with --port, or 0 for any free one'
+                f'port {self.port} of {self.host} cannot be used ({error.strerror}); choose another with '
+                '--port, or 0 for any free one'
             ) from None
         self.pump = asyncio.create_task(
             (replay if isinstance(self.exchange.market, Recording) else simulate)(self.exchange)

@@ -58,13 +58,16 @@ def interval_of(
     symbols: Iterable[str] | None = None,  # for CSV, which names none
     asked: int | None = None,  # by --interval
 ) -> int:  # seconds
-    "Return the length of a file's candles; `ValueError` when it has none, or when another length is asked for."
+    """Return the length of a file's candles; `ValueError` when it has none, or when another length is
+    asked for.
+    """
     first = next(read_candles(path, _name_for(path, symbols)), None)
     if first is None:
         raise ValueError(f'{Path(path).name}: expected candles, found no row')
     if asked not in (None, first.interval_seconds):
         raise ValueError(
-            f'{Path(path).name} has candles of {first.interval_seconds} s, --interval asks for {asked}; leave it out'
+            f'{Path(path).name} has candles of {first.interval_seconds} s, --interval asks for {asked}; '
+            'leave it out'
         )
     return first.interval_seconds
 
@@ -80,12 +83,13 @@ def rising(
     for candle in read_candles(path, symbol, interval_seconds, grace_ms=grace_ms):
         if candle.start_ms <= before:
             raise ValueError(
-                f'{Path(path).name}: expected {symbol} to rise in time, was {iso(candle.start_ms)} behind {iso(before)}; sort the file'
+                f'{Path(path).name}: expected {symbol} to rise in time, was {iso(candle.start_ms)} '
+                f'behind {iso(before)}; sort the file'
             )
         before = candle.start_ms
         yield candle
 
-
+# %% ../../nbs/10_services/02_candles_replay.ipynb #d3bdede6
 def in_order(
     path: Path | str,
     symbols: Iterable[str],

@@ -131,7 +131,7 @@ def topics_read(settings: Settings) -> list[str]:
     news = not settings.run.until_idle or settings.run.news
     return [name for name in GROUPS if news or not name.startswith('news')]
 
-
+# %% ../../nbs/10_services/06_feature_store.ipynb #010fb02b
 def run_feature_store(settings: Settings) -> None:
     "Store what the topics carry until told to stop."
     store = open_feature_store(settings)

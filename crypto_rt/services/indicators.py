@@ -57,7 +57,9 @@ class IndicatorStep:
                 yield Out('technical_indicators', m.key, encode(message))
 
     def features_of(self, candle: Candle, partition: int, begun: int) -> list[TechnicalIndicators]:
-        "Return the candle's features, and those that it changes; a state that is not there yet starts from `history`."
+        """Return the candle's features, and those that it changes; a state that is not there yet starts
+        from `history`.
+        """
         states, key = self.states[partition], (candle.symbol, candle.interval_seconds)
         if key not in states:
             past = self.history(candle, partition, begun)

@@ -139,7 +139,7 @@ def run_news(
     keep_letters(settings, taken.letters)
     run_service(settings, 'news', inputs=['candles'], outputs=['news'], step=step)
 
-
+# %% ../../nbs/10_services/04_news.ipynb #24c6bb06
 class NoNews:
     "Says nothing."
 
@@ -159,7 +159,7 @@ def last_mark(settings: Settings) -> int:
     ]
     return max(marks, default=0)
 
-
+# %% ../../nbs/10_services/04_news.ipynb #05a0fc1d
 def keep_letters(settings: Settings, letters: Sequence[DeadLetter]) -> None:
     "Put the items of files that could not be used on the topic of dead letters."
     if letters:
@@ -200,7 +200,7 @@ def run_live(settings: Settings) -> None:
     tell_counts(producer, feeds)
     producer.flush()
 
-
+# %% ../../nbs/10_services/04_news.ipynb #00f83bc4
 def tell_counts(producer: Producer, feeds: Iterable[NewsFeed]) -> None:
     "Say on `service_events` how each feed fares."
     counts = {f'{feed.name} {name}': count for feed in feeds for name, count in feed.counts.items()}

@@ -67,14 +67,14 @@ def candle_history(
         dict(symbol=symbol, interval_seconds=interval_seconds), before_ms=before_ms, last=last
     )
 
-
+# %% ../../nbs/07_store/06_open.ipynb #b0791a3a
 def latest_candles(
     candles: Iterable[Candle],  # of one symbol and interval, any order
 ) -> list[Candle]:  # ascending, one for each start
     "Return the highest revision of each window; of equals, the one that comes last."
     return latest_revisions(candles, lambda candle: candle.start_ms)
 
-
+# %% ../../nbs/07_store/06_open.ipynb #2b77b8b0
 def candles_before(
     settings: Settings,
     symbol: str,

@@ -40,7 +40,8 @@ def of_files(
     symbols = sorted({c.symbol for c in ours} & {c.symbol for c in theirs})
     if not symbols:
         raise ValueError(
-            f'no symbol is in both: {Path(trades).name} has {symbols_in_words(ours)}, {Path(candles).name} has {symbols_in_words(theirs)}'
+            f'no symbol is in both: {Path(trades).name} has {symbols_in_words(ours)}, '
+            f'{Path(candles).name} has {symbols_in_words(theirs)}'
         )
     verdicts = []
     for symbol in symbols:
@@ -67,7 +68,7 @@ def their_candles(
     there = sorted({c.symbol for c in theirs})
     return theirs, (there if len(there) == 1 else [symbol] if symbol else None) if nameless else None
 
-
+# %% ../../nbs/11_verify/01_candles.ipynb #34c37afe
 def symbols_in_words(candles: Iterable[Candle]) -> str:
     "Return the symbols of candles in words."
     return ', '.join(sorted({c.symbol for c in candles})) or 'none'
@@ -87,7 +88,9 @@ def verify_candles(
     absent: str = 'hole',  # or empty: the maker of the candles leaves out windows without trades
     progress: bool = False,
 ) -> dict[str, Any]:  # ok, compared, exact, explained, unexplained, reasons, evidence
-    "Return the figures of a trades file against a candles file, or of the data directory against the exchange."
+    """Return the figures of a trades file against a candles file, or of the data directory against the
+    exchange.
+    """
     if bool(trades) != bool(candles):
         raise ValueError(
             'expected both --trades F and --candles F, or neither to compare --data-dir with the exchange'

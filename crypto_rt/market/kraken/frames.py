@@ -54,7 +54,8 @@ def decode_trade_frame_python(
         price, quantity = plain_decimal(bytes(item.price).decode()), plain_decimal(bytes(item.qty).decode())
         if price == '0' or quantity == '0':
             raise ValueError(
-                f'trade frame: price and quantity must be positive, were {price} and {quantity} in trade {item.trade_id}'
+                f'trade frame: price and quantity must be positive, were {price} and {quantity} in trade '
+                f'{item.trade_id}'
             )
         order_type = item.ord_type or ''
         trades.append(
@@ -198,7 +199,8 @@ def parse_rest_trades(
     for row in _rows(result):
         if len(row) < 7:
             raise ValueError(
-                f'{symbol or "Trades"}: expected 7 columns with a trade_id, were {len(row)}: {row} (replies of older years have no ids)'
+                f'{symbol or "Trades"}: expected 7 columns with a trade_id, were {len(row)}: {row} '
+                '(replies of older years have no ids)'
             )
         price, volume, seconds, side, order_type, _, trade_id = row[:7]
         trades.append(
@@ -260,7 +262,7 @@ def exchange_candle(
         available_ms=end_ms + grace_ms,
     )
 
-
+# %% ../../../nbs/02_market/01_kraken/00_frames.ipynb #67ba468e
 def parse_rest_ohlc(
     body: bytes,  # a reply of /public/OHLC
     symbol: str,

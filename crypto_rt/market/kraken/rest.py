@@ -53,7 +53,7 @@ def wait_after(
         return min(60.0, max(first, float(retry_after)))
     return back_off(failures, first * (2 if 'Rate limit' in reason or 'Too many' in reason else 1), 60.0)
 
-
+# %% ../../../nbs/02_market/01_kraken/01_rest.ipynb #a1f72ed8
 def is_local(url: str) -> bool:
     "Tell whether `url` is on this machine: no pacing, no proxy."
     return urlsplit(url).hostname in ('127.0.0.1', 'localhost', '::1')
@@ -101,7 +101,8 @@ class RestClient:
         except RetryError as error:
             last = error.last_attempt
             raise ConnectionError(
-                f'{self.url}/public/{call} failed {last.attempt_number} times, lastly with {last.exception()}; '
+                f'{self.url}/public/{call} failed {last.attempt_number} times, lastly with '
+                f'{last.exception()}; '
                 'check [exchange] rest_url and the network'
             ) from None
 
@@ -109,9 +110,9 @@ class RestClient:
         "Return the body of a reply with status 200; `ConnectionError` for what may pass, else `ValueError`."
         import httpx
 
-        options = {} if timeout_seconds is None else {'timeout': timeout_seconds}
+        options: dict[str, Any] = {} if timeout_seconds is None else {'timeout': timeout_seconds}
         try:
-            reply = self.http.get(f'{self.url}/public/{call}', params=params, **options)  # type: ignore[arg-type]
+            reply = self.http.get(f'{self.url}/public/{call}', params=params, **options)
         except httpx.HTTPError as error:
             raise ConnectionError(f'{type(error).__name__}: {error}') from None
         if reply.status_code == 200:

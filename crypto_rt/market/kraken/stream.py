@@ -33,7 +33,7 @@ def subscription(
         params['event_trigger'] = 'bbo'
     return json.dumps({'method': 'subscribe', 'params': params, 'req_id': REQUESTS[channel]})
 
-
+# %% ../../../nbs/02_market/01_kraken/02_stream.ipynb #6eb27343
 def read(raw: bytes) -> Frame:
     "Return the frame, or a frame of kind `bad` with the reason."
     try:

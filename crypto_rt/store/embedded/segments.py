@@ -114,7 +114,7 @@ class Segment(NamedTuple):
     top_revision: int
     lacking: tuple[str, ...] = ()  # columns that are younger than the file
 
-
+# %% ../../../nbs/07_store/04_embedded/01_segments.ipynb #b5e7e4da
 def overlapping(
     segments: Sequence[Segment],
 ) -> bool:  # whether two of them may hold the same identity
@@ -314,7 +314,7 @@ class Segments:
             found.update(pq.read_table(file, columns=[name], filters=tests)[name].to_pylist())
         return found & set(numbers)
 
-
+# %% ../../../nbs/07_store/04_embedded/01_segments.ipynb #ef0d90e6
 def with_booleans(row: Sequence[Any], places: Iterable[int]) -> tuple[Any, ...]:
     "Return a row of SQLite's with True and False at these places."
     values = list(row)

@@ -36,7 +36,8 @@ def plain_error(
     if 'readonly' in text or 'unable to open' in text or 'authoriz' in text:
         return PermissionError(
             errno.EACCES,
-            f'feature store {path} cannot be opened for writing: check who owns it, or choose another --data-dir',
+            f'feature store {path} cannot be opened for writing: check who owns it, or choose another '
+            '--data-dir',
         )
     if 'not a database' in text or 'malformed' in text:
         return OSError(
@@ -90,7 +91,7 @@ def transaction(db: sqlite3.Connection, kind: str, path: Path) -> Iterator[sqlit
             raise plain_error(error, path) from error
         raise
 
-
+# %% ../../../nbs/07_store/04_embedded/00_sqlite.ipynb #f45fa82b
 class Database:
     "The SQLite file, with a connection per thread."
 
@@ -172,7 +173,7 @@ def read_meta(database: Database, table: str, name: str, version: int, kind: Any
         ).fetchone()
     return msgspec.json.decode(found[0], type=kind) if found else None
 
-
+# %% ../../../nbs/07_store/04_embedded/00_sqlite.ipynb #2b011010
 def write_meta(database: Database, table: str, definition: Any, sql: Iterable[str] = ()) -> Any:
     "Return the definition that the catalogue has after `definition` was offered: the first one stays."
     name, version = definition.name, definition.version
@@ -207,7 +208,7 @@ def newest_rows(group: GroupDef, columns: Sequence[Sequence[Any]]) -> Iterable[t
             best[key] = row
     return best.values()
 
-
+# %% ../../../nbs/07_store/04_embedded/00_sqlite.ipynb #d9bb9465
 class Table:
     "Where a group lies in the embedded store: its hot and its online table, and the folder of its segments."
 
@@ -236,7 +237,8 @@ class Table:
         new, old = (', '.join(f'{side}{quoted([n])}' for n in group.order_key) for side in ('excluded.', ''))
         return (
             f'INSERT OR {"IGNORE" if group.once else "REPLACE"} INTO {self.hot} {values}',
-            f'INSERT INTO {self.online} {values} ON CONFLICT DO UPDATE SET {changes} WHERE ({new}) >= ({old})',
+            f'INSERT INTO {self.online} {values} ON CONFLICT DO UPDATE SET {changes} WHERE ({new}) >= '
+            f'({old})',
         )
 
     def upsert(self, db: sqlite3.Connection, columns: Sequence[Sequence[Any]]) -> None:

@@ -45,7 +45,7 @@ class Placed(NamedTuple):
     event_time: str
     columns: tuple[tuple[str, str, str], ...]  # name, type, description
 
-
+# %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #322c9420
 def roles_of(group: GroupDef) -> dict[str, str]:
     "Return the columns that mean something to the store, and what."
     named = [
@@ -59,7 +59,7 @@ def roles_of(group: GroupDef) -> dict[str, str]:
         roles[name] = f'{roles[name]} {role}' if name in roles else role
     return roles
 
-
+# %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #6cc07b06
 def placed(group: GroupDef) -> Placed:
     "Return where a group's columns go."
     roles = roles_of(group)
@@ -85,7 +85,8 @@ def definition_of(found: Any) -> GroupDef:
     told = [(f.name, f.type, (f.description or '').split()) for f in found.features if f.name != RANK]
     if not all(len(words) >= 2 and words[0].isdigit() for _, _, words in told):
         raise ValueError(
-            f'feature group {found.name} version {found.version} was not made by crypto-rt: choose another project, or another version'
+            f'feature group {found.name} version {found.version} was not made by crypto-rt: choose '
+            'another project, or another version'
         )
     told.sort(key=lambda column: int(column[2][0]))
     by_role = {role: name for name, _, words in told for role in words[2:]}
@@ -114,7 +115,7 @@ def online_type(
         return None
     return f'varchar({min(2000, TEXT_ROOM // len(texts))})'
 
-
+# %% ../../../nbs/07_store/05_hopsworks/01_groups.ipynb #37fdbe88
 def client_frame(group: GroupDef, columns: Sequence[Sequence[Any]]) -> pd.DataFrame:
     "Return checked columns as the client wants them."
     import pandas as pd
