@@ -59,7 +59,6 @@ def stored(settings, name):
     return frame
 
 
-# --- several lengths
 def trades_between(first, last, every_ms=7_300, silent=()):
     "Trades with ids that follow each other, at a steady pace but for a silence."
     at = [n for n in range(first, last) if n not in silent]

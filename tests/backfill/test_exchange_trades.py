@@ -24,7 +24,6 @@ from crypto_rt.store.open import candle_history, open_feature_store
 from tests.backfill.builders import NOON, stored, trades_between
 
 
-# --- over REST
 class Market:
     "Pages of trades, as Kraken serves them; it can break down after some calls."
 

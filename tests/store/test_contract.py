@@ -28,9 +28,9 @@ from crypto_rt.store.open import candles_before, open_feature_store, open_group,
 from crypto_rt.store.positions import latest_gaps, stored_past
 from crypto_rt.store.schema import FeatureDef
 from crypto_rt.verify.gaps import verify_gaps
-from tests.market.test_gaps import _line, start, wait_until
+from tests.market.builders import _line, start, wait_until
+from tests.store.builders import candle
 from tests.store.hopsworks_double import Double
-from tests.store.test_feature_store import candle
 
 NOON, MINUTE = 1_762_776_000_000, 60_000
 EPOCH = 1 << 48

@@ -29,8 +29,8 @@ from crypto_rt.verify.backends import (
     symbols_of,
     verify_store,
 )
+from tests.store.builders import candle, indicators, prediction
 from tests.store.hopsworks_double import Double
-from tests.store.test_feature_store import candle, indicators, prediction
 
 CLUSTER = {name: value for name, value in os.environ.items() if name.startswith('HOPSWORKS_')}
 KEY = dict(symbol='BTC/USD', interval_seconds=60)
