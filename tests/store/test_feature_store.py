@@ -83,6 +83,7 @@ def test_digest_without_provenance_sees_values_only():
 
 WRITER = """
 import sys
+import pandas  # loaded before the first line is printed: the time after it is for writing
 from crypto_rt.store.open import open_group
 from crypto_rt.store.embedded.store import EmbeddedStore
 from tests.store.builders import candle

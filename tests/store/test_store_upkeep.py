@@ -154,6 +154,7 @@ def test_kill_9_at_a_chosen_place_loses_and_doubles_nothing(store, what, positio
 
 WRITER = """
 import sys
+import pandas  # loaded before the first line is printed: the time after it is for writing
 from crypto_rt.store.open import open_group
 from crypto_rt.store.embedded.store import EmbeddedStore
 from tests.store.builders import candle
