@@ -1,8 +1,7 @@
-"""Candles: the same from any delivery, in Python and in Rust, and equal to the exchange's own."""
+"""Candles: the same from any delivery, in Python and in Rust, and each told once by services that are killed or moved."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
@@ -15,31 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_rt._core import CandleFold as RustFold
-from crypto_rt.bus.steps import Received
 from crypto_rt.candles.fold import CandleFold
-from crypto_rt.core.messages import Candle, Trade, Trades, Watermark, decode, encode
-from crypto_rt.core.settings import Settings
-from crypto_rt.core.times import seconds_text_ms, window_start
-from crypto_rt.services.candles import Candles, last_candles
+from crypto_rt.core.messages import Candle, Trade, decode
+from crypto_rt.services.candles import last_candles
+from tests.candles.builders import FOLDS, START, mark, trades_message
 
-START = 1_762_795_380_000
 KEEP = 4
-FOLDS = (CandleFold, RustFold)
-
-
-def trades_message(trades: list[Trade], source: str = 'replay', symbol: str = 'BTC/USD') -> bytes:
-    return encode(Trades(symbol, trades, START, source))
-
-
-def mark(
-    ms: int,
-    through: int,
-    connected: bool = True,
-    source: str = 'replay',
-    symbol: str = 'BTC/USD',
-    quotes: tuple[str | None, str | None] = (None, None),
-) -> bytes:
-    return encode(Watermark(symbol, ms, through, connected, source, *quotes))
 
 
 @st.composite
@@ -230,72 +210,6 @@ def test_a_damaged_message_is_taken_by_both_or_by_none(changes: list[tuple[int, 
     assert outcomes[0] == outcomes[1]
 
 
-# --- a service that is killed
-
-
-def run_step(step: Candles, messages: list[Received], until: int | None = None) -> list[bytes]:
-    return [
-        out.value
-        for i in range(0, len(messages[:until]), 7)
-        for out in step.take(messages[i : min(i + 7, until or len(messages))])
-        if out.topic == 'candles'
-    ]
-
-
-@pytest.mark.parametrize('seed', range(12))
-def test_a_killed_service_tells_the_same_candles(seed: int) -> None:
-    rng = random.Random(seed)
-    at, rows = START, []
-    for i in range(1, 600):
-        at += int(rng.expovariate(1 / 9_000)) if rng.random() > 0.01 else 400_000
-        rows.append(
-            Trade(
-                trade_id=i,
-                price=f'{rng.uniform(99, 101):.2f}',
-                quantity=f'{rng.expovariate(9):.8f}',
-                side=rng.choice(['buy', 'sell']),
-                order_type='limit',
-                event_ms=at,
-            )
-        )
-    late = set(rng.sample(range(50, 599), 12))
-    values, held = [], []
-    for i, trade in enumerate(rows):
-        if i in late:
-            held.append(trade)
-            continue
-        values.append(trades_message([trade], 'live'))
-        if held and rng.random() < 0.05:
-            values.append(trades_message([held.pop()], 'live'))
-        if rng.random() < 0.5 and not any(t.event_ms < trade.event_ms - 1_000_000 for t in held):
-            values.append(
-                mark(
-                    trade.event_ms,
-                    trade.trade_id if not held else held[0].trade_id - 1,
-                    source='live',
-                    quotes=(trade.price, None),
-                )
-            )
-    values += [trades_message([trade], 'live') for trade in held] + [mark(at + 200_000, 599, source='live')]
-    messages = [
-        Received(key='BTC/USD', value=value, topic='trades', partition=0, offset=i)
-        for i, value in enumerate(values)
-    ]
-    whole = run_step(Candles(Settings(), clock=lambda: 0.0), messages)
-
-    told, start = [], 0
-    for kill in sorted(rng.sample(range(10, len(messages)), 3)) + [None]:
-        history = last_candles([decode('candles', raw) for raw in told], 60)
-        step = Candles(Settings(), lambda history=history: history, clock=lambda: 0.0)
-        told += run_step(
-            step, messages[start:], None if kill is None else kill - start if kill > start else 1
-        )
-        place = step.open_from('trades', 0)
-        start = place if place is not None else start
-    assert sorted(set(told)) == sorted(set(whole))
-    assert len(told) == len(set(told))
-
-
 def test_the_service_killed_on_kafka_tells_each_candle_once(kafka_broker: str, tmp_path: Path) -> None:
     from crypto_rt.bus.reading import tail
     from crypto_rt.bus.sending import open_producer
@@ -417,157 +331,3 @@ def test_partitions_that_move_between_instances_are_told_the_same(kafka_broker: 
         assert found.setdefault((candle.symbol, candle.start_ms, candle.revision), candle) == candle
     assert len(found) == len(symbols) * 14
     assert [c for c in found.values() if c.is_partial != (c.start_ms == START)] == []
-
-
-def test_the_quotes_of_a_silent_market_survive_a_kill() -> None:
-    hours = [
-        mark(START + 30_000 + 60_000 * i, 1, quotes=(f'{100 + i}', '500')) for i in range(300)
-    ]  # more silent minutes than are kept
-    values = [
-        trades_message(
-            [Trade(trade_id=1, price='100', quantity='1', side='buy', order_type='', event_ms=START)]
-        ),
-        *hours,
-    ]
-    messages = [
-        Received(key='BTC/USD', value=value, topic='trades', partition=0, offset=i)
-        for i, value in enumerate(values)
-    ]
-    whole = run_step(Candles(Settings(), clock=lambda: 0.0), messages)
-    assert [int(decode('candles', raw).bid or 0) for raw in whole] == list(range(100, 399))
-    for kill in (5, 150, 290):
-        step = Candles(Settings(), clock=lambda: 0.0)
-        told = run_step(step, messages[:kill])
-        history = last_candles([decode('candles', raw) for raw in told], 60)
-        again = Candles(Settings(), lambda history=history: history, clock=lambda: 0.0)
-        assert told + run_step(again, messages[step.open_from('trades', 0) :]) == whole
-
-
-def test_a_late_trade_becomes_a_letter() -> None:
-    step = Candles(Settings(), clock=lambda: 0.0)
-    rows = [
-        Trade(trade_id=1, price='1', quantity='1', side='buy', order_type='', event_ms=START),
-        Trade(trade_id=2, price='1', quantity='1', side='buy', order_type='', event_ms=START + 10_000_000),
-    ]
-    values = [
-        trades_message(rows),
-        mark(START + 10_100_000, 2),
-        trades_message(
-            [Trade(trade_id=3, price='1', quantity='1', side='buy', order_type='', event_ms=START)]
-        ),
-        b'x',
-    ]
-    outs = list(
-        step.take(
-            [
-                Received(key='BTC/USD', value=value, topic='trades', partition=0, offset=i)
-                for i, value in enumerate(values)
-            ]
-        )
-    )
-    letters = [decode('dead_letters', out.value) for out in outs if out.topic == 'dead_letters']
-    assert sorted(letter.id for letter in letters) == ['trades/0/2/3', 'trades/0/3']
-    assert any('too late' in letter.reason for letter in letters)
-    assert step.counts['too_late'] == 1
-
-
-def test_a_wrong_clock_writes_no_year_of_candles() -> None:
-    for make in FOLDS:
-        fold = make(60)
-        fold.feed(
-            trades_message(
-                [Trade(trade_id=1, price='1', quantity='1', side='buy', order_type='', event_ms=START)]
-            )
-        )
-        assert len(fold.feed(mark(9_999_999_999_999, 1))) == 1
-
-
-# --- against the exchange's own candles
-
-AMOUNTS = ('open', 'high', 'low', 'close', 'vwap', 'volume')
-
-
-def fold_all(symbol: str, trades: list[Trade], cut: bool = False) -> dict[int, Candle]:
-    fold, told = RustFold(60), []
-    for i in range(0, len(trades), 50):
-        told += fold.feed(trades_message(trades[i : i + 50], symbol=symbol))
-        told += fold.feed(
-            mark(
-                trades[min(i + 49, len(trades) - 1)].event_ms,
-                trades[min(i + 49, len(trades) - 1)].trade_id,
-                symbol=symbol,
-            )
-        )
-    last = trades[-1]
-    if not cut:
-        told += fold.feed(mark(window_start(last.event_ms, 60) + 62_000, last.trade_id, symbol=symbol))
-    return {candle.start_ms: candle for candle in (decode('candles', raw) for raw in told)}
-
-
-def test_minutes_equal_kraken_s_own(shared: Path) -> None:
-    folder = shared / 'data/kraken-rest'
-    reply = json.loads((folder / 'nautilus_http_trades.json').read_text(), parse_float=str)['result']
-    rows = next(rows for key, rows in reply.items() if key != 'last')
-    trades = [
-        Trade(
-            trade_id=r[6],
-            price=r[0],
-            quantity=r[1],
-            side='buy' if r[3] == 'b' else 'sell',
-            order_type='limit' if r[4] == 'l' else 'market',
-            event_ms=seconds_text_ms(r[2]),
-        )
-        for r in rows
-    ]
-    ohlc = json.loads((folder / 'nautilus_http_ohlc.json').read_text())['result']
-    kraken = {r[0] * 1000: r for r in next(rows for key, rows in ohlc.items() if key != 'last')}
-    ours = fold_all('BTC/USDT', trades)
-
-    def equal(candle: Candle) -> bool:
-        row = kraken[candle.start_ms]
-        numbers = [f'{float(getattr(candle, name)):.8f}' for name in AMOUNTS]
-        theirs = [f'{float(row[i]):.8f}' for i in range(1, 5)]
-        return numbers[:4] == theirs and numbers[5] == f'{float(row[6]):.8f}' and candle.trade_count == row[7]
-
-    traded = [c for c in ours.values() if not c.is_empty and c.start_ms in kraken]
-    different = [c for c in traded if not equal(c)]
-    assert (len(traded), len(different)) == (274, 1)
-    assert (
-        different[0].start_ms == window_start(trades[0].event_ms, 60) and different[0].is_partial
-    )  # the first minute was cut
-    assert not any(c.is_partial for c in traded if c is not different[0])
-    empty = [c for c in ours.values() if c.is_empty]
-    assert empty and all(equal(c) for c in empty)  # Kraken writes silent minutes as flat candles too
-    assert len(ours) == (max(ours) - min(ours)) // 60_000 + 1
-
-
-def test_minutes_equal_another_party_s_candles(shared: Path) -> None:
-    import pyarrow.parquet as pq
-
-    folder = shared / 'data/canonical'
-    table = pq.read_table(
-        folder / 'trades/BTC-USDT_20240808T2354.parquet',
-        columns=['trade_id', 'price', 'quantity', 'side', 'event_ms'],
-    )
-    trades = [
-        Trade(
-            trade_id=r['trade_id'],
-            price=r['price'],
-            quantity=r['quantity'],
-            side=r['side'],
-            order_type='',
-            event_ms=r['event_ms'],
-        )
-        for r in table.to_pylist()
-    ]
-    ours = fold_all('BTC/USDT', trades, cut=True)
-    candles = pq.read_table(folder / 'candles/BTC-USDT_1m_2024-07-26.parquet')
-    theirs = {r['start_ms']: r for r in candles.to_pylist() if r['start_ms'] in ours}
-    whole = [c for c in ours.values() if not c.is_partial]
-    assert len(whole) == 10
-    for candle in whole:
-        for name in ('open', 'high', 'low', 'close', 'volume'):
-            assert f'{float(getattr(candle, name)):.8f}' == f'{theirs[candle.start_ms][name]:.8f}', (
-                candle.start_ms,
-                name,
-            )

@@ -1,71 +1,20 @@
-"""The join of rows, leader and news: live, late, in a replay, after a restart, and on the bus's loop."""
+"""The join of rows and leader: live, late, in a replay, after a restart."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Sequence
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from crypto_rt.bus.service import Service, send_due, take_partition
-from crypto_rt.bus.steps import Out, Received
-from crypto_rt.core.messages import End, NewsSignal, NewsWatermark, TechnicalIndicators, decode, encode
-from crypto_rt.core.settings import Settings, load_settings
-from crypto_rt.features.news_features import NEWS_NAMES, news_features
-from crypto_rt.features.vectors import FeatureRows, oldest_ms, vector_of
+from crypto_rt.bus.steps import Received
+from crypto_rt.core.messages import TechnicalIndicators
+from crypto_rt.core.settings import Settings
+from crypto_rt.features.vectors import FeatureRows, vector_of
 from crypto_rt.services import context
-from crypto_rt.services.context import (
-    ContextJoin,
-    ContextRow,
-    JoinedStep,
-    LeaderContext,
-    NewsContext,
-    rows_behind,
-)
-from crypto_rt.services.predictions import Champions, Closes, PredictionStep
+from crypto_rt.services.context import ContextJoin, rows_behind
 from tests.features.test_vectors import NAMES, QUIET, START, defined, leaders, row
-
-
-class Clock:
-    "A clock that stands where it is put."
-
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-def message(x: TechnicalIndicators, offset: int = 0, partition: int = 0) -> Received:
-    return Received(
-        key=x.symbol, value=encode(x), topic='technical_indicators', partition=partition, offset=offset
-    )
-
-
-def signal(m: NewsSignal | NewsWatermark) -> Received:
-    return Received(key='', value=encode(m), topic='news_signals', partition=0, offset=0)
-
-
-def led(
-    earlier: Callable[[int, int], Iterable[TechnicalIndicators]] = lambda seconds, since_ms: (), **how: Any
-) -> ContextJoin:
-    "Return a join with a leader and no news."
-    return ContextJoin(LeaderContext('BTC/USD', earlier), **how)
-
-
-def complete(join: ContextJoin, x: TechnicalIndicators, offset: int = 0) -> list[ContextRow]:
-    "Offer one row and return what may go."
-    join.offer(message(x, offset))
-    return join.ready()
-
-
-def vector_and_late(join: ContextJoin, x: TechnicalIndicators) -> tuple[dict[str, float | None], list[str]]:
-    (found,) = complete(join, x)
-    return found.vector, found.late
-
+from tests.services.builders import Clock, complete, led, message, vector_and_late
 
 # --- the leader
 
@@ -273,86 +222,6 @@ def test_partitions_do_not_wait_for_each_other_and_one_that_left_is_dropped() ->
     assert (again.offset, again.begun) == (7, 7)
 
 
-# --- news
-
-
-def story(
-    n: int, score: float, known: int, scorer: str = 'head', assets: tuple[str, ...] = ('BTC',)
-) -> NewsSignal:
-    label = 'positive' if score > 0 else 'negative' if score < 0 else 'neutral'
-    return NewsSignal(
-        news_id=f'n{n}',
-        scorer=scorer,
-        version='1',
-        assets=list(assets),
-        score=score,
-        label=label,
-        confidence=0.5,
-        text_hash='f',
-        published_ms=START + known,
-        available_ms=START + known,
-    )
-
-
-stories = st.lists(
-    st.builds(
-        story,
-        st.integers(0, 8),
-        st.sampled_from([-1.0, -0.25, 0.0, 0.5]),
-        st.integers(0, 3_000_000),
-        st.sampled_from(['head', 'vader']),
-    ),
-    max_size=20,
-)
-
-
-@hypothesis_settings(max_examples=60)
-@given(stories, st.integers(0, 20), st.integers(1, 40))
-def test_news_are_the_same_after_a_restart_and_as_of_the_end_of_the_candle(
-    known: list[NewsSignal], cut: int, place: int
-) -> None:
-    x = row(place)
-    mark = NewsWatermark(START + 10_000_000)
-    never, again = (
-        ContextJoin(news=NewsContext('head', lambda since_ms, stored=stored: stored))
-        for stored in ([], known[:cut])
-    )
-    never.hear([signal(m) for m in [*known, mark]])
-    again.hear([signal(m) for m in [*known[max(0, cut - 2) :], mark]])
-    first: dict[str, NewsSignal] = {}
-    for s in sorted((s for s in known if s.scorer == 'head'), key=lambda s: s.available_ms):
-        first.setdefault(s.news_id, s)
-    early = [s for s in first.values() if s.available_ms <= x.end_ms]
-    vector, late = vector_and_late(never, x)
-    assert (vector, late) == vector_and_late(again, x) and not late
-    assert {name: vector[name] for name in NEWS_NAMES} == news_features(early, 'BTC', x.end_ms)
-
-
-def test_news_that_are_waited_for_in_vain_are_null_and_say_so() -> None:
-    clock = Clock()
-    news = NewsContext('head', lambda since_ms: [story(1, 0.5, 0)])
-    join = ContextJoin(news=news, live=True, patience_seconds=2.0, clock=clock)
-    join.hear([signal(NewsWatermark(row(4).end_ms))])
-    (heard,) = complete(join, row(4), 4)
-    assert complete(join, row(5), 5) == []
-    clock.seconds = 2.0
-    (missed,) = join.ready()
-    assert heard.late == [] and heard.vector['news_count_1h'] > 0 and heard.has_news
-    assert missed.late == ['news_late'] and all(missed.vector[name] is None for name in NEWS_NAMES)
-
-
-def test_leader_and_news_are_waited_for_at_the_same_time() -> None:
-    clock = Clock()
-    news = NewsContext('head', lambda since_ms: ())
-    join = ContextJoin(
-        LeaderContext('BTC/USD', lambda *_: ()), news, live=True, patience_seconds=2.0, clock=clock
-    )
-    assert complete(join, row(4, 'ETH/USD')) == []
-    clock.seconds = 2.0
-    (found,) = join.ready()
-    assert found.late == ['leader_late', 'news_late']
-
-
 def test_what_lies_behind_is_read_once_whole_though_the_topic_grows(monkeypatch: pytest.MonkeyPatch) -> None:
     "A tail that reaches the beginning ends the search, even when each look finds more than the one before."
     looks: list[int] = []
@@ -369,114 +238,3 @@ def test_what_lies_behind_is_read_once_whole_though_the_topic_grows(monkeypatch:
     ]
     assert looks == [500, 2000]
     assert len(rows_behind(settings, 'BTC/USD', 60, row(455).start_ms)) == 463 and len(looks) == 3
-
-
-# --- behind the join, and on the bus's loop
-
-
-def test_a_prediction_says_that_the_leader_was_late() -> None:
-    settings, clock = Settings(), Clock()
-    closes = {START + n * 60_000: 100 + n % 7 for n in range(600)}
-    join = led(live=True, patience_seconds=2.0, clock=clock)
-    step = JoinedStep(
-        'predictions',
-        join,
-        PredictionStep(settings, Closes(settings, lambda *_: closes), Champions(lambda *_: None)),
-    )
-    assert step.take([message(row(599, 'ETH/USD'))]) == []
-    clock.seconds = 2.0
-    (first,) = step.due()
-    join.hear([message(row(600)), message(row(598, late_ms=0))])
-    (second,) = step.take([message(row(600, 'ETH/USD'), 1)])
-    assert [decode('predictions', out.value).flags for out in (first, second)] == [['leader_late'], []]
-    assert step.counts == {'predictions': 2, 'abstained': 0, 'late': 1, 'dead_letters': 0}
-    assert oldest_ms(60) == 300_000
-
-
-class Loop:
-    "A service without a broker: what it sends and up to where it would commit."
-
-    def __init__(self, step: Any):
-        self.sent: list[tuple[str, Any, str]] = []
-        self.committed: dict[int, int] = {}
-        producer = SimpleNamespace(
-            produce=lambda topic, value, key, partition=None: self.sent.append((topic, value, key)),
-            flush=lambda: None,
-        )
-        offsets = SimpleNamespace(store_offset=self.store)
-        topic = SimpleNamespace(error=None, partitions={0: None})
-        consumer = SimpleNamespace(
-            list_topics=lambda name, timeout: SimpleNamespace(topics={name: topic}),
-        )
-        self.service = Service.__new__(Service)
-        self.service.__dict__.update(
-            settings=load_settings('/dev/null', env={}),
-            name='predictions',
-            inputs=['technical_indicators'],
-            outputs=['predictions'],
-            step=step,
-            stored={},
-            last={},
-            ended={},
-            passed=set(),
-            awaits=1,
-            taken=0,
-            held_back=False,
-            app=SimpleNamespace(_producer=producer, _processing_context=offsets, _consumer=consumer),
-        )
-
-    def store(self, topic: str, partition: int, offset: int) -> None:
-        self.committed[partition] = offset
-
-    def take(self, messages: Sequence[Received]) -> None:
-        def run(piece: Sequence[Received], *_: object) -> None:
-            self.sent += [(out.topic, out.value, out.key) for out in self.service.step.take(piece)]
-
-        batch = SimpleBatch(messages)
-        take_partition(self.service, run, batch)
-
-    @property
-    def topics(self) -> list[str]:
-        return [topic for topic, _, _ in self.sent]
-
-
-class SimpleBatch(list):
-    topic, partition = 'technical_indicators', 0
-
-
-class Echo:
-    "A step that sends each row on."
-
-    counts: dict[str, int] = {}
-
-    def take(self, rows: Sequence[ContextRow]) -> list[Out]:
-        return [Out('predictions', r.features.symbol, b'%d' % r.offset) for r in rows]
-
-
-def test_nothing_that_waits_is_committed_and_the_end_waits_too() -> None:
-    "The marker of a run that ended is passed on after the last of its rows, and only then committed."
-    join = led(clock=Clock())
-    loop = Loop(JoinedStep('predictions', join, Echo()))
-    rows = [message(row(n, 'ETH/USD'), offset=n) for n in range(4)]
-    end = message(row(4), offset=4)._replace(value=encode(End('run-1')))
-    loop.take([*rows, end])
-    assert loop.sent == [] and loop.committed.get(0, -1) < 0
-    join.hear([message(row(1))])
-    send_due(loop.service)
-    assert [value for _, value, _ in loop.sent] == [b'0', b'1'] and loop.committed[0] == 1
-    assert loop.service.passed == set()
-    join.hear([message(row(5))])
-    send_due(loop.service)
-    assert loop.topics == ['predictions'] * 5 + ['service_events'] and loop.service.passed == {'run-1'}
-    assert decode('predictions', loop.sent[4][1]) == End('run-1')
-    assert loop.committed[0] == 4
-    send_due(loop.service)
-    assert loop.topics.count('service_events') == 1
-
-
-def test_a_run_without_waiting_rows_ends_at_once() -> None:
-    loop = Loop(JoinedStep('predictions', ContextJoin(), Echo()))
-    end = message(row(4), offset=1)._replace(value=encode(End('run-1')))
-    loop.take([message(row(0, 'ETH/USD')), end])
-    assert loop.topics == ['predictions', 'predictions', 'service_events'] and loop.committed[0] == 1
-    assert decode('predictions', loop.sent[1][1]) == End('run-1')

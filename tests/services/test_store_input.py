@@ -13,7 +13,7 @@ from crypto_rt.core.times import now_ms
 from crypto_rt.store.conform import to_frame
 from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.open import open_group
-from tests.store.test_feature_store import NOON, candle, indicators
+from tests.store.builders import NOON, candle, indicators
 from tests.store.test_store_upkeep import ENV
 
 
@@ -103,7 +103,7 @@ FILLED = """
 import resource, signal, sys
 from crypto_rt.store.open import open_group
 from crypto_rt.store.embedded.store import EmbeddedStore
-from tests.store.test_feature_store import candle
+from tests.store.builders import candle
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 group = open_group(EmbeddedStore(sys.argv[1]), 'candles')
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))

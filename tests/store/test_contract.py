@@ -1,6 +1,5 @@
 """What every backend of the feature store must do, and what a service that comes back reads from it: one suite, both backends."""
 
-import inspect
 import multiprocessing
 import os
 import subprocess
@@ -15,22 +14,16 @@ from crypto_rt.features.table import TABLE
 from crypto_rt.market.recovery import initial_states
 from crypto_rt.services.feature_store import StoreWriter, run_feature_store
 from crypto_rt.services.trades import run_trades
-from crypto_rt.store import interface
 from crypto_rt.store.catalogue import catalogue_text
-from crypto_rt.store.embedded.group import EmbeddedGroup
-from crypto_rt.store.embedded.store import EmbeddedStore
-from crypto_rt.store.embedded.views import EmbeddedView
 from crypto_rt.store.hopsworks.client import disconnect
-from crypto_rt.store.hopsworks.groups import HopsworksGroup
-from crypto_rt.store.hopsworks.store import HopsworksStore, HopsworksView
 from crypto_rt.store.interface import TradePosition
 from crypto_rt.store.open import candles_before, open_feature_store, open_group, training_view
 from crypto_rt.store.positions import latest_gaps, stored_past
 from crypto_rt.store.schema import FeatureDef
 from crypto_rt.verify.gaps import verify_gaps
-from tests.market.test_gaps import _line, start, wait_until
+from tests.market.builders import _line, start, wait_until
+from tests.store.builders import candle
 from tests.store.hopsworks_double import Double
-from tests.store.test_feature_store import candle
 
 NOON, MINUTE = 1_762_776_000_000, 60_000
 EPOCH = 1 << 48
@@ -40,27 +33,6 @@ SCHEMA = (
     *(FeatureDef(name, 'bigint', False) for name in NUMBERS),
     FeatureDef('value', 'double'),
 )
-PROTOCOLS = [
-    (interface.FeatureStore, EmbeddedStore, HopsworksStore),
-    (interface.FeatureGroup, EmbeddedGroup, HopsworksGroup),
-    (interface.FeatureView, EmbeddedView, HopsworksView),
-]
-
-
-@pytest.mark.parametrize('protocol, embedded, hopsworks', PROTOCOLS)
-def test_both_backends_have_every_method_with_its_parameters(protocol, embedded, hopsworks):
-    methods = {name: value for name, value in vars(protocol).items() if inspect.isfunction(value)}
-    methods = {name: value for name, value in methods.items() if not name.startswith('_')}
-    assert len(methods) >= 5
-    for name, wanted in methods.items():
-        for kind in (embedded, hopsworks):
-            own = getattr(kind, name)
-            assert own.__name__ == name and own.__qualname__ == f'{kind.__name__}.{name}'
-            given = inspect.signature(own).parameters
-            assert [*inspect.signature(wanted).parameters] == [*given][
-                : len(inspect.signature(wanted).parameters)
-            ]
-            assert inspect.getdoc(own), f'{kind.__name__}.{name} says nothing'
 
 
 @pytest.fixture(scope='module', params=['embedded', 'hopsworks'])
@@ -336,8 +308,6 @@ def stored_trades(settings):
 
 
 EACH, SYMBOLS = 600, ('KILL/USD', 'KILLED/USD')
-
-
 SERVICES = multiprocessing.get_context(
     'forkserver'
 )  # the cluster's client takes long to import: once is enough

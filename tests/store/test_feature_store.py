@@ -1,4 +1,4 @@
-"""The store against a brute-force oracle, under SIGKILL, with several processes, and with what is broken."""
+"""The store takes and gives back the same rows, under SIGKILL, with several processes, and with what is broken."""
 
 import json
 import os
@@ -10,108 +10,20 @@ import time
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from crypto_rt.bus.steps import Received
-from crypto_rt.core.messages import Candle, Prediction, TechnicalIndicators, decode, encode
+from crypto_rt.core.messages import decode, encode
 from crypto_rt.core.settings import load_settings
-from crypto_rt.features.table import FEATURE_NAMES, FEATURE_SET
+from crypto_rt.features.table import FEATURE_NAMES
 from crypto_rt.services.feature_store import StoreWriter
 from crypto_rt.store.conform import PROVENANCE, canonical_digest, conform, to_frame
 from crypto_rt.store.embedded.sqlite import plain_error
 from crypto_rt.store.embedded.store import EmbeddedStore
-from crypto_rt.store.interface import known_at
-from crypto_rt.store.open import candle_history, open_feature_store, open_group, training_view
+from crypto_rt.store.open import candle_history, open_feature_store, open_group
 from crypto_rt.store.schema import GROUPS, FeatureDef, struct_of
-
-NOON = 1_762_776_000_000
-DAY = 86_400_000
-KEY = dict(symbol='BTC/USD', interval_seconds=60)
-
-
-def candle(n, price='100', revision=0, symbol='BTC/USD', delay=62_000, **other):
-    start = NOON + n * 60_000
-    values = dict(
-        symbol=symbol,
-        interval_seconds=60,
-        start_ms=start,
-        revision=revision,
-        end_ms=start + 60_000,
-        open=price,
-        high=price,
-        low=price,
-        close=price,
-        volume='1.5',
-        quote_volume='150',
-        vwap=price,
-        trade_count=3,
-        buy_volume='1',
-        first_trade_id=n,
-        last_trade_id=n + 2,
-        bid=None,
-        ask='100.5',
-        is_empty=False,
-        is_partial=False,
-        source='trades',
-        available_ms=start + delay,
-    )
-    return Candle(**values | other)
-
-
-def indicators(n, value=0.5, revision=0, symbol='BTC/USD', delay=62_000):
-    start, values = NOON + n * 60_000, dict.fromkeys(FEATURE_NAMES, value) | {FEATURE_NAMES[0]: None}
-    return TechnicalIndicators(
-        symbol=symbol,
-        interval_seconds=60,
-        start_ms=start,
-        revision=revision,
-        end_ms=start + 60_000,
-        close=100.0,
-        values=values,
-        warm_up=0,
-        feature_set=FEATURE_SET,
-        is_partial=False,
-        available_ms=start + delay,
-    )
-
-
-def prediction(n):
-    start = NOON + n * 60_000
-    return Prediction(
-        symbol='BTC/USD',
-        interval_seconds=60,
-        horizon_seconds=300,
-        start_ms=start,
-        revision=0,
-        model_version='3',
-        made_at_ms=start + 62_100,
-        target_ms=start + 360_000,
-        last_price=100.0,
-        expected_log_return=None,
-        lower=-0.1,
-        upper=0.1,
-        level=0.9,
-        expected_price=None,
-        status='abstain',
-        reasons=['stale', 'gap'],
-        model_digest='ab',
-        feature_hash='cd',
-        flags=[],
-        expires_ms=start + 180_000,
-        trace={'features': 12},
-    )
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = EmbeddedStore(tmp_path / 'store')
-    yield store
-    store.close()
-
+from tests.store.builders import DAY, KEY, NOON, SCHEMA, candle, indicators, prediction
 
 # --- what goes in comes out
 
@@ -167,207 +79,14 @@ def test_digest_without_provenance_sees_values_only():
     )
 
 
-# --- point in time, against brute force
-
-SCHEMA = [
-    FeatureDef('symbol', 'string', False),
-    *(FeatureDef(n, 'bigint', False) for n in ('start_ms', 'revision', 'available_ms')),
-    FeatureDef('value', 'double'),
-]
-events = st.lists(
-    st.tuples(
-        st.sampled_from(['A/B', 'C/D']),
-        st.integers(0, 8),
-        st.integers(0, 2),
-        st.integers(0, 12),
-        st.one_of(st.none(), st.integers(0, 99).map(float)),
-    ),
-    max_size=25,
-)
-
-
-def rows_of(some):
-    unique = {(s, start, revision): (known, value) for s, start, revision, known, value in some}
-    return [
-        dict(
-            symbol=s,
-            start_ms=NOON + start * DAY // 3,
-            revision=r,
-            available_ms=NOON + known * DAY // 3,
-            value=v,
-        )
-        for (s, start, r), (known, v) in unique.items()
-    ]
-
-
-def oracle(left, right, as_of, start, end):
-    "For each left row, scan all right rows."
-    out = []
-    for symbol, at in sorted({(row['symbol'], row['start_ms']) for row in left}):
-        row = known_at([r for r in left if (r['symbol'], r['start_ms']) == (symbol, at)], as_of)
-        if row and start <= at < end:
-            found = known_at(
-                [r for r in right if r['symbol'] == symbol], min(row['available_ms'], as_of)
-            ) or dict(start_ms=None, value=None)
-            out.append(
-                (
-                    symbol,
-                    at,
-                    row['revision'],
-                    row['available_ms'],
-                    row['value'],
-                    found['start_ms'],
-                    found['value'],
-                )
-            )
-    return out
-
-
-def plain(frame):
-    return [
-        tuple(None if pd.isna(v) else v for v in row) for row in frame.astype(object).itertuples(index=False)
-    ]
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    left=events,
-    right=events,
-    as_of=st.integers(0, 14),
-    window=st.tuples(st.integers(0, 4), st.integers(4, 9)),
-    cut=st.integers(0, 25),
-    seal=st.integers(-1, 9),
-)
-def test_point_in_time_join_equals_brute_force(tmp_path_factory, left, right, as_of, window, cut, seal):
-    left, right = rows_of(left), rows_of(right)
-    store = EmbeddedStore(tmp_path_factory.mktemp('store'))
-    groups = [
-        store.get_or_create_feature_group(name, 1, primary_key=['symbol'], schema=SCHEMA)
-        for name in ('l', 'r')
-    ]
-    view = store.get_or_create_feature_view(
-        'v', 1, query=groups[0].select(['value']).join(groups[1].select(['value']), ['symbol'], 'r_')
-    )
-    for group, rows in zip(groups, (left, right), strict=True):
-        for part in (rows[:cut], rows[cut:], rows[: cut // 2]):
-            if part:
-                group.insert(part)
-            if seal >= 0:
-                group.materialize(NOON + seal * DAY // 3)
-    start, end, known = NOON + window[0] * DAY // 3, NOON + window[1] * DAY // 3, NOON + as_of * DAY // 3
-    assert plain(view.get_batch_data(start, end, as_of=known)) == oracle(
-        left, right, as_of=known, start=start, end=end
-    )
-    assert plain(view.get_batch_data(start, end)) == oracle(
-        left, right, as_of=NOON + 99 * DAY, start=start, end=end
-    )
-    vector = view.get_feature_vector({'symbol': 'A/B'})
-    newest = [known_at([r for r in rows if r['symbol'] == 'A/B'], NOON + 99 * DAY) for rows in (left, right)]
-    assert vector.values == tuple(row and row['value'] for row in newest)
-    store.close()
-
-
-def mutate(monkeypatch, name, old, new):
-    users = [
-        m for key, m in list(sys.modules.items()) if key.startswith('crypto_rt.store') and hasattr(m, name)
-    ]
-    real = getattr(users[0], name)
-
-    def changed(*arguments, **options):
-        sql = real(*arguments, **options)
-        assert old in sql
-        return sql.replace(old, new)
-
-    for module in users:
-        monkeypatch.setattr(module, name, changed)
-
-
-@pytest.mark.parametrize(
-    'name, old, new',
-    [
-        ('batch_sql', '>= r0', '> r0'),
-        ('newest_sql', '_rank = max(_rank)', '_rank = _rank OR 0 = max(_rank)'),
-        ('latest_sql', 'DESC', 'ASC'),
-        ('batch_sql', 'ASOF LEFT', 'ASOF'),
-    ],
-)
-def test_a_wrong_join_is_seen(store, monkeypatch, name, old, new):
-    groups = [
-        store.get_or_create_feature_group(n, 1, primary_key=['symbol'], schema=SCHEMA) for n in ('l', 'r')
-    ]
-    left = rows_of(
-        [('A/B', n, r, n + r, float(n + r)) for n in range(4) for r in range(2)] + [('C/D', 1, 0, 1, 1.0)]
-    )
-    right = rows_of(
-        [('A/B', n, 0, n, float(n)) for n in range(4)] + [('A/B', 0, 1, 3, 50.0), ('A/B', 0, 2, 4, 60.0)]
-    )
-    for group, rows in zip(groups, (left, right), strict=True):
-        group.insert(rows)
-    view = store.get_or_create_feature_view(
-        'v', 1, query=groups[0].select(['value']).join(groups[1].select(['value']), ['symbol'], 'r_')
-    )
-    expected = oracle(left, right, as_of=NOON + 99 * DAY, start=NOON, end=NOON + 9 * DAY)
-    assert plain(view.get_batch_data(NOON, NOON + 9 * DAY)) == expected
-    mutate(monkeypatch, name, old, new)
-    assert plain(view.get_batch_data(NOON, NOON + 9 * DAY)) != expected
-
-
-def test_the_training_view_holds_features_and_what_was_known_of_the_candle(store):
-    view = training_view(store)
-    open_group(store, 'technical_indicators').insert([indicators(n, n / 7) for n in range(50)])
-    open_group(store, 'candles').insert(
-        [candle(n) for n in range(50)] + [candle(7, revision=1, delay=9_000_000, volume='9')]
-    )
-    frame = view.get_batch_data(NOON, NOON + 50 * 60_000, equal=KEY)
-    assert (
-        len(frame) == 50
-        and set(FEATURE_NAMES) <= set(frame)
-        and (frame.candle_start_ms == frame.start_ms).all()
-    )
-    assert frame.candle_volume.tolist() == ['1.5'] * 50, 'a revision that came later is not known'
-    features, labels = view.training_data(NOON, NOON + 50 * 60_000, equal=KEY)
-    assert (
-        features.dtypes.eq('float64').all()
-        and labels.shape == (50, 0)
-        and features.index.names == ['symbol', 'interval_seconds', 'start_ms']
-    )
-    vector = view.get_feature_vector(KEY)
-    assert (
-        dict(zip(vector.names, vector.values, strict=True))[FEATURE_NAMES[-1]] == 49 / 7
-        and vector.event_ms['candle_'] == NOON + 49 * 60_000
-    )
-    assert view.get_feature_vector(KEY | {'symbol': 'ETH/USD'}).event_ms == {'': None, 'candle_': None}
-    last = frame.iloc[-1]
-    assert all(
-        np.array_equal(value, last[name], equal_nan=False) or pd.isna(last[name])
-        for name, value in zip(vector.names, vector.values, strict=True)
-    )
-
-
-def test_bitcoins_features_stand_beside_ethers(store):
-    candles = open_group(store, 'candles')
-    candles.insert(
-        [candle(n, str(100 + n)) for n in range(5)] + [candle(n, '7', symbol='ETH/USD') for n in range(5)]
-    )
-    query = (
-        candles.select(['close'])
-        .filter(symbol='ETH/USD')
-        .join(candles.select(['close']).filter(symbol='BTC/USD'), ['interval_seconds'], 'bitcoin_')
-    )
-    view = store.get_or_create_feature_view('pair', 1, query=query)
-    assert view.get_batch_data(NOON, NOON + DAY)[['close', 'bitcoin_close']].values.tolist() == [
-        ['7', str(100 + n)] for n in range(5)
-    ]
-    assert view.get_feature_vector(KEY | {'symbol': 'ETH/USD'}).values == ('7', '104')
-
-
 # --- killed, shared, broken
 
 WRITER = """
 import sys
+import pandas  # loaded before the first line is printed: the time after it is for writing
 from crypto_rt.store.open import open_group
 from crypto_rt.store.embedded.store import EmbeddedStore
-from tests.store.test_feature_store import candle
+from tests.store.builders import candle
 store, first = EmbeddedStore(sys.argv[1]), int(sys.argv[2])
 group = open_group(store, 'candles')
 for n in range(first, 10**9, 20):

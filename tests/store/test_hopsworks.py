@@ -4,7 +4,6 @@ import json
 import os
 import re
 import time
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,9 @@ from crypto_rt.store.embedded.store import open_embedded_store
 from crypto_rt.store.hopsworks import groups as hopsworks_store
 from crypto_rt.store.hopsworks import store as hopsworks_views
 from crypto_rt.store.hopsworks.client import bound_requests, disconnect, without_side_effects
-from crypto_rt.store.hopsworks.groups import placed, write_options
+from crypto_rt.store.hopsworks.groups import write_options
 from crypto_rt.store.open import open_feature_store, open_group
-from crypto_rt.store.schema import GROUPS, FeatureDef
+from crypto_rt.store.schema import FeatureDef
 from crypto_rt.verify.backends import (
     MINUTE,
     NOON,
@@ -29,8 +28,8 @@ from crypto_rt.verify.backends import (
     symbols_of,
     verify_store,
 )
+from tests.store.builders import candle, indicators, prediction
 from tests.store.hopsworks_double import Double
-from tests.store.test_feature_store import candle, indicators, prediction
 
 CLUSTER = {name: value for name, value in os.environ.items() if name.startswith('HOPSWORKS_')}
 KEY = dict(symbol='BTC/USD', interval_seconds=60)
@@ -310,28 +309,6 @@ def test_another_query_needs_another_version(store):
         store.get_or_create_feature_view('query', 1, query=group.select(['trades']))
 
 
-def test_every_group_of_ours_has_names_that_hopsworks_takes():
-    for group in GROUPS.values():
-        there = placed(group)
-        assert len(group.name) <= 63 and all(
-            len(name) <= 63 and len(words) <= 256 for name, _, words in there.columns
-        )
-        assert len({name for name, _, _ in there.columns}) == len(there.columns)
-
-
-# --- what goes wrong
-
-
-def test_a_missing_key_is_said_and_never_asked_for(monkeypatch, tmp_path):
-    for name in ('HOPSWORKS_HOST', 'HOPSWORKS_PROJECT', 'HOPSWORKS_API_KEY'):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr('builtins.input', lambda *_: pytest.fail('asked on standard input'))
-    with pytest.raises(
-        ValueError, match='needs HOPSWORKS_HOST, HOPSWORKS_PROJECT, HOPSWORKS_API_KEY in the environment'
-    ):
-        open_feature_store(load_settings(store=dict(backend='hopsworks'), data=dict(directory=str(tmp_path))))
-
-
 @pytest.mark.parametrize('where', ['online_ingestion', 'byok'])
 def test_an_insert_is_repeated_whole_and_stored_once(double, store, where):
     group = fresh(store, 'repeated')
@@ -420,8 +397,3 @@ def test_the_double_refuses_what_it_does_not_know(double, store):
         fresh(store, 'strict').handle().get_storage_connector_provenance()
     assert len(double.cluster.unknown) == 1
     double.cluster.unknown.clear()
-
-
-def test_the_product_knows_nothing_of_the_double():
-    for path in Path(hopsworks_store.__file__).parent.glob('*.py'):
-        assert not re.search(r'^\s*(from|import) tests', path.read_text(), re.M), path

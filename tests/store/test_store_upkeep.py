@@ -19,7 +19,7 @@ from crypto_rt.store.embedded import group as group_module
 from crypto_rt.store.embedded.compaction import retention_of, sweep_files
 from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.open import open_group
-from tests.store.test_feature_store import DAY, KEY, NOON, candle, indicators
+from tests.store.builders import DAY, KEY, NOON, candle, indicators
 
 MINUTE = 60_000
 
@@ -154,9 +154,10 @@ def test_kill_9_at_a_chosen_place_loses_and_doubles_nothing(store, what, positio
 
 WRITER = """
 import sys
+import pandas  # loaded before the first line is printed: the time after it is for writing
 from crypto_rt.store.open import open_group
 from crypto_rt.store.embedded.store import EmbeddedStore
-from tests.store.test_feature_store import candle
+from tests.store.builders import candle
 store, first = EmbeddedStore(sys.argv[1]), int(sys.argv[2])
 group = open_group(store, 'candles')
 for n in range(first, 10**9, 20):

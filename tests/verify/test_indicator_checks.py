@@ -19,7 +19,7 @@ from crypto_rt.verify.indicators import (
     value_differences,
     verify_indicators,
 )
-from tests.features.test_indicators import walk
+from tests.features.builders import walk
 
 SMALL = FeatureTable(
     [f for f in FEATURES if f.name in ('log_return_1', 'sma_gap_20', 'slope_20', 'stochastic_k', 'rsi_14')]
