@@ -204,7 +204,7 @@ def start_broker(
     folder: Path | str,
     port: int = 0,
 ) -> Broker:
-    "Start a node and return at once; `bus.wait_for_broker` tells when it serves."
+    "Start a node and return at once; `bus.topics.wait_for_broker` tells when it serves."
     command, address = prepare(folder, port)
     log.info('Kafka starts at %s', address)
     return Broker(

@@ -60,9 +60,7 @@ class Trade(Struct, frozen=True, forbid_unknown_fields=True):
 class Trades(
     Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='trades'
 ):
-    """Trades of one symbol that arrived together, in the order of arrival; `duplicates` were dropped since
-    its last message.
-    """
+    "Trades of one symbol that arrived together, in that order; `duplicates` were dropped since the last."
 
     symbol: Symbol
     trades: Annotated[list[Trade], Meta(min_length=1)]
@@ -74,9 +72,7 @@ class Trades(
 class Watermark(
     Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='mark'
 ):
-    """A symbol's clock: exchange time reached, and the trade_id up to which there is no hole (-1: no trade
-    yet).
-    """
+    "A symbol's clock: exchange time reached, and the trade_id that nothing is missing before (-1: no trade)."
 
     symbol: Symbol
     exchange_ms: Instant

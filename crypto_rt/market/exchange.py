@@ -93,7 +93,7 @@ class Exchange(TradeSource, CandleSource, Protocol):
     url: str  # of its REST interface, for messages
 
     def stream(self, symbols: tuple[str, ...]) -> AsyncGenerator[list[Frame], None]:
-        """Yield lists of frames for ever, an empty one when nothing comes for a moment.
+        """Yield lists of frames for good, an empty one when nothing comes for a moment.
 
         It connects, subscribes to the trades of `symbols` (and their quotes, where `[exchange] quotes`
         says so),

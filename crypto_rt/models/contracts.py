@@ -115,7 +115,7 @@ def validate(
 
 # %% ../../nbs/09_models/01_contracts.ipynb #26ce886d
 def feature_rules(
-    features: Iterable[Any],  # rows with `name`, `low` and `high`, as in `indicators.FEATURES`
+    features: Iterable[Any],  # rows with `name`, `low` and `high`, as in `features.table.FEATURES`
 ) -> list[dict[str, Any]]:  # rules in the form of `rules`
     "Return a rule for each feature's range; an open end still refuses infinity."
     return [

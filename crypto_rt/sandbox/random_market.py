@@ -178,7 +178,7 @@ def simulated_day(
     symbol: str,
     day: int,  # since 1970
 ) -> Day:
-    "Return one day of a symbol's trades; the same for ever."
+    "Return one day of a symbol's trades; the same for good."
     rng, count = _chance(seed, symbol, day), per_day(symbol)
     share, counts = minute_counts(rng, count)
     at, cluster = arrivals(rng, counts)

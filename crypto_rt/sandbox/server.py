@@ -84,7 +84,7 @@ async def replay(exchange: SandboxExchange) -> None:
     for number, piece in enumerate(recorded_frames(market)):
         if (
             piece.at_ms > exchange.reached_ms and began is None
-        ):  # what an earlier life has played is history, before anybody may ask
+        ):  # what a previous run has played is history, before anybody may ask
             await exchange.subscribed.wait()
             began = time.monotonic(), piece.at_ms
         if began is not None:

@@ -27,7 +27,7 @@ log = logging.getLogger('crypto_rt.services.candles_replay')
 
 # %% auto #0
 __all__ = ['log', 'candle_symbols', 'interval_of', 'rising', 'in_order', 'replay_candles', 'played', 'waiting',
-           'send_final_marks', 'run_candle_replay']
+           'send_final_watermarks', 'run_candle_replay']
 
 # %% ../../nbs/10_services/02_candles_replay.ipynb #50b155aa
 def candle_symbols(
@@ -122,7 +122,7 @@ def played(
     messages: Iterable[Received],  # the end of the topic `candles`
     interval_seconds: int,
 ) -> dict[str, int]:  # symbol to the newest start_ms that was sent
-    "Return how far an earlier life came."
+    "Return how far a previous run came."
     newest: dict[str, int] = {}
     for message in messages:
         candle = decode('candles', message.value)
@@ -142,7 +142,7 @@ def waiting(stop: threading.Event, speed: float) -> Callable[[float], bool]:
     return wait
 
 # %% ../../nbs/10_services/02_candles_replay.ipynb #7bf3311b
-def send_final_marks(producer: Producer, run_id: str, sent: int) -> None:
+def send_final_watermarks(producer: Producer, run_id: str, sent: int) -> None:
     "Send the end marker on all topics that nobody else writes, and say so."
     producer.flush()
     for topic in ('trades', 'gaps', 'candles'):
@@ -181,7 +181,7 @@ def run_candle_replay(
         waiting(stop, speed),
     )
     if sent is not None:
-        send_final_marks(producer, settings.run.id, sent)
+        send_final_watermarks(producer, settings.run.id, sent)
         log.info('%s has ended; %d candles sent', Path(file).name, sent)
         if not settings.run.until_idle:
             stop.wait()

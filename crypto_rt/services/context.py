@@ -296,7 +296,7 @@ class RowStep(Protocol):
 
 # %% ../../nbs/10_services/07_context.ipynb #da939af8
 class JoinedStep:
-    "A step behind a join, as the bus sees it; see `bus.Step`."
+    "A step behind a join, as the bus sees it; see `bus.steps.Step`."
 
     def __init__(
         self,

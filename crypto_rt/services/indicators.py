@@ -25,7 +25,7 @@ __all__ = ['log', 'IndicatorStep', 'run_indicators']
 
 # %% ../../nbs/10_services/03_indicators.ipynb #10fbca05
 class IndicatorStep:
-    "Candles in, features out; see `bus.Step`."
+    "Candles in, features out; see `bus.steps.Step`."
 
     def __init__(
         self,

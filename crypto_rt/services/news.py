@@ -44,7 +44,7 @@ __all__ = ['log', 'OLD_MS', 'NewsReplay', 'LiveNewsService', 'aside', 'run_news'
 
 # %% ../../nbs/10_services/04_news.ipynb #f4aa19ae
 class NewsReplay:
-    "Candles in, stories and marks out; see `bus.Step`."
+    "Candles in, stories and marks out; see `bus.steps.Step`."
 
     def __init__(self, stories: Sequence[News], through_ms: int = 0):
         self.stories = [
@@ -151,7 +151,7 @@ class NoNews:
 
 # %% ../../nbs/10_services/04_news.ipynb #c18d690f
 def last_mark(settings: Settings) -> int:
-    "Return through when an earlier life has told all, 0 when there was none."
+    "Return through when a previous run has told all, 0 when there was none."
     marks = [
         found.through_ms
         for message in tail(settings, 'news', 1000)

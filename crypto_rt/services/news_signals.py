@@ -112,7 +112,7 @@ def signals_of(
 
 # %% ../../nbs/10_services/05_news_signals.ipynb #25cd557b
 class SignalStep:
-    "News and marks in, signals and marks out; see `bus.Step`."
+    "News and marks in, signals and marks out; see `bus.steps.Step`."
 
     def __init__(
         self, scorers: Sequence[Scorer], cache: Cache, clock: Callable[[], int] | None = None, batch: int = 64

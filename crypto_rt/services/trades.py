@@ -123,7 +123,7 @@ async def drive(
     until_end: bool = False,  # return at the end of a replay
     record: Callable[[list[Frame], int], None] | None = None,  # is handed all frames as they come
 ) -> None:
-    "Read the exchange for ever, or until its replay has ended."
+    "Read the exchange for good, or until its replay has ended."
     fetcher, meter, finished = Fetcher(exchange), SkewMeter(exchange), False
     async with contextlib.aclosing(exchange.stream(tuple(feed.states))) as batches:
         async for frames in batches:

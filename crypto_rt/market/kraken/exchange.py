@@ -41,7 +41,7 @@ class Kraken:
         self.url = self.client.url
 
     def stream(self, symbols: tuple[str, ...]) -> AsyncGenerator[list[Frame], None]:
-        "Yield lists of frames for ever, an empty one when nothing comes for a moment."
+        "Yield lists of frames for good, an empty one when nothing comes for a moment."
         return stream(self.settings, symbols)
 
     def symbols(self) -> list[str]:

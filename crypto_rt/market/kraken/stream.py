@@ -109,7 +109,7 @@ async def stream(
     tick_seconds: float = 0.2,
     limit: int = 1000,
 ) -> AsyncGenerator[list[Frame], None]:  # lists of what came; empty ones while nothing does
-    "Yield frames for ever: connect, subscribe to everything, and do so again whenever the connection ends."
+    "Yield frames for good: connect, subscribe to everything, and do so again whenever the connection ends."
     from websockets.exceptions import WebSocketException
 
     exchange, failures = settings.exchange, 0
