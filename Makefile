@@ -50,7 +50,7 @@ test: setup drift lint rust-test ## set up, then all tests, side by side; the la
 	@$(PYTEST) tests nbs $(NBVAL)
 
 test-long: setup ## what is random, ten times as often: more examples, chaos with 20 seeds; some hours
-	@CRYPTO_RT_TEST_REPEAT=10 $(PYTEST) tests --timeout 7200
+	@CRYPTO_RT_TEST_REPEAT=10 CRYPTO_RT_TEST_LONG=1 $(PYTEST) tests --timeout 7200
 
 bench: setup ## the benchmarks, on release builds
 	@$(BIN)/crypto-rt bench all

@@ -22,6 +22,7 @@ from crypto_rt.sandbox.server import serving
 from crypto_rt.store.conform import canonical_digest
 from crypto_rt.store.open import candle_history, open_feature_store
 from tests.backfill.builders import NOON, stored, trades_between
+from tests.repeat import many
 
 
 class Market:
@@ -50,7 +51,7 @@ HOUR = 3_600_000
 
 
 @hypothesis_settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=many(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     breaks=st.lists(st.integers(1, 9), max_size=4),

@@ -20,6 +20,7 @@ from crypto_rt.store.conform import canonical_digest
 from crypto_rt.store.export import export, floats
 from crypto_rt.store.open import candle_history, open_feature_store
 from tests.backfill.builders import KEY, NOON, Newest, candle, stored, trades_between
+from tests.repeat import many
 
 OHLCV = ['open', 'high', 'low', 'close', 'volume']
 
@@ -160,7 +161,7 @@ def test_a_month_of_kraken_with_outages_is_stored_row_by_row_as_it_is(settings, 
         max_size=60,
     )
 )
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=many(60), deadline=None)
 def test_longer_candles_of_candles_equal_those_of_trades(rows):
     trades = [
         Trade(

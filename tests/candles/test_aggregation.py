@@ -12,11 +12,12 @@ from pandas.testing import assert_frame_equal
 from crypto_rt.candles.aggregation import candles_of, candles_of_trades
 from crypto_rt.core.messages import Trades
 from crypto_rt.testing import START_MS, random_trades
+from tests.repeat import many
 
 HOUR = random_trades(60, seed=7)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=many(20), deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from([60, 300, 3600]))
 def test_a_frame_gives_the_folds_candles_in_any_order_of_its_rows(rng, interval: int) -> None:
     batch = Trades('BTC/USD', HOUR, START_MS, 'replay')

@@ -18,6 +18,7 @@ from crypto_rt.candles.fold import CandleFold
 from crypto_rt.core.messages import Candle, Trade, decode
 from crypto_rt.services.candles import last_candles
 from tests.candles.builders import FOLDS, START, mark, trades_message
+from tests.repeat import many
 
 KEEP = 4
 
@@ -79,7 +80,7 @@ def deliveries(draw: st.DrawFn, largest: int = 10**9) -> tuple[list[Trade], list
     return trades, messages
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=many(200), deadline=None)
 @given(deliveries(10**20 - 1))
 def test_python_and_rust_return_the_same_bytes(delivery: tuple[list[Trade], list[bytes]]) -> None:
     _, messages = delivery
@@ -93,7 +94,7 @@ def test_python_and_rust_return_the_same_bytes(delivery: tuple[list[Trade], list
     assert python.counts() == rust.counts()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=many(50), deadline=None)
 @given(deliveries(), st.lists(st.integers(0, 40), max_size=3))
 def test_many_messages_in_one_call_are_the_same(
     delivery: tuple[list[Trade], list[bytes]], bad: list[int]
@@ -117,7 +118,7 @@ def test_many_messages_in_one_call_are_the_same(
     assert rust.oldest_offset() == python.oldest_offset() == single.oldest_offset()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=many(80), deadline=None)
 @given(deliveries(), st.integers(0, 40), st.integers(0, 40))
 def test_a_restart_is_the_same_in_python_and_rust(
     delivery: tuple[list[Trade], list[bytes]], killed: int, back: int
@@ -148,7 +149,7 @@ def final_state(told: list[Candle]) -> dict[int, tuple]:
     }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=many(80), deadline=None)
 @given(markets(), st.integers(0, 2**32), st.integers(1, 12))
 def test_the_final_candles_do_not_depend_on_the_delivery(trades: list[Trade], seed: int, size: int) -> None:
     rng = random.Random(seed)
@@ -172,7 +173,7 @@ def test_the_final_candles_do_not_depend_on_the_delivery(trades: list[Trade], se
     assert states[0] == states[1] == states[2]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=many(200), deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_any_bytes_are_refused_politely(raw: bytes) -> None:
     for make in FOLDS:
@@ -188,7 +189,7 @@ MESSAGE = trades_message(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=many(200), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(MESSAGE) - 1), st.integers(0, 255)), max_size=3),
     st.integers(0, len(MESSAGE)),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from crypto_rt._core import CandleFold, decode_trade_frame
 from crypto_rt.core.times import rfc3339_ms
+from tests.repeat import many
 
 FRAME = (
     b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"sell","price":63348.4,"qty":9.417e-05,'
@@ -71,7 +72,7 @@ def test_what_is_wrong_is_named(fields: dict[str, object], why: str) -> None:
         decode_trade_frame(frame(**fields))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=many(500), deadline=None)
 @given(
     st.binary(max_size=300)
     | st.lists(st.tuples(st.integers(0, len(FRAME) - 1), st.integers(0, 255)), min_size=1, max_size=4)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from crypto_rt.features.indicators import Indicators, indicators_of
 from crypto_rt.features.table import ANCHOR, FEATURE_NAMES, FEATURE_SET, FEATURES, HANDLES, WARM_UP
 from tests.features.builders import START, N, _wild, candle, table, walk, worst
+from tests.repeat import many
 
 
 def test_table_is_complete():
@@ -69,7 +70,7 @@ def test_warm_up_is_honest(feature, late_starts):
 
 
 @given(cut=st.integers(1, N - 1), length=st.integers(1, 60))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=many(12), deadline=None)
 def test_restart_anywhere_is_equal_in_every_bit(cut, length):
     candles, vectors = _wild()
     again = Indicators('BTC/USD', 60, candles[max(0, cut - 1500) : cut])
@@ -81,7 +82,7 @@ def test_restart_anywhere_is_equal_in_every_bit(cut, length):
         st.integers(1, N - 2), st.integers(1, 5).map(lambda k: k * ANCHOR - START // 60_000 % ANCHOR)
     )
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=many(12), deadline=None)
 def test_peek_is_what_update_will_say_and_changes_nothing(cut):
     candles, vectors = _wild()
     state = Indicators('BTC/USD', 60, candles[max(0, cut - 1500) : cut])
@@ -109,7 +110,7 @@ EVENTS = st.lists(
 
 
 @given(EVENTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=many(60), deadline=None)
 def test_any_stream_is_finite_and_a_restart_after_it_is_equal(events):
     "Holes, repeats, revisions and empty candles in any order."
     state, stored, at = Indicators('BTC/USD', 60), {}, 0
@@ -162,7 +163,7 @@ def test_other_intervals(seconds):
 
 
 @given(cut=st.integers(1, N - 1))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=many(8), deadline=None)
 def test_the_future_changes_nothing(cut):
     candles, vectors = _wild()
     begin = max(0, cut - 1500)

@@ -21,6 +21,7 @@ from crypto_rt.features.vectors import (
     vector_names,
     vector_of,
 )
+from tests.repeat import many
 
 START = 1_722_470_400_000
 NAMES = [feature.name for feature in CONTEXT if feature.family == 'leader']
@@ -94,7 +95,7 @@ def bits(values: Sequence[float | None]) -> bytes:
     return np.array([np.nan if value is None else value for value in values], 'float64').tobytes()
 
 
-@hypothesis_settings(max_examples=300)
+@hypothesis_settings(max_examples=many(300))
 @given(leaders(), st.sets(st.integers(0, 40), min_size=1, max_size=20))
 def test_many_at_once_are_each_alone_bit_for_bit(
     drawn: tuple[int, list[TechnicalIndicators]], places: set[int]

@@ -18,6 +18,7 @@ from crypto_rt.market.kraken.frames import (
     parse_rest_trades,
     read_frame,
 )
+from tests.repeat import many
 
 KINDS = {
     'status': 'status',
@@ -118,7 +119,7 @@ def frame_of(rows, kind='update'):
     return f'{{"channel":"trade","type":"{kind}","data":[{",".join(parts)}]}}'.encode()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=many(200), deadline=None)
 @given(st.lists(st.tuples(items, amounts, amounts), max_size=4))
 def test_trades_are_decoded_exactly_and_alike_in_both_languages(rows):
     raw = frame_of(rows)
@@ -181,7 +182,7 @@ def test_malformed_trades_are_refused_in_both_languages(old, new):
             decode(bad)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=many(300), deadline=None)
 @given(
     st.binary(max_size=200)
     | st.integers(0, len(GOOD)).map(lambda n: GOOD[:n])

@@ -19,6 +19,7 @@ from crypto_rt.store.open import open_feature_store, open_group
 from crypto_rt.store.positions import stored_past
 from crypto_rt.verify.gaps import verify_gaps
 from tests.market.builders import START, frame, opened, trade, wait_until
+from tests.repeat import many
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_unexplained_is_what_no_record_covers(ranges, first, length):
     assert unexplained(hole[0], hole[-1], [(b, b + size) for b, size in ranges]) == len(set(hole) - covered)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=many(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.floats(0, 0.4), st.floats(0, 0.4), st.sets(st.integers(2, 299), max_size=8))
 def test_any_order_loss_and_repetition_stores_every_id_once(tmp_path_factory, seed, loss, again, own_holes):
     rng, now = random.Random(seed), START + 600_000

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from crypto_rt.news.duplicates import Duplicates, alike, words_of
 from tests.news.builders import NOW_MS, named
+from tests.repeat import many
 
 
 def test_duplicates_of_three_kinds_and_what_is_none() -> None:
@@ -29,7 +30,7 @@ def test_duplicates_of_three_kinds_and_what_is_none() -> None:
     assert memory.find(named('1', told, hours=999)) == 'id'
 
 
-@limits(deadline=None, max_examples=60)
+@limits(deadline=None, max_examples=many(60))
 @given(st.lists(st.tuples(st.integers(0, 30), st.text('abc ', max_size=30), st.floats(0, 200)), max_size=40))
 def test_memory_is_bounded_and_consistent(told: list[tuple[int, str, float]]) -> None:
     memory = Duplicates(72, 0.7)

@@ -15,6 +15,7 @@ from crypto_rt.news.feeds import check_document, parse_feed, parse_panic, text_o
 from crypto_rt.news.stories import ASSETS, Entry, story_of
 from crypto_rt.services.news import NewsReplay
 from tests.news.builders import BOMB, NOW_MS, named
+from tests.repeat import many
 
 some_text = st.text(max_size=200)
 entries = st.builds(
@@ -64,7 +65,7 @@ def test_a_story_is_never_known_before_it_was_published(entry: Entry) -> None:
         assert story.url == '' or story.url.startswith(('http://', 'https://'))
 
 
-@limits(deadline=None, max_examples=50)
+@limits(deadline=None, max_examples=many(50))
 @given(items, st.integers(0, 3))
 def test_every_item_is_accounted_for(found: list[Entry | Bad], more: int) -> None:
     found = found * (1 + more)

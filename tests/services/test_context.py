@@ -14,12 +14,13 @@ from crypto_rt.features.vectors import FeatureRows, vector_of
 from crypto_rt.services import context
 from crypto_rt.services.context import ContextJoin, rows_behind
 from tests.features.test_vectors import NAMES, QUIET, START, defined, leaders, row
+from tests.repeat import many
 from tests.services.builders import Clock, complete, led, message, vector_and_late
 
 # --- the leader
 
 
-@hypothesis_settings(max_examples=60)
+@hypothesis_settings(max_examples=many(60))
 @given(leaders(), st.integers(0, 39), st.integers(0, 40))
 def test_a_restart_anywhere_gives_the_same_vectors(
     drawn: tuple[int, list[TechnicalIndicators]], cut: int, first: int
@@ -36,7 +37,7 @@ def test_a_restart_anywhere_gives_the_same_vectors(
         assert vector_and_late(again, x) == vector_and_late(never, x) == expected
 
 
-@hypothesis_settings(max_examples=100)
+@hypothesis_settings(max_examples=many(100))
 @given(leaders(), st.data())
 def test_rows_that_wait_get_the_vectors_of_rows_that_come_last(
     drawn: tuple[int, list[TechnicalIndicators]], data: st.DataObject

@@ -10,6 +10,7 @@ from crypto_rt.core.messages import NewsSignal, NewsWatermark
 from crypto_rt.features.news_features import NEWS_NAMES, news_features
 from crypto_rt.services.context import ContextJoin, LeaderContext, NewsContext
 from tests.features.test_vectors import START, row
+from tests.repeat import many
 from tests.services.builders import Clock, complete, signal, vector_and_late
 
 
@@ -43,7 +44,7 @@ stories = st.lists(
 )
 
 
-@hypothesis_settings(max_examples=60)
+@hypothesis_settings(max_examples=many(60))
 @given(stories, st.integers(0, 20), st.integers(1, 40))
 def test_news_are_the_same_after_a_restart_and_as_of_the_end_of_the_candle(
     known: list[NewsSignal], cut: int, place: int

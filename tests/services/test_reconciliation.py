@@ -28,6 +28,7 @@ from crypto_rt.sandbox.server import serving
 from crypto_rt.services.reconcile import against_exchange, reconcile_once
 from crypto_rt.store.open import open_feature_store, open_group
 from crypto_rt.verify.candles import verify_candles
+from tests.repeat import many
 
 NOON = 1_762_776_000_000
 VERDICTS = ('compared', 'exact', 'explained', 'unexplained')
@@ -174,7 +175,7 @@ def folded(ids):
     return list(candles_of_trades([Trades('BTC/USD', trades_of(ids), NOON, 'replay')], 60, 2000))
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=many(60), deadline=None)
 @given(
     first=st.integers(1, 30),
     last=st.integers(80, 119),

@@ -17,6 +17,7 @@ from crypto_rt.market.feed import Feed
 from crypto_rt.market.recovery import StoredState, initial_states, resume
 from crypto_rt.market.sequence import TradeSequence
 from crypto_rt.market.symbol_state import SymbolState
+from tests.repeat import many
 
 START = 1_700_000_000_000
 
@@ -70,7 +71,7 @@ def test_each_trade_is_told_once_and_through_is_the_first_hole(batches):
         assert sequence.ids.first_gap() == (sequence.ids.gaps()[0] if missing else None)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=many(60))
 @given(st.integers(0, 2**32), st.floats(0, 0.5), st.floats(0, 0.3), st.integers(0, 30))
 def test_no_mark_passes_a_missing_trade(seed, loss, again, lag):
     rng, exchange = random.Random(seed), [trade(n) for n in range(1, 401)]

@@ -12,6 +12,7 @@ from crypto_rt.features.table import FEATURE_NAMES
 from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.interface import known_at
 from crypto_rt.store.open import open_group, training_view
+from tests.repeat import many
 from tests.store.builders import DAY, KEY, NOON, SCHEMA, candle, indicators
 
 events = st.lists(
@@ -69,7 +70,7 @@ def plain(frame):
     ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=many(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     left=events,
     right=events,

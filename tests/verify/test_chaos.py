@@ -27,6 +27,7 @@ from crypto_rt.sandbox.recording import Recording
 from crypto_rt.sandbox.server import open_sandbox, serving
 from crypto_rt.services.trades import drive
 from crypto_rt.verify.chaos import USUAL, chain, schedule, write_market
+from tests.repeat import many
 
 SERVICES = {spec.name for spec in chain()}
 
@@ -269,7 +270,7 @@ def verify(seeds, folder):
 
 
 def test_the_chain_keeps_its_data_under_faults_and_kills(tmp_path):
-    seeds = int(os.environ.get('CRYPTO_RT_TEST_CHAOS_SEEDS', '2'))
+    seeds = many(2)
     told, seconds = verify(seeds, tmp_path)
     print(json.dumps(told), f'{seconds:.0f} s')
     assert told['ok'] and told['identical'] == told['seeds'] == seeds, told
