@@ -1,4 +1,5 @@
-"""The candle service and Quix's own window on the same topics of a real Kafka: trades per CPU-second of the process."""
+"""The candle service and Quix's own window on the same topics of a real Kafka: trades per CPU-second of
+the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How fast frames are decoded and trades folded in one process, beside a plain Python loop and the definition in Python."""
+"""How fast frames are decoded and trades folded in one process, beside a plain Python loop and the
+definition in Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Features per candle: TA-Lib's handles against its functions over a window and against talipp; and all features of the table."""
+"""Features per candle: TA-Lib's handles against its functions over a window and against talipp; and all
+features of the table."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from crypto_rt.features.indicators import Indicators
 from crypto_rt.features.table import TABLE
 
 HLC, CLOSE = ('high', 'low', 'close'), ('close',)
-# 27 values: TA-Lib's name, inputs and parameters; how many values; talipp's name and parameters, whether it takes whole candles
+# 27 values: TA-Lib's name, inputs and parameters; how many values; talipp's name and parameters, whether it
+# takes whole candles
 VALUES: tuple[tuple[str, tuple[str, ...], tuple[float, ...], int, str, tuple[float, ...], bool], ...] = (
     *(('SMA', CLOSE, (n,), 1, 'SMA', (n,), False) for n in (10, 20, 50)),
     *(('EMA', CLOSE, (n,), 1, 'EMA', (n,), False) for n in (10, 20, 50)),

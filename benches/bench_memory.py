@@ -1,4 +1,5 @@
-"""Does a long replay need more memory than a short one? Resident memory of the fold and its step along 10 million trades."""
+"""Does a long replay need more memory than a short one? Resident memory of the fold and its step along 10
+million trades."""
 
 from __future__ import annotations
 

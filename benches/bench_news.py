@@ -1,4 +1,5 @@
-"""How fast is a headline scored, and how much memory does the scorer take? In a process of its own, as the service is one."""
+"""How fast is a headline scored, and how much memory does the scorer take? In a process of its own, as the
+service is one."""
 
 from __future__ import annotations
 

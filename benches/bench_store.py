@@ -221,7 +221,9 @@ def plain_sqlite(
     file: Path,
     columns: list[list[Any]],  # as the store writes them
 ) -> dict[str, float]:  # rows per second, and the milliseconds of a row by its key
-    "Return what SQLite alone costs: the same columns in batches of 1,000, without check, identity or revision."
+    """Return what SQLite alone costs: the same columns in batches of 1,000, without check, identity or
+    revision.
+    """
     database, count = sqlite3.connect(file), len(columns[0])
     names = [f'c{number}' for number in range(len(columns))]
     database.execute('PRAGMA journal_mode = WAL')
@@ -331,7 +333,9 @@ def merge_asof(left: pd.DataFrame, candles: pd.DataFrame, signal: pd.DataFrame) 
 
 
 def bench_feast(folder: Path, rows: int = 50_000) -> dict[str, Any]:
-    "Return the join of two tables beside Feast's, by the Python that FEAST_PYTHON names (it has `feast[duckdb]`)."
+    """Return the join of two tables beside Feast's, by the Python that FEAST_PYTHON names (it has
+    `feast[duckdb]`).
+    """
     if not (python := os.environ.get('FEAST_PYTHON')):
         return {'left_out': 'FEAST_PYTHON names no Python with feast[duckdb]'}
     store, each = EmbeddedStore(folder), np.arange(rows // 20)

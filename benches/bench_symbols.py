@@ -1,4 +1,5 @@
-"""Does a trade cost more when 200 symbols share a process? The step of the candle service, one symbol against 200."""
+"""Does a trade cost more when 200 symbols share a process? The step of the candle service, one symbol
+against 200."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ ROUNDS, BATCH, STEP_MS = 5, 1000, 500  # each symbol trades twice a second, alon
 
 
 def received(symbols: int, trades: int, size: int) -> list[Received]:
-    "Return the trades of some symbols, `trades` over all, mixed as they would arrive; marks of each symbol among them."
+    """Return the trades of some symbols, `trades` over all, mixed as they would arrive; marks of each
+    symbol among them.
+    """
     rng = random.Random(3)
     names = [f'S{i}/USD' for i in range(symbols)]
     rows = market(trades // symbols, step_ms=STEP_MS)

@@ -1,6 +1,8 @@
-"""Feast's offline point-in-time join of two tables, timed; run by a Python that has Feast (`bench_store`, FEAST_PYTHON).
+"""Feast's offline point-in-time join of two tables, timed; run by a Python that has Feast (`bench_store`,
+FEAST_PYTHON).
 
-Arguments: a folder with left.parquet (symbol, event_timestamp) and right.parquet (also score). Prints one JSON object.
+Arguments: a folder with left.parquet (symbol, event_timestamp) and right.parquet (also score). Prints
+    one JSON object.
 """
 
 import json

@@ -1,7 +1,9 @@
 """What the benches share: a process that has done nothing before, and a verdict on ratios.
 
-A rate says more about the machine, and about who else uses it, than about the program. So every rate is measured beside
-another way of doing the same, in the same run and in turns where that is possible, and only their ratio is judged.
+A rate says more about the machine, and about who else uses it, than about the program. So every rate is
+measured beside
+another way of doing the same, in the same run and in turns where that is possible, and only their ratio is
+judged.
 """
 
 from __future__ import annotations

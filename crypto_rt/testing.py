@@ -44,7 +44,7 @@ def trades_message(
     "Return the encoded message that brings some trades."
     return encode(Trades(symbol=symbol, trades=list(trades), ingest_ms=START_MS, source=source))
 
-
+# %% ../nbs/00_core/11_testing.ipynb #8d45770b
 def watermark(
     after_ms: int,  # exchange time, milliseconds after `START_MS`
     contiguous_through: int,  # no trade up to this id is missing

@@ -1,4 +1,5 @@
-"""The command line `crypto-rt`: a file for each group of commands, and what they import is imported when they run."""
+"""The command line `crypto-rt`: a file for each group of commands, and what they import is imported when
+they run."""
 
 from __future__ import annotations
 

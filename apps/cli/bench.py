@@ -38,7 +38,8 @@ def report(measured: list[Measured], on_one_line: bool) -> int:
 app = typer.Typer(
     cls=Benches,
     invoke_without_command=True,
-    help='Measure; prints one JSON object, fails when a ratio within one run is too low. Without a name: all.',
+    help='Measure; prints one JSON object, fails when a ratio within one run is too low. Without a '
+    'name: all.',
     subcommand_metavar='[NAME [OPTIONS]]...',
 )
 Json = Annotated[

@@ -1,4 +1,5 @@
-"""What Typer does not do by itself: several values in a row, several commands in a row, and help in groups without colours."""
+"""What Typer does not do by itself: several values in a row, several commands in a row, and help in groups
+without colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`crypto-rt verify X`: each check prints its figures as one JSON object and fails when its claim does not hold."""
+"""`crypto-rt verify X`: each check prints its figures as one JSON object and fails when its claim does not
+hold."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def span_progress(reached: Reached, until_ms: int, progress: bool) -> Iterator[A
     ) as bar:
         yield bar
 
-
+# %% ../../nbs/08_backfill/02_exchange.ipynb #0a18344b
 def backfill_trades(
     settings: Settings,
     source: TradeSource,  # such as an exchange
@@ -213,13 +213,16 @@ def backfill_trades(
     intervals: Sequence[int] | None = None,  # else `[data] backfill_intervals`
     progress: bool = True,
 ) -> dict[str, dict[str, int]]:  # trades fetched, candles and indicators added, of each symbol
-    "Bring the trades of a span into the store, with their candles and indicators; goes on where it was broken off."
+    """Bring the trades of a span into the store, with their candles and indicators; goes on where it was
+    broken off.
+    """
     newest = source.time_ms() - settings.data.grace_ms
     until_ms = min(until_ms or newest, newest)
     lengths = sorted(intervals or settings.data.backfill_intervals)
     if since_ms >= until_ms:
         raise ValueError(
-            f'--since must be before --until, and that not after now: were {iso(since_ms)} and {iso(until_ms)}'
+            f'--since must be before --until, and that not after now: were {iso(since_ms)} and '
+            f'{iso(until_ms)}'
         )
     store, added = open_feature_store(settings), {}
     for symbol in symbols or settings.data.symbols:

@@ -38,7 +38,9 @@ def intervals_of(
 
 # %% ../../nbs/08_backfill/01_files.ipynb #a7dc2e93
 def has_ids(path: Path | str) -> bool:
-    "Tell whether the trades of a file have the exchange's ids; Kraken's CSV and its replies of older years have none."
+    """Tell whether the trades of a file have the exchange's ids; Kraken's CSV and its replies of older
+    years have none.
+    """
     kind = file_kind(path)
     if kind == 'trades_rest':
         result = files.rest_result(Path(path).read_bytes())
@@ -46,7 +48,7 @@ def has_ids(path: Path | str) -> bool:
         return all(len(row) >= 7 for row in firsts)
     return kind in ('trades_parquet', 'trades_frames')
 
-
+# %% ../../nbs/08_backfill/01_files.ipynb #5296cac6
 def candles_of_file(
     path: Path | str,
     symbols: Sequence[str] | None,  # only these; needed for a file that names none
@@ -68,7 +70,7 @@ def candles_of_file(
     rows = read_candles(path, one, interval_seconds=interval_seconds, absent=absent, grace_ms=grace_ms)
     return (candle for candle in rows if not symbols or candle.symbol in symbols)
 
-
+# %% ../../nbs/08_backfill/01_files.ipynb #a44cdd0c
 def tee_trades(batches: Iterable[Trades], keep: Callable[[Trades], None]) -> Iterator[Trades]:
     "Pass trades on, and give them to `keep` as well."
     for batch in batches:

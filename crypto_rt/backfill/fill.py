@@ -149,7 +149,7 @@ def stored_spans(
         found.append((before_ms, before_ms + long_ms))
     return found[::-1]
 
-
+# %% ../../nbs/08_backfill/00_fill.ipynb #0596e9eb
 def oldest_done(store: FeatureStore, key: dict[str, Any], span: tuple[int, int]) -> bool:
     "Tell whether the oldest candle, which lies in `span`, has its features."
     candles, step = open_group(store, 'candles'), key['interval_seconds'] * 1000
@@ -167,7 +167,8 @@ def recompute(
     symbols: Sequence[str] | None = None,  # only these
     interval_seconds: int | None = None,  # only this length
     progress: bool = True,
-    thorough: bool = True,  # False: leave alone where the oldest candle has its features, since it is the last to get them
+    # False: leave alone where the oldest candle has its features, since it is the last to get them
+    thorough: bool = True,
 ) -> dict[str, Any]:  # feature_set, rows written, and how many of them of each symbol and length
     "Compute the features of the newest set that stored candles lack."
     store = open_feature_store(settings)

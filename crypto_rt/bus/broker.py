@@ -33,7 +33,7 @@ class Jar(NamedTuple):
     version: str
     sha256: str
 
-
+# %% ../../nbs/01_bus/00_broker.ipynb #efc3039b
 def jar_list(
     text: str | None = None,  # lines `group:artifact:version sha256`; else those of ops/kafka
 ) -> list[Jar]:
@@ -58,7 +58,8 @@ def check_jar(
     if found != jar.sha256:
         path.unlink()
         raise ValueError(
-            f'{jar.artifact} {jar.version}: expected sha256 {jar.sha256[:12]}…, was {found[:12]}…; the file was deleted, run `make setup` again'
+            f'{jar.artifact} {jar.version}: expected sha256 {jar.sha256[:12]}…, was {found[:12]}…; the '
+            'file was deleted, run `make setup` again'
         )
     return path
 
@@ -105,7 +106,8 @@ def fetch_jars(
         raise
     except Exception as error:
         raise ConnectionError(
-            f'Kafka could not be fetched from Maven Central: {error}; or set [kafka] broker to a Kafka of yours'
+            f'Kafka could not be fetched from Maven Central: {error}; or set [kafka] broker to a Kafka '
+            'of yours'
         ) from error
     stamp.touch()
     return paths
@@ -197,12 +199,12 @@ class Broker(NamedTuple):
             self.process.kill()
             self.process.wait()
 
-
+# %% ../../nbs/01_bus/00_broker.ipynb #95000bc3
 def start_broker(
     folder: Path | str,
     port: int = 0,
 ) -> Broker:
-    "Start a node and return at once; `bus.wait_for_broker` tells when it serves."
+    "Start a node and return at once; `bus.topics.wait_for_broker` tells when it serves."
     command, address = prepare(folder, port)
     log.info('Kafka starts at %s', address)
     return Broker(
@@ -222,6 +224,7 @@ def find_broker(
     while addresses and not any(is_ready({'tcp': address.strip()}) for address in addresses.split(',')):
         if time.monotonic() > deadline:
             raise ConnectionError(
-                f'no Kafka broker answered at {addresses} within {seconds:g} s; check [kafka] broker, or leave it empty for our own'
+                f'no Kafka broker answered at {addresses} within {seconds:g} s; check [kafka] broker, or '
+                'leave it empty for our own'
             )
         time.sleep(0.1)

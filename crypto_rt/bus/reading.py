@@ -127,7 +127,9 @@ def reaches_back(
     messages: Sequence[Received],  # of `tail`
     count: int,  # as given to it
 ) -> bool:
-    "Tell whether a tail reached the beginning of every partition; a few end markers, which it leaves out, are allowed for."
+    """Tell whether a tail reached the beginning of every partition; a few end markers, which it leaves
+    out, are allowed for.
+    """
     return max(Counter(m.partition for m in messages).values(), default=0) < count - END_MARKERS
 
 

@@ -43,7 +43,8 @@ class Producer:
         "Return when all that was sent is delivered; `ConnectionError` when it is not."
         if (left := self.client.flush(seconds)) or self.error:
             raise ConnectionError(
-                f'{left} messages were not delivered to {self.settings.kafka.broker}: {self.error or "time-out"}'
+                f'{left} messages were not delivered to {self.settings.kafka.broker}: '
+                f'{self.error or "time-out"}'
             )
 
 # %% ../../nbs/01_bus/03_sending.ipynb #44ecdce9
@@ -56,7 +57,7 @@ def open_producer(settings: Settings) -> Producer:
         Client(_client(settings, **PRODUCER, **{'message.timeout.ms': settings.kafka.message_timeout_ms})),
     )
 
-
+# %% ../../nbs/01_bus/03_sending.ipynb #5734eca4
 def send_end(
     producer: Producer,
     topic: str,  # a name of `TOPICS`

@@ -117,9 +117,11 @@ def take_partition(service: Service, run: Callable, batch: Batch) -> None:
     service.last[topic, partition] = last.offset
     store_offset(service, topic, partition, covered(service, topic, partition, last.offset))
 
-
+# %% ../../nbs/01_bus/05_service.ipynb #03ffc599
 def covered(service: Service, topic: str, partition: int, last: int) -> int:
-    "Return up to where a restart need not read: end markers stay open, too, until the last one of their run has come."
+    """Return up to where a restart need not read: end markers stay open, too, until the last one of their
+    run has come.
+    """
     waiting = [
         ends[topic, partition]
         for run_id, ends in service.ended.items()
@@ -127,7 +129,7 @@ def covered(service: Service, topic: str, partition: int, last: int) -> int:
     ]
     return min([committable(service.step, topic, partition, last), *(offset - 1 for offset in waiting)])
 
-
+# %% ../../nbs/01_bus/05_service.ipynb #c87e966a
 def store_offset(service: Service, topic: str, partition: int, offset: int) -> None:
     "Let the next checkpoint commit up to `offset`; never backwards."
     if offset > service.stored.get((topic, partition), -1):
@@ -165,9 +167,11 @@ def hold_back(service: Service, full: bool) -> None:
         (consumer.pause if full else consumer.resume)(consumer.assignment())
         service.held_back = full
 
-
+# %% ../../nbs/01_bus/05_service.ipynb #0d3cd48d
 def send_due(service: Service) -> None:
-    "Send what the rows gave that no longer wait, note how far a commit may go, and end the runs that waited for them."
+    """Send what the rows gave that no longer wait, note how far a commit may go, and end the runs that
+    waited for them.
+    """
     step: Any = service.step
     for out in step.due():
         service.app._producer.produce(topic_name(service.settings, out.topic), out.value, out.key)
@@ -180,7 +184,9 @@ def send_due(service: Service) -> None:
 
 # %% ../../nbs/01_bus/05_service.ipynb #af778139
 def pass_end(service: Service, run_id: str, topic: str, partition: int, offset: int) -> None:
-    "Note one end marker; when all are there and no row waits, finish, pass the marker on and tell the runner."
+    """Note one end marker; when all are there and no row waits, finish, pass the marker on and tell the
+    runner.
+    """
     seen = service.ended.setdefault(run_id, {})
     seen.setdefault((topic, partition), offset)
     service.awaits = service.awaits or sum(
@@ -189,7 +195,7 @@ def pass_end(service: Service, run_id: str, topic: str, partition: int, offset: 
     if len(seen) == service.awaits and not rows_waiting(service.step):
         finish_run(service, run_id)
 
-
+# %% ../../nbs/01_bus/05_service.ipynb #8a738072
 def finish_run(service: Service, run_id: str) -> None:
     "Send what the step still has, pass the end marker of a run on and tell the runner."
     seen, produce = service.ended[run_id], service.app._producer.produce
@@ -204,7 +210,7 @@ def finish_run(service: Service, run_id: str) -> None:
     for (name, place), end in seen.items():
         store_offset(service, name, place, covered(service, name, place, end))
 
-
+# %% ../../nbs/01_bus/05_service.ipynb #e0230c89
 def send_event(service: Service, kind: Any, run_id: str = '') -> None:
     "Say on `service_events` what happened."
     counts = {'messages': service.taken, **getattr(service.step, 'counts', {})}

@@ -37,9 +37,12 @@ class Out(NamedTuple):
 
 
 class Step(Protocol):
-    """The part of a service that is its own. It may also have `finish() -> Iterable[Out]`, called at the end of a replay, and
-    `forget(topic, partition)`, called when another instance takes a partition over; and where rows wait for another input,
-    `waiting`, their number, and `due() -> Iterable[Out]`, called at each turn of the loop."""
+    """The part of a service that is its own. It may also have `finish() -> Iterable[Out]`, called at the
+    end of a replay, and
+    `forget(topic, partition)`, called when another instance takes a partition over; and where rows wait
+    for another input,
+    `waiting`, their number, and `due() -> Iterable[Out]`, called at each turn of the loop.
+    """
 
     def take(self, messages: Sequence[Received]) -> Iterable[Out]: ...
 
@@ -168,7 +171,9 @@ class ReadPositions:
         self.next: dict[tuple[str, int], int] = {}
 
     def begins_anew(self, message: Received) -> bool:
-        "Note a message; tell whether it does not follow the last one, so that what is held of its partition is stale."
+        """Note a message; tell whether it does not follow the last one, so that what is held of its
+        partition is stale.
+        """
         where = message.topic, message.partition
         moved = self.next.get(where) != message.offset
         if moved:

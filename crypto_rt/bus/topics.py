@@ -36,7 +36,8 @@ RECONNECT = {
 def _client(settings: Settings, **extra: Any) -> dict[str, Any]:
     if not settings.kafka.broker:
         raise ValueError(
-            '[kafka] broker is empty: expected host:port; start the system with `crypto-rt up`, or set CRYPTO_RT_KAFKA_BROKER'
+            '[kafka] broker is empty: expected host:port; start the system with `crypto-rt up`, or set '
+            'CRYPTO_RT_KAFKA_BROKER'
         )
     return {
         'bootstrap.servers': settings.kafka.broker,
@@ -58,7 +59,7 @@ def repeat_until(
     too_early = retry_if_exception_type((KafkaException, TryAgain))
     return Retrying(stop=stop_after_delay(seconds), wait=wait_fixed(pause_seconds), retry=too_early)(attempt)
 
-
+# %% ../../nbs/01_bus/01_topics.ipynb #4b35f5fc
 def wait_for_broker(
     settings: Settings,
     seconds: float = 10.0,  # how long to try
@@ -122,7 +123,7 @@ def ensure_topics(
     wait_for_leaders(settings, admin)
     return [topic.topic for topic in new]
 
-
+# %% ../../nbs/01_bus/01_topics.ipynb #ff37532c
 def log_ids(
     settings: Settings,
     topics: list[str],  # names of `TOPICS`

@@ -71,7 +71,7 @@ class Missing(NamedTuple):
     first: int  # from here
     last: int  # to here
 
-
+# %% ../../nbs/04_candles/05_comparison.ipynb #bafd7ea4
 def missing_ids(
     candles: Sequence[Candle],  # of one symbol, the latest revisions, ascending
 ) -> Iterator[tuple[int, int, Missing]]:  # first and last start_ms of the windows that they may belong to
@@ -171,7 +171,7 @@ class Cause(NamedTuple):
     same: frozenset[str]  # fields that it leaves alone
     most: int | None = None  # trades that it hides at most
 
-
+# %% ../../nbs/04_candles/05_comparison.ipynb #f6cd4576
 def causes(case: Case, ours: Candle) -> list[Cause]:
     "Return what speaks for ours being a part of the window."
     found, missing = [], case.missing
@@ -199,7 +199,8 @@ def two_sided(case: Case, ours: Candle, theirs: Candle) -> Verdict:
         if not candle_differences(other, theirs, known):
             return (
                 'late_trade',
-                f'our revision {other.revision} equals theirs, {ours.revision} came {ours.available_ms - other.available_ms} ms later: {words}',
+                f'our revision {other.revision} equals theirs, {ours.revision} came '
+                f'{ours.available_ms - other.available_ms} ms later: {words}',
             )
     for other in case.said if found else ():
         if not candle_differences(ours, other, known):
@@ -222,7 +223,7 @@ class Minute(NamedTuple):
     reason: str = ''
     evidence: str = ''
 
-
+# %% ../../nbs/04_candles/05_comparison.ipynb #d2f78c54
 def judge(symbol: str, start_ms: int, case: Case) -> Minute:
     "Return the verdict on one window."
     ours, theirs = case.ours, case.theirs
@@ -252,7 +253,7 @@ class Sides(NamedTuple):
     lag_ms: int = 60_000  # how long after its end a candle may take to reach the store
     lists_empty: bool = True
 
-
+# %% ../../nbs/04_candles/05_comparison.ipynb #5074f78e
 def overlap(ours: Iterable[int], theirs: Iterable[int], sides: Sides) -> list[int]:
     "Return the windows that both sides speak of, ascending."
     ours, theirs = set(ours), set(theirs)
@@ -321,7 +322,7 @@ def runs(
                 **dict(zip(('verdict', 'reason', 'evidence'), rest, strict=True)),
             }
 
-
+# %% ../../nbs/04_candles/05_comparison.ipynb #6d703850
 def comparison_counts(
     verdicts: Sequence[Minute],
     most: int = 2000,  # lines of evidence

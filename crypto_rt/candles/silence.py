@@ -79,7 +79,9 @@ class Evidence:
         next_window: Window | None,  # the next one that is known
         stop_ms: int,
     ) -> bool:
-        "Tell whether it is proven that nobody traded from the end of a candle to `stop_ms`, or to the next window."
+        """Tell whether it is proven that nobody traded from the end of a candle to `stop_ms`, or to the
+        next window.
+        """
         last_id = before.last_trade_id
         if last_id < 0:
             return False

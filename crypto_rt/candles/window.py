@@ -54,7 +54,9 @@ class Window:
         self.first_offset = offset if self.first_offset is None else min(self.first_offset, offset)
 
     def numbers(self, before: Candle | None) -> dict[str, Any]:
-        "Return the numbers of its candle, given the candle before it; empty if there is nothing to tell it by."
+        """Return the numbers of its candle, given the candle before it; empty if there is nothing to tell
+        it by.
+        """
         if self.trades:
             return summary(self.trades.values())
         if before is None:

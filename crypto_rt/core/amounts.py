@@ -47,7 +47,7 @@ def scaled(
     whole, _, fraction = text.partition('.')
     return int(whole + fraction.ljust(12, '0'))
 
-
+# %% ../../nbs/00_core/01_amounts.ipynb #c7ca8f28
 def amount_text(
     value: int,  # fixed point, 12 decimals
 ) -> str:  # no exponent, no trailing zeros

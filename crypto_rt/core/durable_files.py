@@ -18,7 +18,9 @@ __all__ = ['atomic_path']
 def atomic_path(
     path: Path | str,  # its folder exists
 ) -> Iterator[Path]:  # a path beside it, to be written and closed
-    "On leaving, what was written takes the name `path`, on disk for good; after an error nothing has changed."
+    """On leaving, what was written takes the name `path`, on disk for good; after an error nothing has
+    changed.
+    """
     path = Path(path)
     partial = path.with_name(path.name + '.tmp')
     try:

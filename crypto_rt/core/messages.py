@@ -56,11 +56,11 @@ class Trade(Struct, frozen=True, forbid_unknown_fields=True):
     order_type: Literal['limit', 'market', '']
     event_ms: Instant
 
-
+# %% ../../nbs/00_core/04_messages.ipynb #31627e9b
 class Trades(
     Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='trades'
 ):
-    "Trades of one symbol that arrived together, in the order of arrival; `duplicates` were dropped since its last message."
+    "Trades of one symbol that arrived together, in that order; `duplicates` were dropped since the last."
 
     symbol: Symbol
     trades: Annotated[list[Trade], Meta(min_length=1)]
@@ -72,7 +72,7 @@ class Trades(
 class Watermark(
     Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='mark'
 ):
-    "A symbol's clock: exchange time reached, and the trade_id up to which there is no hole (-1: no trade yet)."
+    "A symbol's clock: exchange time reached, and the trade_id that nothing is missing before (-1: no trade)."
 
     symbol: Symbol
     exchange_ms: Instant
@@ -82,7 +82,7 @@ class Watermark(
     bid: Amount | None = None
     ask: Amount | None = None
 
-
+# %% ../../nbs/00_core/04_messages.ipynb #6b97ac72
 class End(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='end'):
     "The end of a replay, sent to every partition and passed on by every service."
 
@@ -105,7 +105,7 @@ class Gap(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag
     revision: Count
     epoch: Count
 
-
+# %% ../../nbs/00_core/04_messages.ipynb #d5f56868
 class Dropped(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='dropped'):
     "Trades that were received and not published since the last such message, beside `Trades.duplicates`."
 
@@ -203,7 +203,7 @@ class Prediction(Struct, frozen=True, forbid_unknown_fields=True, tag_field='typ
     trace: dict[str, int]
     feature_set: str = ''
 
-
+# %% ../../nbs/00_core/04_messages.ipynb #59911140
 class DeadLetter(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='dead_letter'):
     "What could not be used, whole: `raw` is base64 of the bytes."
 
@@ -213,7 +213,7 @@ class DeadLetter(Struct, frozen=True, forbid_unknown_fields=True, tag_field='typ
     raw: str
     seen_ms: Instant
 
-
+# %% ../../nbs/00_core/04_messages.ipynb #cdaa8e5e
 class ServiceEvent(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='event'):
     "What a service says about itself; the runner waits for `end`."
 
@@ -238,7 +238,7 @@ class News(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', ta
     text_hash: str
     flags: list[str] = []
 
-
+# %% ../../nbs/00_core/04_messages.ipynb #e5044400
 class NewsSignal(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='news_signal'):
     "What a scorer says of one story: -1 bad, 1 good for the assets named."
 
@@ -254,7 +254,7 @@ class NewsSignal(Struct, frozen=True, forbid_unknown_fields=True, tag_field='typ
     available_ms: Instant
     flags: list[str] = []
 
-
+# %% ../../nbs/00_core/04_messages.ipynb #168ea53e
 class NewsWatermark(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='news_mark'):
     "Everything with `available_ms` up to here has been published before this mark."
 
@@ -327,7 +327,7 @@ def supersedes(
 
 _Message = TypeVar('_Message')
 
-
+# %% ../../nbs/00_core/04_messages.ipynb #cc3b076c
 def latest_revisions(
     messages: Iterable[_Message],  # in the order of arrival
     identity: Callable[[_Message], Any],
@@ -360,7 +360,7 @@ def schema(
         **body,
     }
 
-
+# %% ../../nbs/00_core/04_messages.ipynb #54460249
 def write_contracts(
     folder: Path | str,  # normally `data_contracts`
 ) -> list[Path]:  # the files written

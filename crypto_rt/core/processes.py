@@ -44,7 +44,7 @@ def is_ready(
         return False
     return True
 
-
+# %% ../../nbs/00_core/07_processes.ipynb #021f1d1e
 def free_ports(
     *preferred: int,  # a wish each; 0: any
 ) -> list[int]:  # the wish where nobody listens there, else another; all different

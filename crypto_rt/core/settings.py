@@ -34,7 +34,7 @@ class DataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reconcile_minutes: float = 5.0
     backfill_intervals: tuple[int, ...] = (60, 300, 900, 3600)
 
-
+# %% ../../nbs/00_core/03_settings.ipynb #5d9495bd
 class ExchangeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "An exchange, or a server that speaks like it."
 
@@ -64,7 +64,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     session_timeout_ms: int = 6000
     message_timeout_ms: int = 30000
 
-
+# %% ../../nbs/00_core/03_settings.ipynb #91db3314
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "The feature store."
 
@@ -78,7 +78,7 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hopsworks_online_port: int = 4406
     hopsworks_timeout_seconds: float = 30.0
 
-
+# %% ../../nbs/00_core/03_settings.ipynb #94e18935
 class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "Walk-forward training."
 
@@ -258,7 +258,8 @@ def check(
         raise ValueError(f'[kafka] broker must be host:port, was {settings.kafka.broker!r}')
     if data.horizon_seconds % data.interval_seconds:
         raise ValueError(
-            f'[data] horizon_seconds must be a multiple of interval_seconds ({data.interval_seconds}), was {data.horizon_seconds}'
+            f'[data] horizon_seconds must be a multiple of interval_seconds ({data.interval_seconds}), '
+            f'was {data.horizon_seconds}'
         )
     if not data.backfill_intervals or any(
         seconds < 1 or seconds % data.backfill_intervals[0] for seconds in data.backfill_intervals
@@ -274,7 +275,9 @@ def check(
 
 # %% ../../nbs/00_core/03_settings.ipynb #bd941763
 def settings_file() -> Path | None:
-    "Return the file that `load_settings` reads: `$CRYPTO_RT_SETTINGS`, `./settings.ini`, or the one beside the package."
+    """Return the file that `load_settings` reads: `$CRYPTO_RT_SETTINGS`, `./settings.ini`, or the one
+    beside the package.
+    """
     if named := os.environ.get('CRYPTO_RT_SETTINGS'):
         return Path(named)
     return next(
@@ -286,7 +289,7 @@ def settings_file() -> Path | None:
         None,
     )
 
-
+# %% ../../nbs/00_core/03_settings.ipynb #8460f75b
 def load_settings(
     file: Path | str | None = None,  # else `settings_file()`
     env: Mapping[str, str] | None = None,  # else the process's

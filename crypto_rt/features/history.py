@@ -28,7 +28,7 @@ class CandleRow(NamedTuple):
     trades: int | None
     vwap: float | None
 
-
+# %% ../../nbs/05_features/00_history.ipynb #6f3ff98e
 def candle_row(
     candle: Candle,
 ) -> CandleRow:
@@ -37,14 +37,16 @@ def candle_row(
     o, h, low, c, v, buy = map(float, amounts)
     if not (0 < low <= o <= h and low <= c <= h):
         raise ValueError(
-            f'expected 0 < low <= open, close <= high, was open {o}, high {h}, low {low}, close {c} at {iso(candle.start_ms)}'
+            f'expected 0 < low <= open, close <= high, was open {o}, high {h}, low {low}, close {c} at '
+            f'{iso(candle.start_ms)}'
         )
     if buy > v * (1 + 1e-9):
         raise ValueError(f'expected buy_volume <= volume, was {buy} of {v} at {iso(candle.start_ms)}')
     span = candle.interval_seconds * 1000
     if candle.end_ms - candle.start_ms != span or candle.start_ms % span:
         raise ValueError(
-            f'expected a window of {candle.interval_seconds} s from a multiple of it, was {candle.start_ms} to {candle.end_ms}'
+            f'expected a window of {candle.interval_seconds} s from a multiple of it, was '
+            f'{candle.start_ms} to {candle.end_ms}'
         )
     from_trades = candle.source == 'trades' or v == 0
     vwap = float(candle.vwap) or (c if v == 0 else None)
@@ -75,7 +77,7 @@ class CandleNumbers(NamedTuple):
     money: float  # typical price times volume, where the typical price moved
     rising: float  # the same where it rose
 
-
+# %% ../../nbs/05_features/00_history.ipynb #2e13ea10
 def candle_numbers(
     row: CandleRow,
     last: CandleRow,  # the one before it

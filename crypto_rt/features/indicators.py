@@ -134,10 +134,13 @@ class Indicators:
         self,
         candle: Candle,
     ) -> TechnicalIndicators | None:  # None: it was taken before
-        "Take one final candle and return its features; `ValueError`, and nothing changed, when it cannot be one."
+        """Take one final candle and return its features; `ValueError`, and nothing changed, when it cannot
+        be one.
+        """
         if (candle.symbol, candle.interval_seconds) != (self.symbol, self.interval_seconds):
             raise ValueError(
-                f'expected {self.symbol} at {self.interval_seconds} s, was {candle.symbol} at {candle.interval_seconds} s'
+                f'expected {self.symbol} at {self.interval_seconds} s, was {candle.symbol} at '
+                f'{candle.interval_seconds} s'
             )
         row = candle_row(candle)
         later = self.rows.insert_row(row, self.interval_seconds)
@@ -156,7 +159,9 @@ class Indicators:
         self,
         candle: Candle,
     ) -> list[TechnicalIndicators]:  # ascending; empty: it was taken before
-        "Take a candle and return its features and, when it is a revision, those of the candles behind it anew."
+        """Take a candle and return its features and, when it is a revision, those of the candles behind it
+        anew.
+        """
         newest_ms = self.rows.items[-1].start_ms if self.rows.items else -1
         own = self.update(candle)
         if own is None or candle.start_ms > newest_ms:

@@ -27,7 +27,7 @@ class Handle(NamedTuple):
 
 INF = math.inf
 
-
+# %% ../../nbs/05_features/01_table.ipynb #ec74d726
 class Feature(NamedTuple):
     "One row of the table."
 
@@ -531,7 +531,8 @@ def sets_of(
             and 1 <= f.since < (f.until or INF)
         ):
             raise ValueError(
-                f'{f.name}: expected warm_up in 1 to {WINDOW}, low < high, tolerance bits or 1e-9, since < until, was {f}'
+                f'{f.name}: expected warm_up in 1 to {WINDOW}, low < high, tolerance bits or 1e-9, since '
+                f'< until, was {f}'
             )
     versions = {f.since for f in features} | {f.until for f in features if f.until}
     if versions != set(range(1, len(versions) + 1)):
@@ -553,7 +554,7 @@ class FeatureStep(NamedTuple):
     warm_up: int
     flat: float | None
 
-
+# %% ../../nbs/05_features/01_table.ipynb #d0a2f36e
 class HandleStep(NamedTuple):
     "A handle as it is opened and updated."
 
@@ -561,7 +562,7 @@ class HandleStep(NamedTuple):
     warm_up: int  # candles until the first feature needs it
     inputs: int  # place in `FeatureTable.inputs`
 
-
+# %% ../../nbs/05_features/01_table.ipynb #5d5839b2
 class FeatureTable:
     "Rows and what follows from them."
 

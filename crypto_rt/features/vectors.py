@@ -60,7 +60,7 @@ def oldest_ms(
     "Return how long before the end of a candle the leader's may have ended."
     return max(5 * interval_seconds * 1000, 10_000)
 
-
+# %% ../../nbs/05_features/04_vectors.ipynb #8645559e
 def leader_features(
     x: TechnicalIndicators,
     leader: TechnicalIndicators | None,  # its newest row that was known at `x.end_ms`
@@ -68,7 +68,8 @@ def leader_features(
     "Return the features of the leader that go with a candle; `ValueError` for a row that was not known yet."
     if leader and leader.available_ms > x.end_ms:
         raise ValueError(
-            f'{x.symbol}: expected what was known at {iso(x.end_ms)}, was a row of {leader.symbol} known at {iso(leader.available_ms)}'
+            f'{x.symbol}: expected what was known at {iso(x.end_ms)}, was a row of {leader.symbol} known '
+            f'at {iso(leader.available_ms)}'
         )
     counts = (
         leader
@@ -147,7 +148,7 @@ SETS = vector_sets()
 
 NEWEST = list(SETS)[-1]
 
-
+# %% ../../nbs/05_features/04_vectors.ipynb #10210237
 def vector_names(
     feature_set: str,  # such as core-v1
     sets: Mapping[str, tuple[str, ...]] = SETS,
@@ -163,7 +164,9 @@ def seen(
     wanted: str,  # the set of who reads it
     sets: Mapping[str, tuple[str, ...]] = SETS,
 ) -> tuple[str, dict[str, float | None]]:  # a set, and its values
-    "Return the wanted set out of a vector or, where a message was older than that set, the newest one that is whole; '' and all of it: none is."
+    """Return the wanted set out of a vector or, where a message was older than that set, the newest one
+    that is whole; '' and all of it: none is.
+    """
     for name in (wanted, *reversed(list(sets))):
         if name in sets and all(key in vector for key in sets[name]):
             return name, {key: vector[key] for key in sets[name]}
@@ -174,7 +177,9 @@ def leader_columns(
     frame: pd.DataFrame,  # start_ms of candles of one symbol
     interval_seconds: int,
     leader: pd.DataFrame
-    | None,  # its rows, all revisions: start_ms, revision, end_ms, available_ms, is_partial and `LEADER`; None: the symbol is the leader
+    # its rows, all revisions: start_ms, revision, end_ms, available_ms, is_partial and `LEADER`; None: the
+    # symbol is the leader
+    | None,
 ) -> pd.DataFrame:  # a column for each, null as nan; same index
     "Return the leader's features for many candles."
     import numpy as np

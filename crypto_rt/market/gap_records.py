@@ -107,7 +107,9 @@ class GapRecords:
         self.update(now)
 
     def begin_epoch(self, reset: EpochReset, at_ms: int) -> None:
-        "Close all gaps of the epoch before, and put the ids before the first of the new one on record as a hole."
+        """Close all gaps of the epoch before, and put the ids before the first of the new one on record as
+        a hole.
+        """
         text = '%s: trade_id went back from %d to %d at %s: epoch %d'
         base = reset.epoch << EPOCH_BITS
         log.warning(

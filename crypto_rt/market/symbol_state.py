@@ -24,7 +24,7 @@ class Accepted(NamedTuple):
     duplicates: int  # seen before
     before_start: int  # from before the symbol begins
 
-
+# %% ../../nbs/02_market/08_symbol_state.ipynb #5e3550ac
 class SymbolState:
     "One symbol of the feed. It alone decides what is new, when all is there, and what REST is asked."
 

@@ -145,14 +145,17 @@ def one_each(
     signals: Iterable[NewsSignal],
     scorer: str | None = None,  # else the only one there is
 ) -> list[NewsSignal]:
-    "Return the signals of one scorer, each story once; `ValueError` that lists the scorers when it is not clear which."
+    """Return the signals of one scorer, each story once; `ValueError` that lists the scorers when it is
+    not clear which.
+    """
     first: dict[tuple[str, str], NewsSignal] = {}
     for s in sorted(signals, key=lambda s: (s.available_ms, s.version)):
         first.setdefault((s.scorer, s.news_id), s)
     there = sorted({name for name, _ in first})
     if (scorer not in there) if scorer else len(there) != 1:
         raise ValueError(
-            f'expected signals of {scorer or "one scorer"}, were those of {", ".join(there) or "none"}; choose one with --scorer'
+            f'expected signals of {scorer or "one scorer"}, were those of {", ".join(there) or "none"}; '
+            'choose one with --scorer'
         )
     return [s for (name, _), s in first.items() if name == (scorer or there[0])]
 

@@ -76,7 +76,7 @@ def about_json(about: Mapping[str, Any], **more: Any) -> bytes:
     "Return a description, and what else there is to a model, as JSON in a fixed order."
     return json.dumps({**more, 'about': about}, sort_keys=True).encode()
 
-
+# %% ../../nbs/09_models/03_forecasters.ipynb #33b01769
 class ZeroForecaster(Forecaster):
     "No change, and errors of one size."
 

@@ -47,7 +47,8 @@ def read_labelled(
         raise ValueError(f'expected a CSV table in {Path(file).name}: {error}') from None
     if missing := [name for name in ('news', 'final_manual_labelling') if name not in rows]:
         raise ValueError(
-            f'expected the columns news and final_manual_labelling in {Path(file).name}, {", ".join(missing)} is not there'
+            f'expected the columns news and final_manual_labelling in {Path(file).name}, '
+            f'{", ".join(missing)} is not there'
         )
     rows = rows.assign(
         label=pd.to_numeric(rows.final_manual_labelling, errors='coerce'),
@@ -71,7 +72,7 @@ def last_part(
     "Return the date at which the last part begins: whole days only."
     return sorted(dates)[int(len(dates) * (1 - share))]
 
-
+# %% ../../nbs/09_models/08_news_head.ipynb #3d978f24
 def time_splits(
     dates: np.ndarray,  # (n,) sorted
     folds: int = 5,
@@ -120,11 +121,13 @@ def fit_calibration(
     found = minimize(loss, np.array([1.0, 0, 0, 0]), method='L-BFGS-B').x
     return float(max(found[0], 0.05)), found[1:] - found[1:].mean()
 
-
+# %% ../../nbs/09_models/08_news_head.ipynb #806cda67
 def unseen_raw(
     pooled: np.ndarray, labels: np.ndarray, dates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[float, float]]]:
-    "Return the raw outputs of rows their models had not seen, the rows' numbers, and accuracy and macro-F1 of each split."
+    """Return the raw outputs of rows their models had not seen, the rows' numbers, and accuracy and
+    macro-F1 of each split.
+    """
     parts, rows, figures = [], [], []
     for past, held in time_splits(dates):
         weights, intercepts = fit_linear(pooled[past], labels[past])
@@ -195,9 +198,11 @@ def make_head(
 
 # %% ../../nbs/09_models/08_news_head.ipynb #237873c7
 ABOUT = {
-    'what': 'a linear head on layers 3, 4, 5 of the frozen encoder all-MiniLM-L6-v2 (mean, first token, greatest, least); the encoder is not part of it',
+    'what': 'a linear head on layers 3, 4, 5 of the frozen encoder all-MiniLM-L6-v2 (mean, first token, '
+    'greatest, least); the encoder is not part of it',
     'use': 'one weak feature beside others; never a reason to trade by itself',
-    'limits': 'English headlines about crypto of the years it was trained on; it sees topic more than negation, and quoted instructions can move it',
+    'limits': 'English headlines about crypto of the years it was trained on; it sees topic more than '
+    'negation, and quoted instructions can move it',
     'labels': 'negative, neutral, positive for the reader of the headline; not what the price did',
 }
 

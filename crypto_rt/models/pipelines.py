@@ -32,7 +32,8 @@ def run_pipeline(
     known = papermill.inspect_notebook(str(notebook))
     if unknown := sorted(set(parameters) - set(known)):
         raise ValueError(
-            f'{Path(notebook).name} has no parameter {", ".join(unknown)}; there are: {", ".join(sorted(known))}'
+            f'{Path(notebook).name} has no parameter {", ".join(unknown)}; there are: '
+            f'{", ".join(sorted(known))}'
         )
     Path(executed).parent.mkdir(parents=True, exist_ok=True)
     try:

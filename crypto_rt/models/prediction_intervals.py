@@ -20,18 +20,21 @@ class Quantiles(NamedTuple):
     level: float  # share promised, in (0, 1)
     n: int  # scores behind it
 
-
+# %% ../../nbs/09_models/02_prediction_intervals.ipynb #52b2e9ae
 def conformal(
     scores: np.ndarray,  # (n,) errors on unseen data, or errors over their scale; any order, nan are left out
     level: float,  # share of outcomes that the interval should cover, in (0, 1)
 ) -> Quantiles:
-    "Return the two quantiles of `scores` that cover the next one with probability `level`; `ValueError` when there are too few."
+    """Return the two quantiles of `scores` that cover the next one with probability `level`; `ValueError`
+    when there are too few.
+    """
     ordered = np.sort(scores[np.isfinite(scores)])
     n, tail = len(ordered), (1 - level) / 2
     rank = int(np.ceil(round((n + 1) * (1 - tail), 9)))
     if rank > n:
         raise ValueError(
-            f'expected at least {int(np.ceil(round(1 / tail - 1, 6)))} scores for an interval of {level:.1%}, were {n}'
+            f'expected at least {int(np.ceil(round(1 / tail - 1, 6)))} scores for an interval of '
+            f'{level:.1%}, were {n}'
         )
     return Quantiles(float(ordered[n - rank]), float(ordered[rank - 1]), level, n)
 
@@ -44,14 +47,16 @@ def bounds(
     "Return the interval around each prediction."
     return expected + quantiles.lower * scale, expected + quantiles.upper * scale
 
-
+# %% ../../nbs/09_models/02_prediction_intervals.ipynb #30bbd98e
 def interval_metrics(
     outcome: np.ndarray,  # (n,) what happened
     lower: np.ndarray,  # (n,) or one number
     upper: np.ndarray,  # (n,) or one number
     level: float,  # what was promised
 ) -> dict[str, float]:  # coverage in [0, 1]; width and interval score in the unit of `outcome`
-    "Return how often the interval held, how wide it was, and its score (Gneiting and Raftery 2007, equation 43; lower is better)."
+    """Return how often the interval held, how wide it was, and its score (Gneiting and Raftery 2007,
+    equation 43; lower is better).
+    """
     below, above = np.maximum(lower - outcome, 0), np.maximum(outcome - upper, 0)
     width = np.broadcast_to(np.asarray(upper) - lower, outcome.shape)
     return {

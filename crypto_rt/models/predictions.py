@@ -54,7 +54,9 @@ def conformal_width(
 def feature_hash(
     values: Mapping[str, float | None],  # feature to value
 ) -> str:  # 64 hexadecimal digits; does not depend on the order
-    "Return the SHA-256 over each name, a zero byte and the value's 8 bytes (little-endian; null is the quiet NaN), sorted by name."
+    """Return the SHA-256 over each name, a zero byte and the value's 8 bytes (little-endian; null is the
+    quiet NaN), sorted by name.
+    """
     digest = hashlib.sha256()
     for name in sorted(values):
         value = values[name]
@@ -70,7 +72,10 @@ BASELINE_VERSION = 'baseline-1'
 def baseline_digest(settings: Settings) -> str:
     "Return the SHA-256 of the baseline's definition."
     p = settings.predictions
-    text = f'{BASELINE_VERSION}: expected log return 0, +- the ceil((n + 1) * {p.level:g})-th smallest of the last {p.calibration_candles} absolute log returns'
+    text = (
+        f'{BASELINE_VERSION}: expected log return 0, +- the ceil((n + 1) * {p.level:g})-th smallest '
+        f'of the last {p.calibration_candles} absolute log returns'
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 # %% ../../nbs/09_models/09_predictions.ipynb #afc9e95a
@@ -84,7 +89,7 @@ def candles_left(
     ]
     return max(0, x.warm_up - TABLE.warm_up + max(warm_ups, default=TABLE.warm_up))
 
-
+# %% ../../nbs/09_models/09_predictions.ipynb #b408c60f
 def reasons_to_abstain(
     x: TechnicalIndicators,
     vector: Mapping[str, float | None],

@@ -78,7 +78,7 @@ def stored_features(
     ).set_index(own.index)
     return own.join(leader_columns(own, interval_seconds, rows)).join(news)
 
-
+# %% ../../nbs/09_models/06_training.ipynb #aa048db0
 def signals_stored(store: FeatureStore, scorer: str) -> list[NewsSignal]:
     "Return the stored signals of a scorer, each story once, as it was first known."
     group, history = open_group(store, 'news_signals'), SignalHistory(scorer)
@@ -89,11 +89,15 @@ def signals_stored(store: FeatureStore, scorer: str) -> list[NewsSignal]:
 # %% ../../nbs/09_models/06_training.ipynb #942205c5
 def training_frame(
     candles: pd.DataFrame,  # as `load_candles` gives them
-    features: pd.DataFrame,  # as `stored_features` gives them: start_ms, warm_up, is_partial and a column per feature
+    # as `stored_features` gives them: start_ms, warm_up, is_partial and a column per feature
+    features: pd.DataFrame,
     interval_seconds: int,
     horizon_seconds: int,
     names: tuple[str, ...] = vector_names(NEWEST),
-) -> pd.DataFrame:  # symbol, interval_seconds, start_ms, available_ms, close, target, features; a feature that is never there is left out
+    # symbol, interval_seconds, start_ms, available_ms, close, target, features; a feature that is never there
+    # is
+    # left out
+) -> pd.DataFrame:
     "Return the rows that have both features and a target."
     usable = features[(features.warm_up == 0) & ~features.is_partial.astype(bool)]
     kept = [name for name in names if name in usable and usable[name].notna().any()]
@@ -113,7 +117,7 @@ def min_scale(target_bp: np.ndarray) -> float:
     "Return the least size that a scale may have: a twentieth of the mean absolute return."
     return max(float(np.abs(target_bp).mean()) / 20, 1e-3)
 
-
+# %% ../../nbs/09_models/06_training.ipynb #3359c9a0
 def out_of_fold(
     frame: pd.DataFrame,  # as `training_frame` gives it
     names: list[str],  # of its features
@@ -244,11 +248,13 @@ def summary_of_metrics(
         f'MAE {found["mae_bp"]:.2f} bp beside {found["naive_mae_bp"]:.2f} bp for no change ({-better:+.1%})',
         f'R2 against no change {found["r2"]:.4f}',
         f'IC {found["ic"]:.3f} where chance gives +-{found["ic_error"]:.3f}',
-        f'direction {found["direction"]:.1%} beside {found["naive_direction"]:.1%} for always the commoner one',
+        f'direction {found["direction"]:.1%} beside {found["naive_direction"]:.1%} for always the '
+        'commoner one',
     ]
     if 'coverage' in found:
         lines.append(
-            f'the {level:.0%} interval held {found["coverage"]:.1%} at a width of {found["width_bp"]:.1f} bp, '
+            f'the {level:.0%} interval held {found["coverage"]:.1%} at a width of '
+            f'{found["width_bp"]:.1f} bp, '
             f'that of one width {found["naive_coverage"]:.1%} at {found["naive_width_bp"]:.1f} bp'
         )
     lines.append(
@@ -312,7 +318,8 @@ def choose_interval(
     there = ', '.join(f'{seconds} ({count} candles)' for seconds, count in sorted(stored.items())) or 'none'
     if not stored:
         raise ValueError(
-            f'expected candles of {symbol} in the store, found none; run crypto-rt backfill, or crypto-rt up, with the same --data-dir first'
+            f'expected candles of {symbol} in the store, found none; run crypto-rt backfill, or '
+            'crypto-rt up, with the same --data-dir first'
         )
     if asked is None and len(stored) > 1:
         raise ValueError(f'the store has several intervals of {symbol}: {there}; choose one with --interval')

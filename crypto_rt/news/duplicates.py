@@ -58,7 +58,9 @@ class Duplicates:
         self.table = MinHashLSH(threshold=max(0.1, similarity - 0.1), num_perm=PERMUTATIONS)
 
     def find(self, story: News) -> str:
-        "Return how a story is known already: `id`, `text`, `near`; empty when it is new, and then it is remembered."
+        """Return how a story is known already: `id`, `text`, `near`; empty when it is new, and then it is
+        remembered.
+        """
         drop_expired(self, story.available_ms)
         if story.news_id in self.ids:
             return 'id'
@@ -83,7 +85,7 @@ def near(memory: Duplicates, news_id: str, at_ms: int, words: Words) -> str:
     memory.order.append((at_ms, news_id))
     return ''
 
-
+# %% ../../nbs/06_news/00_duplicates.ipynb #f4479408
 def drop_expired(memory: Duplicates, now_ms: int) -> None:
     "Drop what is older than the memory reaches."
     while memory.order and memory.order[0][0] < now_ms - memory.keep_ms:

@@ -100,7 +100,7 @@ def save_position(exchange: SandboxExchange) -> None:
         with atomic_path(exchange.folder / 'exchange.json') as partial:
             partial.write_text(json.dumps(note))
 
-
+# %% ../../nbs/03_sandbox/03_exchange.ipynb #b5b1ace1
 def saved_position(folder: Path, run_id: str = '') -> dict[str, Any]:
     "Return what an exchange of this run has written down."
     with contextlib.suppress(OSError, ValueError):

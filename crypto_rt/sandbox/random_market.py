@@ -82,7 +82,7 @@ def per_day(symbol: str) -> int:
     "Return how many trades a symbol has each day."
     return _PER_DAY.get(symbol.split('/')[0], 6_000)
 
-
+# %% ../../nbs/03_sandbox/00_random_market.ipynb #fdf2e83d
 def price_places(symbol: str) -> int:
     "Return the decimals of a symbol's price, so that it has about six digits."
     return max(1, 5 - int(np.floor(np.log10(_usual_price(symbol)))))
@@ -112,7 +112,7 @@ def activity(
     weight[silent] = 0
     return weight / weight.sum()
 
-
+# %% ../../nbs/03_sandbox/00_random_market.ipynb #d3164569
 def minute_counts(
     rng: np.random.Generator,
     count: int,  # trades of the day, more than its minutes
@@ -151,7 +151,7 @@ def arrivals(
     order = np.lexsort((cluster, at))
     return at[order], cluster[order]
 
-
+# %% ../../nbs/03_sandbox/00_random_market.ipynb #58419d0b
 def rank_within(
     at: np.ndarray,  # sorted
 ) -> np.ndarray:  # 0, 1, 2… among equal values
@@ -178,7 +178,7 @@ def simulated_day(
     symbol: str,
     day: int,  # since 1970
 ) -> Day:
-    "Return one day of a symbol's trades; the same for ever."
+    "Return one day of a symbol's trades; the same for good."
     rng, count = _chance(seed, symbol, day), per_day(symbol)
     share, counts = minute_counts(rng, count)
     at, cluster = arrivals(rng, counts)
@@ -212,7 +212,7 @@ class SimulatedTrade(NamedTuple):
     side: str
     order_type: str
 
-
+# %% ../../nbs/03_sandbox/00_random_market.ipynb #5ac4146d
 def decimal_text(
     number: int,
     places: int,

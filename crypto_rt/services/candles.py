@@ -30,7 +30,7 @@ History = dict[str, list[Candle]]  # symbol to its last candles, oldest first
 
 
 class Candles:
-    "The step from `trades` to `candles`, `candles_forming` and `dead_letters`; see `bus.Step`."
+    "The step from `trades` to `candles`, `candles_forming` and `dead_letters`; see `bus.steps.Step`."
 
     def __init__(
         self,

@@ -160,7 +160,7 @@ class ContextRow(NamedTuple):
     offset: int
     begun: int  # offset where the present reading of the partition began
 
-
+# %% ../../nbs/10_services/07_context.ipynb #c5d4fcfc
 class WaitingRow(NamedTuple):
     "A row whose context may not be complete."
 
@@ -294,9 +294,9 @@ class RowStep(Protocol):
 
     def take(self, rows: Sequence[ContextRow]) -> list[Out]: ...
 
-
+# %% ../../nbs/10_services/07_context.ipynb #da939af8
 class JoinedStep:
-    "A step behind a join, as the bus sees it; see `bus.Step`."
+    "A step behind a join, as the bus sees it; see `bus.steps.Step`."
 
     def __init__(
         self,
@@ -346,7 +346,9 @@ def follow_context(
     seconds: float = 30.0,  # how long the first answer of the broker may take
     pause_seconds: float = 1.0,  # after a failure
 ) -> threading.Event:  # set it to end the thread
-    "Have a thread fill the join's inbox; return when it has begun, so that what is read back later leaves no gap."
+    """Have a thread fill the join's inbox; return when it has begun, so that what is read back later
+    leaves no gap.
+    """
     stop, begun = threading.Event(), threading.Event()
     topics = ['technical_indicators', 'news_signals']
 
@@ -367,7 +369,8 @@ def follow_context(
     threading.Thread(target=fill_inbox, name='context', daemon=True).start()
     if not begun.wait(seconds):
         raise ConnectionError(
-            f'topics of the leader and the news could not be followed at {settings.kafka.broker} within {seconds:g} s'
+            f'topics of the leader and the news could not be followed at {settings.kafka.broker} within '
+            f'{seconds:g} s'
         )
     return stop
 
@@ -385,7 +388,7 @@ def read_back(
             return messages
         count *= 4
 
-
+# %% ../../nbs/10_services/07_context.ipynb #dff35884
 def rows_behind(
     settings: Settings,
     symbol: str,
@@ -419,7 +422,7 @@ def signals_behind(
     found = decoded('news_signals', (m.value for m in messages))
     return [signal for signal in found if isinstance(signal, NewsSignal)]
 
-
+# %% ../../nbs/10_services/07_context.ipynb #c752a74f
 def signals_before(
     settings: Settings,
     since_ms: int,  # available from here on

@@ -9,9 +9,9 @@ import logging
 import time
 from collections.abc import Sequence
 from ..bus.service import run_service
-from ..bus.steps import Out, Received
+from ..bus.steps import Out, Received, dead_letter_of
 from ..bus.topics import ensure_topics, log_ids
-from ..core.messages import NewsWatermark, Trades, Watermark, dead_letter, decode, encode
+from ..core.messages import NewsWatermark, Trades, Watermark, decode, encode
 from ..core.settings import Settings
 from ..store.conform import conform
 from ..store.interface import Accounted, FeatureStore
@@ -37,7 +37,7 @@ def fitting(
             if not isinstance(item, NewsWatermark):
                 good.append((message, item))
         except ValueError as error:
-            letters.append(_letter(message, error))
+            letters.append(dead_letter_of(message, str(error)))
     try:
         return conform(group, [item for _, item in good]), letters
     except ValueError:
@@ -47,16 +47,8 @@ def fitting(
                 conform(group, [item])
                 kept.append(item)
             except ValueError as error:
-                letters.append(_letter(message, error))
+                letters.append(dead_letter_of(message, str(error)))
         return conform(group, kept), letters
-
-
-def _letter(message: Received, error: ValueError) -> Out:
-    where = f'{message.topic}/{message.partition}/{message.offset}'
-    log.warning('%s at %s does not fit: %s', message.key, where, error)
-    return Out(
-        'dead_letters', message.key, encode(dead_letter(message.topic, message.value, str(error), where))
-    )
 
 # %% ../../nbs/10_services/06_feature_store.ipynb #18478f1b
 DAY = 86_400_000
@@ -106,7 +98,7 @@ class StoreWriter:
             try:
                 item = decode(message.topic, message.value)
             except ValueError as error:
-                letters.append(_letter(message, error))
+                letters.append(dead_letter_of(message, str(error)))
                 continue
             if isinstance(item, Trades):
                 self.newest_ms = max(self.newest_ms, item.trades[-1].event_ms)
@@ -131,7 +123,7 @@ def topics_read(settings: Settings) -> list[str]:
     news = not settings.run.until_idle or settings.run.news
     return [name for name in GROUPS if news or not name.startswith('news')]
 
-
+# %% ../../nbs/10_services/06_feature_store.ipynb #010fb02b
 def run_feature_store(settings: Settings) -> None:
     "Store what the topics carry until told to stop."
     store = open_feature_store(settings)

@@ -25,7 +25,7 @@ __all__ = ['log', 'IndicatorStep', 'run_indicators']
 
 # %% ../../nbs/10_services/03_indicators.ipynb #10fbca05
 class IndicatorStep:
-    "Candles in, features out; see `bus.Step`."
+    "Candles in, features out; see `bus.steps.Step`."
 
     def __init__(
         self,
@@ -57,7 +57,9 @@ class IndicatorStep:
                 yield Out('technical_indicators', m.key, encode(message))
 
     def features_of(self, candle: Candle, partition: int, begun: int) -> list[TechnicalIndicators]:
-        "Return the candle's features, and those that it changes; a state that is not there yet starts from `history`."
+        """Return the candle's features, and those that it changes; a state that is not there yet starts
+        from `history`.
+        """
         states, key = self.states[partition], (candle.symbol, candle.interval_seconds)
         if key not in states:
             past = self.history(candle, partition, begun)

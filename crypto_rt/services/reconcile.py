@@ -50,7 +50,8 @@ def cached_candles(settings: Settings) -> sqlite3.Connection:
     folder.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(folder / 'exchange_candles.sqlite', timeout=30)
     db.execute(
-        'CREATE TABLE IF NOT EXISTS said (symbol TEXT, interval_seconds INTEGER, start_ms INTEGER, candle TEXT, seen_ms INTEGER, '
+        'CREATE TABLE IF NOT EXISTS said (symbol TEXT, interval_seconds INTEGER, start_ms INTEGER, '
+        'candle TEXT, seen_ms INTEGER, '
         'PRIMARY KEY (symbol, interval_seconds, start_ms, candle)) WITHOUT ROWID'
     )
     return db
@@ -66,7 +67,8 @@ def recall(
     said: dict[int, list[Candle]] = {}
     with closing(cached_candles(settings)) as db, db:
         rows = db.execute(
-            'SELECT candle FROM said WHERE symbol = ? AND interval_seconds = ? AND start_ms >= ? ORDER BY seen_ms',
+            'SELECT candle FROM said WHERE symbol = ? AND interval_seconds = ? AND start_ms >= ? ORDER '
+            'BY seen_ms',
             (*key, first),
         )
         for (text,) in rows:
@@ -178,7 +180,8 @@ def exchange_of(settings: Settings) -> CandleSource:
     source = json.loads(record.read_text()) if record.is_file() else {}
     if source.get('source') == 'replay':
         raise ValueError(
-            f'{record.parent} holds a replay of {source.get("file")}, whose candles no exchange can be asked for; give --trades F --candles F'
+            f'{record.parent} holds a replay of {source.get("file")}, whose candles no exchange can be '
+            'asked for; give --trades F --candles F'
         )
     if source.get('source') == 'simulate':
         return simulated_exchange(settings, source['seed'])
@@ -206,7 +209,7 @@ def write_report(
         partial.write_text(json.dumps(result, indent=1))
     return path
 
-
+# %% ../../nbs/10_services/09_reconcile.ipynb #3081d4ba
 def counts_of(result: Mapping[str, Any]) -> dict[str, int]:
     "Return what goes over the bus."
     return {name: result.get(name, 0) for name in ('compared', 'exact', 'explained', 'unexplained')} | {

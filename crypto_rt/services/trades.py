@@ -123,7 +123,7 @@ async def drive(
     until_end: bool = False,  # return at the end of a replay
     record: Callable[[list[Frame], int], None] | None = None,  # is handed all frames as they come
 ) -> None:
-    "Read the exchange for ever, or until its replay has ended."
+    "Read the exchange for good, or until its replay has ended."
     fetcher, meter, finished = Fetcher(exchange), SkewMeter(exchange), False
     async with contextlib.aclosing(exchange.stream(tuple(feed.states))) as batches:
         async for frames in batches:
@@ -209,7 +209,7 @@ def read_previous_run(
     records = (decode('gaps', m.value) for m in tail(settings, 'gaps', 2000))
     return resume(m.value for m in messages), [record for record in records if isinstance(record, Gap)]
 
-
+# %% ../../nbs/10_services/00_trades.ipynb #46b087fa
 def warm_start(
     settings: Settings,
     exchange: Exchange,
@@ -291,7 +291,7 @@ async def serve_trades(
     finally:
         exchange.close()
 
-
+# %% ../../nbs/10_services/00_trades.ipynb #cc733e2e
 def run_trades(
     settings: Settings,
     history: Callable[[Settings], StoredState] | None = None,  # reads what the store knows

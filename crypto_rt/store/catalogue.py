@@ -86,7 +86,7 @@ def as_table(
         for line in cells
     )
 
-
+# %% ../../nbs/07_store/09_catalogue.ipynb #ccff696b
 def catalogue_text(
     store: FeatureStore,
     name: str | None,

@@ -60,7 +60,8 @@ def _checked(group: GroupDef, columns: list[list[Any]], place: int) -> list[Any]
             columns,
             place=place,
             row=row,
-            why=f'must be {feature.type}{"" if feature.nullable else ", not null"}, was {columns[place][row]!r}',
+            why=f'must be {feature.type}{"" if feature.nullable else ", not null"}, was '
+            f'{columns[place][row]!r}',
         )
     if feature.type == 'double' and not all(map(math.isfinite, filter(None, column))):
         row = next(row for row, value in enumerate(column) if value in (math.inf, -math.inf))
@@ -147,7 +148,7 @@ def dtype_of(
     )
     return nullable if feature.nullable else plain
 
-
+# %% ../../nbs/07_store/01_conform.ipynb #71f06523
 def frame_of(
     schema: Iterable[FeatureDef],
     columns: Iterable[Iterable[Any]],  # as many as the schema has

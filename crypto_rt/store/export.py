@@ -55,7 +55,8 @@ def stored_interval(
     if wanted not in there:
         known = sorted({f'{key[0]} at {key[1]} s' for key in group.entities()})
         raise ValueError(
-            f'no {group.definition.name} of {symbol} at {wanted} s are stored; there are {", ".join(known) or "none yet"}'
+            f'no {group.definition.name} of {symbol} at {wanted} s are stored; there are '
+            f'{", ".join(known) or "none yet"}'
         )
     return wanted
 

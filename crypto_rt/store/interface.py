@@ -86,7 +86,7 @@ class TradePosition(NamedTuple):
     trade_id: int
     event_ms: int
 
-
+# %% ../../nbs/07_store/02_interface.ipynb #36610aa6
 def whole_until(
     trades: Iterable[tuple[int, int]],  # trade_id and event_ms, ascending
     recorded: Sequence[tuple[int, int]] = (),  # id ranges that the exchange does not have either
@@ -137,7 +137,7 @@ class GroupExtent(NamedTuple):
     first_ms: int | None  # event times; None: no row
     last_ms: int | None
 
-
+# %% ../../nbs/07_store/02_interface.ipynb #4ba5a159
 class FeatureGroup(Protocol):
     "Upserts by identity; `insert` returns when the rows are durable."
 

@@ -50,7 +50,8 @@ def condition(
     "Return the WHERE text of a selection and its values; `KeyError` that names an unknown column."
     if unknown := set(equal) - set(group.names):
         raise KeyError(
-            f'{group.name} has no column {", ".join(sorted(unknown))}; keys are {", ".join(group.primary_key)}'
+            f'{group.name} has no column {", ".join(sorted(unknown))}; keys are '
+            f'{", ".join(group.primary_key)}'
         )
     time_ = quoted([group.event_time])
     bounds = [(f'{quoted([name])} = ?', value) for name, value in equal.items()]
@@ -59,7 +60,7 @@ def condition(
     ]
     return ' AND '.join(text for text, _ in bounds) or 'TRUE', [value for _, value in bounds]
 
-
+# %% ../../nbs/07_store/03_point_in_time.ipynb #3c7ba917
 def literal(
     group: GroupDef, equal: Mapping[str, Any], start: int | None = None, end: int | None = None
 ) -> str:
@@ -142,7 +143,7 @@ def damaged_segment(path: str, error: Exception) -> OSError:
         f'segment {path} cannot be read ({why}); restore it from a copy, the rest of the store is whole',
     )
 
-
+# %% ../../nbs/07_store/03_point_in_time.ipynb #23312a28
 def run_sql(duck: Any, sql: str) -> pa.Table:
     "Return the result; a segment that cannot be read is named."
     import duckdb
@@ -153,7 +154,7 @@ def run_sql(duck: Any, sql: str) -> pa.Table:
         path = re.search(r'[^\s"\']+\.parquet', str(error))
         raise damaged_segment(path[0] if path else 'of the store', error) from None
 
-
+# %% ../../nbs/07_store/03_point_in_time.ipynb #e29628f9
 def frame_from(table: pa.Table, schema: Sequence[FeatureDef]) -> pd.DataFrame:
     "Return an Arrow table with the dtypes of the schema."
     import pandas as pd
@@ -241,7 +242,7 @@ def drop_keys(
     unwanted += [] if event_time else [left.event_time, left.revision, left.available]
     return frame.drop(columns=[name for name in unwanted if name not in view.query.names])
 
-
+# %% ../../nbs/07_store/03_point_in_time.ipynb #cba1973c
 def split_labels(
     frame: pd.DataFrame,  # a batch of `view`
     view: ViewDef,
@@ -273,7 +274,7 @@ def check_group(group: GroupDef) -> GroupDef:
         raise ValueError(f'{group.name}: {", ".join(wrong)} must be bigint, was {types[wrong[0]]}')
     return group
 
-
+# %% ../../nbs/07_store/03_point_in_time.ipynb #ce2190af
 def check_view(store: FeatureStore, view: ViewDef) -> ViewDef:
     "Return a view whose every join finds at most one row, else raise `ValueError`."
     for join in view.query.joins:

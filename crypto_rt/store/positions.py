@@ -22,7 +22,7 @@ def latest_gaps(store: FeatureStore) -> list[Gap]:
     "Return the latest revision of every gap on record."
     return open_group(store, 'gaps').history({}, last=ALL_GAPS)
 
-
+# %% ../../nbs/07_store/08_positions.ipynb #ef389a1a
 def stored_past(settings: Settings) -> StoredState:
     "Return the last candle of each symbol, up to where its trades have no hole, and the gaps on record."
     if not has_store(settings):
@@ -40,7 +40,7 @@ def stored_past(settings: Settings) -> StoredState:
     finally:
         store.close()
 
-
+# %% ../../nbs/07_store/08_positions.ipynb #fa089335
 def own_holes(gaps: list[Gap], symbol: str) -> list[tuple[int, int]]:
     "Return the id ranges of a symbol that the exchange does not have either."
     return [

@@ -40,7 +40,9 @@ class FeatureDef(Struct, frozen=True):
 
 # %% ../../nbs/07_store/00_schema.ipynb #5388cfe8
 class GroupDef(Struct, frozen=True):
-    "What a feature group holds; a row's identity is primary key, event time and revision, or `once` the primary key alone."
+    """What a feature group holds; a row's identity is primary key, event time and revision, or `once` the
+    primary key alone.
+    """
 
     name: str
     version: int
@@ -278,7 +280,9 @@ MESSAGES: dict[str, type[Struct]] = {
 
 
 def struct_maker(group: GroupDef) -> Callable[[Sequence[Any]], Any]:
-    "Return what makes a message of a row in the order of the schema; `KeyError` for a group without messages."
+    """Return what makes a message of a row in the order of the schema; `KeyError` for a group without
+    messages.
+    """
     kind, names = MESSAGES[group.name], group.names
     texts = {f.name for f in group.schema if f.type == 'string'} & _json_fields(kind)
     if names == kind.__struct_fields__ and not texts:
@@ -295,7 +299,7 @@ def struct_maker(group: GroupDef) -> Callable[[Sequence[Any]], Any]:
 
     return make
 
-
+# %% ../../nbs/07_store/00_schema.ipynb #cfc804a9
 def _json_fields(kind: type[Struct]) -> set[str]:
     from msgspec import inspect
 

@@ -37,7 +37,10 @@ def record_identity(folder: Path, identity: dict[str, Any]) -> None:
     if present != identity:
         same_name = describe(present) == describe(identity)
         raise ValueError(
-            f'data directory {folder} holds data of {describe(present)}, not of {describe(identity)}{" with another content" if same_name else ""}; name another with --data-dir'
+            f'data directory {folder} holds data of {describe(present)}, not of '
+            f'{describe(identity)}{" with another content" if same_name else ""}; name another '
+            'with '
+            '--data-dir'
         )
     record.write_text(json.dumps(identity))
 
@@ -53,14 +56,16 @@ def claim(
         lock = (folder / 'lock').open('a+')
     except OSError as error:
         raise ValueError(
-            f'data directory {folder} cannot be used: {error.strerror}; name a folder that can be written to with --data-dir'
+            f'data directory {folder} cannot be used: {error.strerror}; name a folder that can be '
+            'written to with --data-dir'
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.seek(0)
         raise ValueError(
-            f'data directory {folder} is in use by process {lock.read().strip() or "?"}; stop it, or name another with --data-dir'
+            f'data directory {folder} is in use by process {lock.read().strip() or "?"}; stop it, or '
+            'name another with --data-dir'
         ) from None
     if identity is not None:
         record_identity(folder, dict(identity))
@@ -193,14 +198,17 @@ def news_arguments(
     files: Sequence[str],  # to be replayed
     source: str,  # settled: live, replay or simulate
 ) -> str | None:  # of `crypto-rt news`; None: the run has no news
-    "Return what the news service is started with; `ValueError` for files beside no replay, or that hold no news."
+    """Return what the news service is started with; `ValueError` for files beside no replay, or that hold
+    no news.
+    """
     from crypto_rt.news.archives import news_kind, unpacked
 
     if not files:
         return '' if source == 'live' else None
     if source != 'replay':
         raise ValueError(
-            f'--news-file goes with the replay of a market, but the source is {source}; give --source replay --file F, too'
+            f'--news-file goes with the replay of a market, but the source is {source}; give --source '
+            'replay --file F, too'
         )
     for file in files:
         news_kind(unpacked(file), Path(file).name)
@@ -228,7 +236,8 @@ def make_plan(
         check_simulated(settings)
     if until_idle and source != 'replay':
         raise ValueError(
-            f'--until-idle ends a replay, but the source is {source}; give --source replay --file F, or --for SECONDS'
+            f'--until-idle ends a replay, but the source is {source}; give --source replay --file F, or '
+            '--for SECONDS'
         )
     plan = Plan(
         settings=settings,

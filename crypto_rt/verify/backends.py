@@ -82,7 +82,7 @@ def symbols_of(seed: int) -> list[str]:
     "Return a seed's symbols; the last one has nothing on the right."
     return [f'S{seed}-{name}/USD' for name in ('BTC', 'ETH', 'NEW')]
 
-
+# %% ../../nbs/11_verify/04_backends.ipynb #4cbad65b
 def fill_backend(name: str, store: FeatureStore, seeds: Sequence[int], suffix: str) -> Side:
     "Return a backend with all histories in it, some of them sealed, some hot, as batches came."
     groups = [
@@ -129,13 +129,13 @@ def frames_of(side: Side) -> dict[str, Any]:
         for group in side.groups
     }
 
-
+# %% ../../nbs/11_verify/04_backends.ipynb #8816cffd
 def vectors_of(side: Side, seeds: Sequence[int]) -> list[Any]:
     "Return the online vector of every symbol, and of one without rows."
     keys = [{'symbol': symbol} for seed in seeds for symbol in symbols_of(seed)] + [{'symbol': 'NO/ONE'}]
     return side.view.get_feature_vectors(keys)
 
-
+# %% ../../nbs/11_verify/04_backends.ipynb #174d4dde
 def compare_backends(sides: Sequence[Side], seeds: Sequence[int]) -> dict[str, Any]:
     "Return figures: how much was compared, and what differs from the first backend."
     frames, vectors = [frames_of(side) for side in sides], [vectors_of(side, seeds) for side in sides]
@@ -165,9 +165,11 @@ def verify_store(settings: Settings, backends: Sequence[str], seeds: int = 5) ->
     "Return figures of a comparison of backends over so many seeded histories."
     if len(backends) < 2 or 'embedded' not in backends or len(set(backends)) < len(backends):
         raise ValueError(
-            f'--backends must name embedded and another one, such as embedded,hopsworks, was {",".join(backends)}'
+            '--backends must name embedded and another one, such as embedded,hopsworks, was '
+            f'{",".join(backends)}'
         )
-    started, suffix, numbers, sides = time.monotonic(), uuid.uuid4().hex[:8], list(range(1, seeds + 1)), []  # type: float, str, list[int], list[Side]
+    # type: float, str, list[int], list[Side]
+    started, suffix, numbers, sides = time.monotonic(), uuid.uuid4().hex[:8], list(range(1, seeds + 1)), []
     with tempfile.TemporaryDirectory() as folder:
         try:
             for name in sorted(backends, key=lambda name: name != 'embedded'):
@@ -189,7 +191,7 @@ def verify_store(settings: Settings, backends: Sequence[str], seeds: int = 5) ->
         'seconds': round(time.monotonic() - started, 1),
     }
 
-
+# %% ../../nbs/11_verify/04_backends.ipynb #4b8790cb
 def _store_of(settings: Settings) -> dict[str, Any]:
     import msgspec
 

@@ -368,7 +368,8 @@ def verify_chaos(
 
     if (instances, brokers) != (1, 1):
         raise ValueError(
-            f'verify chaos runs one instance of each service on one broker so far, was asked for {instances} on {brokers}'
+            'verify chaos runs one instance of each service on one broker so far, was asked for '
+            f'{instances} on {brokers}'
         )
     preload()
     root = Path(tempfile.mkdtemp(prefix='crypto-rt-chaos-', dir=folder))

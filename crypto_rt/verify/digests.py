@@ -46,7 +46,7 @@ def one_spelling(
     "Return the amount without zeros at its end."
     return amount.rstrip('0').rstrip('.') if '.' in amount else amount
 
-
+# %% ../../nbs/11_verify/05_digests.ipynb #91fdc6e4
 def comparable(
     frame: pd.DataFrame,  # of one group
 ) -> pd.DataFrame:  # one row for each identity
@@ -73,7 +73,7 @@ def contents(
     finally:
         store.close()
 
-
+# %% ../../nbs/11_verify/05_digests.ipynb #57f2026e
 def digests(
     settings: Settings,
 ) -> dict[str, str]:  # trades, candles, indicators: 64 hexadecimal digits each

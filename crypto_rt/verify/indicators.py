@@ -70,7 +70,7 @@ def one_life(
     told += [decode(out.topic, out.value) for out in step.take(raws[-1:])]
     yield from ((x, peeked is None or x.start_ms != candles[-1].start_ms or x.values == peeked) for x in told)
 
-
+# %% ../../nbs/11_verify/02_indicators.ipynb #845e710a
 def nonsense(candle: Candle) -> Candle:
     "Return a candle of the same window that no market ever had."
     return msgspec.structs.replace(
@@ -191,7 +191,7 @@ def compare_series(
         **look_aheads(candles, straight, table=table),
     }
 
-
+# %% ../../nbs/11_verify/02_indicators.ipynb #dad6faa9
 def with_candle_progress(candles: Iterable[Candle], advance: Callable[[int], Any]) -> Iterator[Candle]:
     "Yield the candles and tell of each."
     for candle in candles:

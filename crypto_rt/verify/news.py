@@ -98,7 +98,8 @@ def read_cases(file: Path | str) -> list[dict[str, str]]:
                 found.append({side: case[side] for side in ('plain', 'text')})
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
-                    f'{Path(file).name}, line {number}: expected a JSON object with plain and text, was {line[:60]!r}'
+                    f'{Path(file).name}, line {number}: expected a JSON object with plain and text, was '
+                    f'{line[:60]!r}'
                 ) from None
     if not found:
         raise ValueError(f'expected attacks in {Path(file).name}, there is none')

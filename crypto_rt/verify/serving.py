@@ -65,7 +65,7 @@ def stored_frame(
         struct_of(group.definition, row) for row in zip(*columns_of(group.definition, frame), strict=True)
     ]
 
-
+# %% ../../nbs/11_verify/03_serving.ipynb #5e1106e0
 def features_stored(
     store: FeatureStore,
     feature_set: str,  # such as core-v1
@@ -89,7 +89,7 @@ class Finding(NamedTuple):
     prediction: Prediction
     wrong: str
 
-
+# %% ../../nbs/11_verify/03_serving.ipynb #2f5bb7c2
 def findings(
     store: FeatureStore,
     predictions: list[Prediction],  # of one symbol and interval, not empty

@@ -41,7 +41,7 @@ class Kraken:
         self.url = self.client.url
 
     def stream(self, symbols: tuple[str, ...]) -> AsyncGenerator[list[Frame], None]:
-        "Yield lists of frames for ever, an empty one when nothing comes for a moment."
+        "Yield lists of frames for good, an empty one when nothing comes for a moment."
         return stream(self.settings, symbols)
 
     def symbols(self) -> list[str]:
@@ -69,7 +69,9 @@ class Kraken:
         return str(max(0, since_ms * 1_000_000 - 1))
 
     def trade_page(self, symbol: str, cursor: str) -> TradePage:
-        "Return a page of trades; `ConnectionError` after enough attempts, `ValueError` for an unknown symbol."
+        """Return a page of trades; `ConnectionError` after enough attempts, `ValueError` for an unknown
+        symbol.
+        """
         trades, after = self._ask_of_pair(
             'Trades',
             lambda body: parse_rest_trades(body, symbol),
@@ -80,7 +82,9 @@ class Kraken:
         return TradePage(trades, after, len(trades) < self.limits.trades or after == cursor)
 
     def candles(self, symbol: str, interval_seconds: int) -> list[Candle]:
-        "Return the newest final candles, oldest first; `ValueError` for an interval that Kraken does not make."
+        """Return the newest final candles, oldest first; `ValueError` for an interval that Kraken does not
+        make.
+        """
         check_interval(self, interval_seconds)
         grace_ms = self.settings.data.grace_ms
         candles, _ = self._ask_of_pair(

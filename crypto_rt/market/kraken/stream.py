@@ -33,7 +33,7 @@ def subscription(
         params['event_trigger'] = 'bbo'
     return json.dumps({'method': 'subscribe', 'params': params, 'req_id': REQUESTS[channel]})
 
-
+# %% ../../../nbs/02_market/01_kraken/02_stream.ipynb #6eb27343
 def read(raw: bytes) -> Frame:
     "Return the frame, or a frame of kind `bad` with the reason."
     try:
@@ -109,7 +109,7 @@ async def stream(
     tick_seconds: float = 0.2,
     limit: int = 1000,
 ) -> AsyncGenerator[list[Frame], None]:  # lists of what came; empty ones while nothing does
-    "Yield frames for ever: connect, subscribe to everything, and do so again whenever the connection ends."
+    "Yield frames for good: connect, subscribe to everything, and do so again whenever the connection ends."
     from websockets.exceptions import WebSocketException
 
     exchange, failures = settings.exchange, 0

@@ -85,7 +85,7 @@ class Expired(NamedTuple):
     before_ms: int
     warning: str  # what cannot be made again; empty: nothing went
 
-
+# %% ../../../nbs/07_store/04_embedded/05_compaction.ipynb #9d128f4d
 class Compaction:
     "Merges the files of one table, and drops what is kept no longer."
 

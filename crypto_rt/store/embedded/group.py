@@ -143,7 +143,8 @@ class EmbeddedGroup:
         with self.database.transaction('DEFERRED') as db:
             hot = db.execute(f'SELECT count(*), min({time_}), max({time_}) FROM {self.table.hot}').fetchone()
             sealed = db.execute(
-                'SELECT coalesce(sum(rows), 0), min(first_ms), max(last_ms), count(*) FROM _segments WHERE tab = ?',
+                'SELECT coalesce(sum(rows), 0), min(first_ms), max(last_ms), count(*) FROM _segments '
+                'WHERE tab = ?',
                 (self.table.name,),
             ).fetchone()
         return GroupExtent(

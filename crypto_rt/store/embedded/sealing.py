@@ -44,7 +44,8 @@ class Sealing:
             bounds = (day, min(day + DAY_LONG_MS, limit))
             of_day = f'{table.time} >= ? AND {table.time} < ?'
             rows = db.execute(
-                f'SELECT {quoted(group.names)} FROM {table.hot} WHERE {of_day} ORDER BY {quoted(group.identity)}',
+                f'SELECT {quoted(group.names)} FROM {table.hot} WHERE {of_day} ORDER BY '
+                f'{quoted(group.identity)}',
                 bounds,
             ).fetchall()
             columns = list(zip(*rows, strict=True))

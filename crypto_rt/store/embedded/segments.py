@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sqlite3
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from ...core.durable_files import atomic_path
 from .sqlite import Table
 from crypto_rt.store.point_in_time import (
     Relation,
@@ -61,24 +60,16 @@ def _write_parquet(path: Path, group: GroupDef, columns: Sequence[Sequence[Any]]
             ('delta', ('bigint', 'timestamp')),
         )
     }
-    with path.with_suffix('.tmp').open('wb') as file:
+    with atomic_path(path) as partial:
         pq.write_table(
             arrow_of(group, columns),
-            file,
+            partial,
             compression='zstd',
             row_group_size=16384,
             use_dictionary=of_type['dictionary'],
             use_byte_stream_split=of_type['split'],
             column_encoding=dict.fromkeys(of_type['delta'], 'DELTA_BINARY_PACKED'),
         )
-        file.flush()
-        os.fsync(file.fileno())
-    path.with_suffix('.tmp').replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_segment(
@@ -92,8 +83,6 @@ def write_segment(
         folder.mkdir(parents=True, exist_ok=True)
         _write_parquet(path, group, columns)
     except OSError as error:
-        with suppress(OSError):
-            path.with_suffix('.tmp').unlink()
         raise OSError(
             error.errno,
             f'segment {path} cannot be written ({error.strerror or error}): '
@@ -114,7 +103,7 @@ class Segment(NamedTuple):
     top_revision: int
     lacking: tuple[str, ...] = ()  # columns that are younger than the file
 
-
+# %% ../../../nbs/07_store/04_embedded/01_segments.ipynb #b5e7e4da
 def overlapping(
     segments: Sequence[Segment],
 ) -> bool:  # whether two of them may hold the same identity
@@ -314,7 +303,7 @@ class Segments:
             found.update(pq.read_table(file, columns=[name], filters=tests)[name].to_pylist())
         return found & set(numbers)
 
-
+# %% ../../../nbs/07_store/04_embedded/01_segments.ipynb #ef0d90e6
 def with_booleans(row: Sequence[Any], places: Iterable[int]) -> tuple[Any, ...]:
     "Return a row of SQLite's with True and False at these places."
     values = list(row)

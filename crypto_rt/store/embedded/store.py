@@ -131,7 +131,9 @@ class EmbeddedStore:
         return self._trades().accounts()
 
     def trade_position(self, symbol: str, recorded: Sequence[tuple[int, int]] = ()) -> TradePosition | None:
-        "Return up to which trade what is not sealed of a symbol has no hole that `recorded` does not explain."
+        """Return up to which trade what is not sealed of a symbol has no hole that `recorded` does not
+        explain.
+        """
         return self._trades().position(symbol, recorded)
 
     def insert_accounted(
@@ -207,7 +209,7 @@ class EmbeddedStore:
         "Close every connection of this process."
         self.database.close()
 
-
+# %% ../../../nbs/07_store/04_embedded/07_store.ipynb #fd1072fe
 def open_embedded_store(directory: Path | str) -> EmbeddedStore:
     "Return the store in a folder, created where it is missing."
     return EmbeddedStore(directory)

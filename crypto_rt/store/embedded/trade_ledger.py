@@ -26,7 +26,7 @@ def by_first_column(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any
         found.setdefault(row[0], []).append(row)
     return found
 
-
+# %% ../../../nbs/07_store/04_embedded/02_trade_ledger.ipynb #09863f02
 class StoryLedger:
     "The rows of a group that never change and have a text as key: the first one of a key stays."
 
@@ -76,7 +76,8 @@ class TradeLedger:
     def count(self, db: sqlite3.Connection, key: str, **by: int) -> None:
         "Raise durable counters of a key, in a transaction."
         db.executemany(
-            'INSERT INTO _counts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value',
+            'INSERT INTO _counts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = value + '
+            'excluded.value',
             [(self.table.name, name, key, value) for name, value in by.items() if value],
         )
 
@@ -138,14 +139,16 @@ class TradeLedger:
             ).fetchone()
             holes = db.execute(
                 f'SELECT id, after FROM (SELECT {self.id_sql} AS id, lead({self.id_sql}) OVER (ORDER BY '
-                f'{self.id_sql}) AS after FROM {self.table.hot} WHERE {self.key_sql} = ? AND {self.id_sql} >= ?) '
+                f'{self.id_sql}) AS after FROM {self.table.hot} WHERE {self.key_sql} = ? AND '
+                f'{self.id_sql} >= ?) '
                 'WHERE after > id + 1',
                 (key, -1 if sealed is None else sealed),
             ).fetchall()
             until = next((first for first, after in holes if _is_loss(first, after, recorded)), None)
             where, values = (f'AND {self.id_sql} = ?', (key, until)) if until is not None else ('', (key,))
             found = db.execute(
-                f'SELECT {self.id_sql}, {time_} FROM {self.table.online if until is None else self.table.hot} '
+                f'SELECT {self.id_sql}, {time_} FROM '
+                f'{self.table.online if until is None else self.table.hot} '
                 f'WHERE {self.key_sql} = ? {where}',
                 values,
             ).fetchone()

@@ -40,7 +40,7 @@ class LookUp(NamedTuple):
     booleans: list[int]  # places in the row
     names: list[str]
 
-
+# %% ../../../nbs/07_store/04_embedded/04_views.ipynb #c78a4412
 def look_ups_of(view: ViewDef, groups: Mapping[tuple[str, int], GroupDef]) -> list[LookUp]:
     "Return the look-ups of a view, the left group's first."
     prepared = []

@@ -36,7 +36,7 @@ class Login(NamedTuple):
     def __repr__(self) -> str:
         return f'Login({self.project!r} at {self.host}:{self.port})'
 
-
+# %% ../../../nbs/07_store/05_hopsworks/00_client.ipynb #546fe778
 def login_of(settings: Settings) -> Login:
     "Return the login that HOPSWORKS_* and `[store]` give; `ValueError` that names what is missing."
     store, of = settings.store, secret
@@ -134,7 +134,7 @@ def without_side_effects() -> Iterator[None]:
         root.handlers[:], warnings.formatwarning = kept, form
         root.setLevel(level)
 
-
+# %% ../../../nbs/07_store/05_hopsworks/00_client.ipynb #c7b686bb
 def import_client() -> Any:
     "Return the module `hopsworks`; `ImportError` that says how to install it."
     default_environment(TQDM_DISABLE='1')
@@ -165,7 +165,7 @@ def bound_requests(seconds: float) -> None:
 
     client._get_instance()._session.mount('https://', Bounded())
 
-
+# %% ../../../nbs/07_store/05_hopsworks/00_client.ipynb #af1b1970
 def reachable(login: Login) -> None:
     "Raise `ConnectionError` when nothing listens: the client itself would wait without end."
     import socket
@@ -211,7 +211,7 @@ def connect(login: Login, folder: Path) -> Any:
     _connected['login'] = login
     return store
 
-
+# %% ../../../nbs/07_store/05_hopsworks/00_client.ipynb #7efe7d9c
 def disconnect() -> None:
     "Close the client's connection; its certificates are removed."
     if _connected.pop('login', None):

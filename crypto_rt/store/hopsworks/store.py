@@ -345,7 +345,9 @@ class HopsworksStore:
         return group.handle().select(served(query, group.definition, labels))
 
     def get_feature_view(self, name: str, version: int) -> HopsworksView | None:
-        "Return a view that this process has made or opened: the cluster keeps the digest of a definition only."
+        """Return a view that this process has made or opened: the cluster keeps the digest of a definition
+        only.
+        """
         return self.views.get((name, version))
 
     def _ours(self, name: str) -> HopsworksGroup:
@@ -413,7 +415,7 @@ class HopsworksStore:
         "Log out."
         disconnect()
 
-
+# %% ../../../nbs/07_store/05_hopsworks/02_store.ipynb #014b0d2a
 def open_hopsworks_store(folder: Path, settings: Settings) -> HopsworksStore:
     "Return the store of the cluster that the settings and the environment name; certificates go to `folder`."
     return HopsworksStore(settings, folder / 'hopsworks')
