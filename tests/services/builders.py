@@ -1,4 +1,4 @@
-"""A clock that stands still, messages, and a join with a leader."""
+"""A clock that stands still, messages, a join with a leader, and made-up trades with their candles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from crypto_rt.bus.steps import Received
-from crypto_rt.core.messages import NewsSignal, NewsWatermark, TechnicalIndicators, encode
+from crypto_rt.candles.aggregation import candles_of_trades
+from crypto_rt.core.messages import NewsSignal, NewsWatermark, TechnicalIndicators, Trade, Trades, encode
 from crypto_rt.services.context import ContextJoin, ContextRow, LeaderContext
 
 
@@ -45,3 +46,24 @@ def complete(join: ContextJoin, x: TechnicalIndicators, offset: int = 0) -> list
 def vector_and_late(join: ContextJoin, x: TechnicalIndicators) -> tuple[dict[str, float | None], list[str]]:
     (found,) = complete(join, x)
     return found.vector, found.late
+
+
+NOON = 1_762_776_000_000
+
+
+def trades_of(ids):
+    return [
+        Trade(
+            trade_id=n,
+            price=str(100 + n * 7 % 13),
+            quantity='0.5',
+            side='buy',
+            order_type='',
+            event_ms=NOON + n * 7_300,
+        )
+        for n in ids
+    ]
+
+
+def folded(ids):
+    return list(candles_of_trades([Trades('BTC/USD', trades_of(ids), NOON, 'replay')], 60, 2000))

@@ -1,13 +1,5 @@
 "Our candles against those of others: real ones equal, every planted difference is found, and no excuse covers what it does not explain."
 
-import asyncio
-import json
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import msgspec
 import pandas as pd
 import pytest
@@ -17,26 +9,13 @@ from hypothesis import strategies as st
 
 from crypto_rt.candles.aggregation import candles_of_trades
 from crypto_rt.candles.comparison import FIELDS, Known, Sides, known_of, reconcile
-from crypto_rt.core.messages import Trade, Trades
-from crypto_rt.core.settings import load_settings
 from crypto_rt.market.files import read_candles, read_trades
-from crypto_rt.market.kraken.exchange import Kraken
 from crypto_rt.market.kraken.frames import exchange_candle
-from crypto_rt.sandbox.exchange import SandboxExchange
-from crypto_rt.sandbox.recording import Recording
-from crypto_rt.sandbox.server import serving
-from crypto_rt.services.reconcile import against_exchange, reconcile_once
-from crypto_rt.store.open import open_feature_store, open_group
 from crypto_rt.verify.candles import verify_candles
 from tests.repeat import many
+from tests.services.builders import NOON, folded, trades_of
 
-NOON = 1_762_776_000_000
 VERDICTS = ('compared', 'exact', 'explained', 'unexplained')
-
-
-@pytest.fixture
-def here(tmp_path):
-    return load_settings('/dev/null', env={}, data=dict(directory=str(tmp_path), symbols='BTC/USD'))
 
 
 def kraken_minutes(shared):
@@ -154,27 +133,6 @@ def test_a_planted_difference_fails_the_verification_of_files(here, shared, tmp_
     assert result['unexplained'] == 1 and result['evidence'][0]['evidence'] == 'they have no candle for it'
 
 
-# --- excuses
-
-
-def trades_of(ids):
-    return [
-        Trade(
-            trade_id=n,
-            price=str(100 + n * 7 % 13),
-            quantity='0.5',
-            side='buy',
-            order_type='',
-            event_ms=NOON + n * 7_300,
-        )
-        for n in ids
-    ]
-
-
-def folded(ids):
-    return list(candles_of_trades([Trades('BTC/USD', trades_of(ids), NOON, 'replay')], 60, 2000))
-
-
 @hypothesis_settings(max_examples=many(60), deadline=None)
 @given(
     first=st.integers(1, 30),
@@ -275,132 +233,3 @@ def test_files_without_names_take_the_name_of_the_other(here, tmp_path):
             trades,
             other,
         )
-
-
-# --- the data directory against an exchange
-
-
-class Fixed:
-    "An exchange that says what it is told."
-
-    def __init__(self, rows, now_ms):
-        self.rows, self.now_ms = rows, now_ms
-
-    def candles(self, symbol, interval_seconds):
-        return [c for c in self.rows if c.symbol == symbol]
-
-    def time_ms(self):
-        return self.now_ms
-
-
-def test_the_store_is_compared_and_a_change_of_the_exchange_is_told_apart(here):
-    ours = folded(range(120))
-    store = open_feature_store(here)
-    open_group(store, 'candles').insert(ours)
-    store.close()
-    theirs = [
-        exchange_candle(
-            'BTC/USD',
-            60,
-            start_ms=c.start_ms,
-            ohlc=(c.open, c.high, c.low, c.close),
-            volume=c.volume,
-            vwap=c.vwap,
-            trade_count=c.trade_count,
-        )
-        for c in folded(range(120))
-    ]
-    now = ours[-1].end_ms + 5_000
-    assert against_exchange(here, Fixed(theirs, now), alive=True)['reasons'] == {'cut_first': 1}
-    revised = [
-        msgspec.structs.replace(c, volume=c.volume + '1') if n == 5 else c for n, c in enumerate(theirs)
-    ]
-    result = against_exchange(here, Fixed(revised, now + 300_000), alive=False)
-    assert result['ok'] and result['reasons'] == {'cut_first': 1, 'exchange_revision': 1}
-    wrong = [msgspec.structs.replace(c, high='999') if n == 6 else c for n, c in enumerate(revised)]
-    again = load_settings(
-        '/dev/null', env={}, data=dict(directory=here.data.directory, symbols='BTC/USD,ETH/USD')
-    )
-    (Path(here.data.directory) / 'exchange_candles.sqlite').unlink()
-    result = reconcile_once(again, Fixed(wrong, now))
-    assert (
-        not result['ok'] and result['unexplained'] == 2 and result['symbols']['BTC/USD']['unexplained'] == 2
-    )
-    assert json.loads((Path(here.data.directory) / 'reconciliation.json').read_text()) == result
-
-
-def test_a_service_that_stands_still_is_seen(here):
-    ours = folded(range(120))
-    store = open_feature_store(here)
-    open_group(store, 'candles').insert(ours)
-    store.close()
-    theirs = [
-        exchange_candle(
-            'BTC/USD',
-            60,
-            start_ms=c.start_ms,
-            ohlc=(c.open, c.high, c.low, c.close),
-            volume=c.volume,
-            vwap=c.vwap,
-            trade_count=c.trade_count,
-        )
-        for c in folded(range(300))
-    ]
-    assert against_exchange(here, Fixed(theirs, theirs[-1].end_ms), alive=False)['unexplained'] == 1, (
-        'our last minute is cut, and was told as whole'
-    )
-    result = against_exchange(here, Fixed(theirs, theirs[-1].end_ms), alive=True)
-    missed = [line for line in result['evidence'] if line['evidence'] == 'we have no candle for it']
-    assert missed[0]['windows'] == len(theirs) - len(ours) - 2 and result['reasons']['still_forming'] == 2
-
-
-def test_the_local_exchange_agrees_with_the_fold(here, tmp_path, shared):
-    file = shared / 'data/canonical/trades/BTC-USDT_20240808T2354.parquet'
-    ours = list(candles_of_trades(read_trades(file), 60, 2000))
-    settings = load_settings('/dev/null', env={}, data=dict(directory=str(tmp_path), symbols='BTC/USDT'))
-    store = open_feature_store(settings)
-    open_group(store, 'candles').insert(ours)
-    store.close()
-
-    async def compare():
-        market = Recording(file)
-        exchange = SandboxExchange(market, float('inf'))
-        async with serving(exchange) as urls:
-            from websockets.asyncio.client import connect
-
-            async with connect(urls[0]) as socket:
-                await socket.send(
-                    '{"method":"subscribe","params":{"channel":"trade","symbol":["BTC/USDT"],"snapshot":true}}'
-                )
-                async for frame in socket:
-                    if '"replay"' in frame:
-                        break
-            at = msgspec.structs.replace(
-                settings, exchange=msgspec.structs.replace(settings.exchange, rest_url=urls[1])
-            )
-            return await asyncio.to_thread(lambda: against_exchange(at, Kraken(at)))
-
-    result = asyncio.run(asyncio.wait_for(compare(), 60))
-    assert result['unexplained'] == 0 and result['exact'] >= 10, result
-
-
-def catches(pid: int, number: int) -> bool:
-    "Tell whether a process has a handler of its own for a signal."
-    (mask,) = (
-        line.split()[1] for line in Path(f'/proc/{pid}/status').read_text().splitlines() if 'SigCgt' in line
-    )
-    return bool(int(mask, 16) >> (number - 1) & 1)
-
-
-def test_the_service_ends_at_once_when_it_is_told_to(here, tmp_path):
-    code = (
-        'from crypto_rt.core.settings import load_settings; from crypto_rt.services.reconcile import run_reconciliation; '
-        f"run_reconciliation(load_settings('/dev/null', env={{}}, data=dict(directory={str(tmp_path)!r}), kafka=dict(broker='127.0.0.1:9')))"
-    )
-    process = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not catches(process.pid, signal.SIGTERM):  # it is still importing
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 0

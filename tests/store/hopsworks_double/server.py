@@ -13,10 +13,11 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from . import groups, login, views  # noqa: F401 (each registers its endpoints)
 from .certificates import make_certificates
 from .cluster import Cluster, Fault, Refused
 from .flight import QueryService
-from .rest import ROUTES, Asked
+from .routes import ROUTES, Asked
 
 FLIGHT_PORT = 5005  # the client knows no other
 LOCK = Path(tempfile.gettempdir()) / 'crypto_rt_hopsworks_double.lock'
