@@ -1,4 +1,4 @@
-"""The head that reads news: trained on labelled headlines, registered, and examined on days it has not seen."""
+"""The head that reads news: trained on labelled headlines, registered, examined on days it has not seen."""
 
 from __future__ import annotations
 

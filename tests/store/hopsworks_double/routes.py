@@ -1,4 +1,7 @@
-"""What a request asks, and the list of endpoints: one function each, with the queries and fields that it knows. Anything else is answered 501 and remembered."""
+"""What a request asks, and the list of endpoints: one function each, with the queries and fields it knows.
+
+Anything else is answered 501 and remembered.
+"""
 
 from __future__ import annotations
 
