@@ -234,8 +234,8 @@ def test_the_trades_service_begins_where_the_last_run_stopped(backend, folder):
     assert past.trades == {symbol: (8, NOON + 8)} and past.candles[symbol] == candle(1, symbol=symbol)
     of_symbol = [(g.first_missing, g.state, g.revision) for g in past.gaps if g.symbol == symbol]
     assert sorted(of_symbol) == [(4, 'exchange_hole', 1), (9, 'open', 0)]
-    states = initial_states([symbol], {}, past, None)
-    assert states[symbol].continuity.through == 8 and states[symbol].fetch_first
+    (state,) = initial_states([symbol], {}, past, None)
+    assert state.sequence.ids.contiguous_id == 8 and state.fetch_first
     with opened(chosen) as store:
         assert [g for g in latest_gaps(store) if g.symbol == symbol] == [records[1], records[2]]
 
