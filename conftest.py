@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -95,6 +96,18 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield broker.address
     finally:
         broker.stop()
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    "Take back what a command that ran in this process did to logging: its level, and its handler of our stderr."
+    root = logging.getLogger()
+    level, before = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler and handler not in before:
+            root.removeHandler(handler)
 
 
 # --- stored outputs of notebooks (nbval)

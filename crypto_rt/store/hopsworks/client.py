@@ -217,3 +217,7 @@ def disconnect() -> None:
     if _connected.pop('login', None):
         with without_side_effects():
             import_client().logout()
+        # logout leaves the client of the online store, which would go on asking the cluster of before
+        from hopsworks_common.client import online_store_rest_client
+
+        online_store_rest_client._online_store_rest_client = None
