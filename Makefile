@@ -28,7 +28,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 NOTEBOOK_DIRS := nbs $(wildcard pipelines)
 PYTHON_DIRS := $(wildcard nbs tests apps benches pipelines conftest.py)
 
-.PHONY: help run setup test bench notebooks lock lint drift rust-test
+.PHONY: help run setup test test-long bench notebooks wheel lock lint drift rust-test
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -38,11 +38,19 @@ run: setup ## set up what is missing, then start everything; Ctrl-C stops it
 setup: $(DONE)/lock $(DONE)/torch $(DONE)/core $(DONE)/kafka ## make .venv with all that is needed; nothing to do the second time
 	@:
 
-test: setup drift lint rust-test ## set up, then all tests; the last line is pytest's own
+# The cells of one notebook and the tests of one file stay together, in one of the workers; each worker has its own Kafka.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with tests/nbval.cfg
+
+test: setup drift lint rust-test ## set up, then all tests, side by side; the last line is pytest's own
 	@echo '== notebooks'
-	@$(BIN)/nbdev-test nbs --do-print
+	@$(BIN)/nbdev-test nbs --n-workers $(WORKERS) --do-print
 	@echo '== pytest'
-	@$(BIN)/python -m pytest tests nbs --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with tests/nbval.cfg
+	@$(PYTEST) tests nbs $(NBVAL)
+
+test-long: setup ## what is random, ten times as often: more examples, chaos with 20 seeds; some hours
+	@CRYPTO_RT_TEST_REPEAT=10 CRYPTO_RT_TEST_LONG=1 $(PYTEST) tests --timeout 7200
 
 bench: setup ## the benchmarks, on release builds
 	@$(BIN)/crypto-rt bench all
@@ -50,6 +58,11 @@ bench: setup ## the benchmarks, on release builds
 notebooks: setup ## JupyterLab on the notebooks
 	@$(BIN)/jupyter labextension disable '@jupyterlab/apputils-extension:announcements' >/dev/null 2>&1 || true
 	@exec $(BIN)/jupyter lab nbs
+
+wheel: setup ## a wheel in dist/ that runs without this folder: compose file, contracts, pipelines and apps are in it
+	@echo '== wheel'
+	@$(BIN)/maturin build -q --release --out dist
+	@ls dist/*.whl
 
 lock: $(UV) ## write requirements.lock again, after pyproject.toml has changed
 	@$(UV) pip compile pyproject.toml --all-extras -c torch.txt --universal --python-version 3.11 --generate-hashes \
@@ -83,7 +96,7 @@ $(DONE)/rust: | $(DONE)/lock
 	@$(UV) run -q --isolated --no-project --with puccinialin python -m puccinialin --location .venv/rust >/dev/null
 	@touch $@
 
-$(DONE)/core: pyproject.toml rust/Cargo.toml $(wildcard rust/Cargo.lock rust/src/*.rs) $(RUST) | $(DONE)/lock
+$(DONE)/core: pyproject.toml rust/Cargo.toml $(wildcard rust/Cargo.lock rust/src/*.rs rust/src/*/*.rs) $(RUST) | $(DONE)/lock
 	@command -v cc >/dev/null || { echo 'expected a C compiler as cc on the PATH (it links the Rust core), found none; on Debian and Ubuntu: apt install gcc libc6-dev' >&2; exit 1; }
 	@echo '== crypto_rt with its Rust core'
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
@@ -99,7 +112,7 @@ $(DONE)/kafka: ops/kafka/kafka-jars.txt | $(DONE)/core
 drift: setup
 	@echo '== lock'
 	@$(UV) pip check -q
-	@$(BIN)/python -m pytest -q --no-header tests/test_repository.py -k lock
+	@$(BIN)/python -m pytest -q --no-header tests/repository/test_repository.py -k lock
 	@echo '== generated files'
 	@sum() { find crypto_rt data_contracts -name '*.py' -o -name '*.schema.json' | LC_ALL=C sort | xargs cksum; }; \
 	before=$$(sum); $(BIN)/nbdev-export; after=$$(sum); \
@@ -109,6 +122,7 @@ drift: setup
 lint: setup
 	@echo '== ruff and mypy'
 	@$(BIN)/ruff check -q $(PYTHON_DIRS)
+	@$(BIN)/ruff format --check -q $(PYTHON_DIRS)
 	@$(BIN)/mypy
 
 rust-test: setup

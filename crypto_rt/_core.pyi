@@ -2,7 +2,7 @@
 
 from typing import Self, final
 
-from .messages import Candle
+from .core.messages import Candle
 
 __all__ = ['CandleFold', 'decode_trade_frame']
 
@@ -26,7 +26,7 @@ def decode_trade_frame(raw: bytes) -> list[tuple[str, int, str, str, str, str, i
 
 @final
 class CandleFold:
-    """Folds the messages of the topic `trades` into candles; equal, byte by byte, to `crypto_rt.candles.CandleFold`.
+    """Folds the messages of the topic `trades` into candles; equal, byte by byte, to `crypto_rt.candles.fold.CandleFold`.
 
     One fold serves any number of symbols. What it returns depends only on the messages and their order; of the trades between two
     marks, not even on their order.
@@ -44,12 +44,12 @@ class CandleFold:
             ValueError: If a number is out of range.
         """
 
-    def feed(self, raw: bytes, place: int = 0) -> list[bytes]:
-        """Take one `Trades` or `Mark` message.
+    def feed(self, raw: bytes, offset: int = 0) -> list[bytes]:
+        """Take one `Trades` or `Watermark` message.
 
         Args:
             raw: The message as it lies in the topic.
-            place: Where it lies (its offset); see `oldest_place`.
+            offset: Where it lies; see `oldest_offset`.
 
         Returns:
             Encoded `Candle` messages that became final or were revised, oldest first. Trades alone return none.
@@ -58,22 +58,22 @@ class CandleFold:
             ValueError: If the message is malformed; then nothing of it was taken.
         """
 
-    def feed_many(self, raws: list[bytes], places: list[int]) -> list[tuple[int, bytes | str]]:
+    def feed_many(self, raws: list[bytes], offsets: list[int]) -> list[tuple[int, bytes | str]]:
         """Take many messages in one call: `feed` for each of them.
 
         Args:
             raws: Messages as they lie in the topic, in order.
-            places: Where each of them lies.
+            offsets: Where each of them lies.
 
         Returns:
             In order, the index of a message with an encoded `Candle` that it made final or revised, or with the reason (a str) why
             nothing of it was taken.
 
         Raises:
-            ValueError: If there are not as many places as messages.
+            ValueError: If there are not as many offsets as messages.
         """
 
-    def feed_frame(self, raw: bytes, place: int = 0) -> int:
+    def feed_frame(self, raw: bytes, offset: int = 0) -> int:
         """Take the trades of a Kraken WebSocket v2 frame, decoded and folded in one pass: for replay and backfill.
 
         Returns:
@@ -86,8 +86,8 @@ class CandleFold:
     def forming(self) -> list[bytes]:
         """Return an encoded `FormingCandle` of each symbol that has traded in its newest open window since the last call."""
 
-    def seed(self, symbol: str, candle: Candle) -> None:
-        """Take a candle as final already: an earlier life has told it. Call it oldest first, each window's latest revision.
+    def restore(self, symbol: str, candle: Candle) -> None:
+        """Take a candle as final already: a previous run has emitted it. Call it oldest first, each window's latest revision.
 
         Trades of its window are taken in silence while they are no more than it counts; one more makes the next revision. The
         window after it is whole if the first trade_id follows its `last_trade_id`.
@@ -97,13 +97,13 @@ class CandleFold:
         """
 
     def rejected(self) -> list[tuple[int, int, str]]:
-        """Return (place, trade_id, reason) of the trades that came too late for any candle, and forget them."""
+        """Return (offset, trade_id, reason) of the trades that came too late for any candle, and forget them."""
 
-    def oldest_place(self) -> int | None:
-        """Return the lowest `place` that a restart must read again, None if none: the first that touched a window still kept."""
+    def oldest_offset(self) -> int | None:
+        """Return the lowest `offset` that a restart must read again, None if none: the first that touched a window still kept."""
 
     def counts(self) -> dict[str, int]:
         """Return how many trades, duplicates, covered, too_late, marks, candles, empty and revisions there were.
 
-        `covered` counts trades read again that belong to candles from before the first seed.
+        `covered` counts trades read again that belong to candles from before the first restored one.
         """

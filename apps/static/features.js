@@ -1,55 +1,128 @@
-/* The features page: what the table declares, beside the newest value of each symbol and statistics over the candles in memory. */
-(() => {
-  'use strict';
-  const $ = (id) => document.getElementById('crt-' + id);
-  const element = (name, value) => { const e = document.createElement(name); if (value !== undefined) e.textContent = value; return e; };
-  const short = (v) => (v === null || v === undefined ? '–' : v === 0 ? '0' : Math.abs(v) >= 1e6 || Math.abs(v) < 1e-4 ? v.toExponential(2) : String(+v.toPrecision(4)));
-  const bound = (f) => (f.low === null && f.high === null ? 'any' : f.low === null ? `≤ ${f.high}` : f.high === null ? `≥ ${f.low}` : `${f.low} to ${f.high}`);
-  const classes = { bits: 'to the last bit', '1e-9': 'to 1e-9 of their scale' };
-  let told = null, asked = '';
-  function cell(name, value, none) { const td = element('td', value); if (name) td.dataset.name = name; if (none) td.dataset.null = '1'; return td; }
-  function row(f, symbols) {
-    const tr = element('tr'), name = element('td'), meaning = element('td', f.meaning);
-    tr.className = 'crt-feature';
-    name.append(element('code', f.name));
-    meaning.append(element('small', `from ${f.inputs.join(', ')} · since set ${f.since}${f.until ? ', gone in ' + f.until : ''} · when flat ${f.flat === null ? 'as computed' : f.flat} · live and batch equal ${classes[f.tolerance] || f.tolerance}`));
-    tr.append(name, meaning);
-    symbols.forEach(([symbol, s]) => { const v = s.values[f.name]; tr.append(cell(symbol, short(v), v === null || v === undefined)); });
-    const first = f.stored || (symbols.length ? symbols[0][1].statistics[f.name] : null);
-    tr.append(cell('Mean', first ? short(first.mean) : '–', !first), cell('Deviation', first ? short(first.std) : '–', !first), cell('Least', first ? short(first.min) : '–', !first), cell('Most', first ? short(first.max) : '–', !first), cell('Nulls', first ? String(first.nulls) : '–', !first));
-    tr.append(cell('Range', bound(f)), cell('Warm-up', String(f.warm_up)));
-    return tr;
+/* The features page: what the table declares, beside the newest value of each symbol and statistics. */
+import { byId, element, getJson } from './dom.js';
+import { NONE } from './format.js';
+import './theme.js';
+
+const REFRESH_MS = 10000;
+const TOLERANCES = { bits: 'to the last bit', '1e-9': 'to 1e-9 of their scale' };
+const STATISTICS = [['Mean', 'mean'], ['Deviation', 'std'], ['Least', 'min'], ['Most', 'max']];
+
+/* What was loaded last, and what is looked for. */
+const state = { body: null, wanted: '' };
+
+function short(value) {
+  if (value === null || value === undefined) return NONE;
+  if (value === 0) return '0';
+  const size = Math.abs(value);
+  return size >= 1e6 || size < 1e-4 ? value.toExponential(2) : String(+value.toPrecision(4));
+}
+
+function bounds({ low, high }) {
+  if (low === null && high === null) return 'any';
+  if (low === null) return `≤ ${high}`;
+  return high === null ? `≥ ${low}` : `${low} to ${high}`;
+}
+
+function cell(name, value, isNull = false) {
+  const made = element('td', '', value);
+  made.dataset.name = name;
+  if (isNull) made.dataset.null = '1';
+  return made;
+}
+
+function meaningOf(feature) {
+  const gone = feature.until ? `, gone in ${feature.until}` : '';
+  const flat = feature.flat === null ? 'as computed' : feature.flat;
+  const tolerance = TOLERANCES[feature.tolerance] || feature.tolerance;
+  const made = element('td', '', feature.meaning);
+  made.append(element('small', '', [
+    `from ${feature.inputs.join(', ')}`,
+    `since set ${feature.since}${gone}`,
+    `when flat ${flat}`,
+    `live and batch equal ${tolerance}`,
+  ].join(' · ')));
+  return made;
+}
+
+function rowOf(feature, symbols) {
+  const row = element('tr', 'crt-feature'), name = element('td');
+  name.append(element('code', '', feature.name));
+  row.append(name, meaningOf(feature));
+  for (const [symbol, { values }] of symbols) {
+    const value = values[feature.name] ?? null;
+    row.append(cell(symbol, short(value), value === null));
   }
-  function draw() {
-    if (!told) return;
-    const symbols = Object.entries(told.symbols), families = new Map();
-    told.features.filter((f) => `${f.name} ${f.family} ${f.meaning}`.toLowerCase().includes(asked)).forEach((f) => families.set(f.family, [...(families.get(f.family) || []), f]));
-    const stored = (told.features.find((f) => f.stored) || {}).stored;
-    const newest = symbols.length ? symbols[0] : null;
-    $('feature-note').textContent = `${told.features.length} features; set ${told.feature_set}. ` + (newest ? `Values of the candle of ${new Date(newest[1].start_ms).toISOString().slice(0, 16).replace('T', ' ')} UTC; statistics over ${stored ? `the ${(stored.count + stored.nulls).toLocaleString('en-US')} rows of all symbols in the store` : `the last ${newest[1].rows.toLocaleString('en-US')} candles of ${newest[0]} in memory`}.` : 'No candle has features yet.');
-    const columns = ['Name', 'Meaning', ...symbols.map(([s]) => s), 'Mean', 'Deviation', 'Least', 'Most', 'Nulls', 'Range', 'Warm-up'];
-    const box = element('div'), table = element('table'), head = element('thead'), line = element('tr');
-    box.className = 'crt-scroll'; table.className = 'crt-table';
-    line.append(...columns.map((word) => element('th', word)));
-    head.append(line); table.append(head);
-    families.forEach((rows, family) => {
-      const body = element('tbody'), title = element('tr'), name = element('th', family[0].toUpperCase() + family.slice(1));
-      name.colSpan = columns.length; title.className = 'crt-family'; title.append(name);
-      body.append(title, ...rows.map((f) => row(f, symbols))); table.append(body);
-    });
-    box.append(table);
-    $('families').replaceChildren(families.size ? box : element('p', 'No feature is called so.'));
-    window.__cryptoRtFeatures = told.features.length;
+  const known = feature.stored || (symbols.length ? symbols[0][1].statistics[feature.name] : null);
+  for (const [title, key] of STATISTICS) row.append(cell(title, known ? short(known[key]) : NONE, !known));
+  row.append(cell('Nulls', known ? String(known.nulls) : NONE, !known));
+  row.append(cell('Range', bounds(feature)), cell('Warm-up', String(feature.warm_up)));
+  return row;
+}
+
+function familyOf(name, rows, width) {
+  const body = element('tbody'), line = element('tr', 'crt-family');
+  const title = element('th', '', name[0].toUpperCase() + name.slice(1));
+  title.colSpan = width;
+  line.append(title);
+  body.append(line, ...rows);
+  return body;
+}
+
+function tableOf(features, symbols) {
+  const titles = STATISTICS.map(([title]) => title);
+  const names = symbols.map(([symbol]) => symbol);
+  const columns = ['Name', 'Meaning', ...names, ...titles, 'Nulls', 'Range', 'Warm-up'];
+  const box = element('div', 'crt-scroll'), table = element('table', 'crt-table');
+  const head = element('thead'), line = element('tr');
+  line.append(...columns.map((title) => element('th', '', title)));
+  head.append(line);
+  table.append(head);
+  for (const family of new Set(features.map((feature) => feature.family))) {
+    const rows = features.filter((feature) => feature.family === family);
+    table.append(familyOf(family, rows.map((feature) => rowOf(feature, symbols)), columns.length));
   }
-  async function load() {
-    try {
-      const reply = await fetch('/v1/features');
-      if (!reply.ok) throw new Error(`the server said ${reply.status}`);
-      told = await reply.json();
-      draw();
-    } catch (error) { $('feature-note').textContent = `The features cannot be loaded: ${error.message}`; }
+  box.append(table);
+  return box;
+}
+
+function noteOf({ features, feature_set: set }, symbols) {
+  const count = `${features.length} features; set ${set}.`;
+  if (!symbols.length) return `${count} No candle has features yet.`;
+  const [symbol, newest] = symbols[0];
+  const stored = (features.find((feature) => feature.stored) || {}).stored;
+  const many = (rows) => rows.toLocaleString('en-US');
+  const over = stored
+    ? `the ${many(stored.count + stored.nulls)} rows of all symbols in the store`
+    : `the last ${many(newest.rows)} candles of ${symbol} in memory`;
+  const start = new Date(newest.start_ms).toISOString().slice(0, 16).replace('T', ' ');
+  return `${count} Values of the candle of ${start} UTC; statistics over ${over}.`;
+}
+
+function draw() {
+  if (!state.body) return;
+  const symbols = Object.entries(state.body.symbols);
+  const isWanted = ({ name, family, meaning }) =>
+    `${name} ${family} ${meaning}`.toLowerCase().includes(state.wanted);
+  const features = state.body.features.filter(isWanted);
+  byId('feature-note').textContent = noteOf(state.body, symbols);
+  byId('families').replaceChildren(
+    features.length ? tableOf(features, symbols) : element('p', '', 'No feature is called so.'),
+  );
+  window.__cryptoRtFeatures = state.body.features.length;
+}
+
+async function load() {
+  try {
+    state.body = await getJson('/v1/features');
+    draw();
+  } catch (error) {
+    byId('feature-note').textContent = `The features cannot be loaded: ${error.message}`;
   }
-  $('find').oninput = () => { asked = $('find').value.trim().toLowerCase(); draw(); };
-  load();
-  setInterval(() => { if (!document.hidden) load(); }, 10000);
-})();
+}
+
+byId('find').oninput = () => {
+  state.wanted = byId('find').value.trim().toLowerCase();
+  draw();
+};
+setInterval(() => { if (!document.hidden) load(); }, REFRESH_MS);
+load();

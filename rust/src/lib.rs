@@ -1,4 +1,4 @@
-//! Exchange frames to trades to candles. State and arithmetic, no I/O; the Python definition is in `nbs/20_candles.ipynb`.
+//! Exchange frames to trades to candles. State and arithmetic, no I/O; the Python definition is in `nbs/04_candles`.
 
 pub mod decimal;
 pub mod fold;
@@ -6,6 +6,7 @@ pub mod frame;
 pub mod ids;
 pub mod json;
 pub mod message;
+pub mod symbol_windows;
 pub mod window;
 
 #[cfg(feature = "python")]

@@ -1,4 +1,4 @@
-//! Messages of the topic `trades`: `Trades` and `Mark`, as `nbs/02_messages.ipynb` defines them.
+//! Messages of the topic `trades`: `Trades` and `Watermark`, as `nbs/00_core/04_messages.ipynb` defines them.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ pub struct Trade {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Mark {
+pub struct Watermark {
     pub exchange_ms: i64,
     pub contiguous_through: i64,
     pub connected: bool,
@@ -34,7 +34,7 @@ pub struct Mark {
 pub enum Message<'a> {
     /// The trades are in the buffer that the caller gave.
     Trades(Cow<'a, [u8]>),
-    Mark(Cow<'a, [u8]>, Mark),
+    Watermark(Cow<'a, [u8]>, Watermark),
 }
 
 /// Refuses what cannot be milliseconds since 1970.
@@ -107,7 +107,7 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
                 }
                 source = Some(&*text == b"live");
             }
-            other => return expected("a field of Trades or Mark", other),
+            other => return expected("a field of Trades or Watermark", other),
         }
         Ok(())
     })?;
@@ -116,8 +116,8 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
     let symbol = symbol.ok_or_else(|| missing("symbol"))?;
     let live = source.ok_or_else(|| missing("source"))?;
     match kind.as_deref() {
-        Some(b"trades") if foreign_to_trades => Err(Invalid("expected the fields of Trades, was one of Mark among them".into())),
-        Some(b"mark") if foreign_to_mark => Err(Invalid("expected the fields of Mark, was one of Trades among them".into())),
+        Some(b"trades") if foreign_to_trades => Err(Invalid("expected the fields of Trades, was one of Watermark among them".into())),
+        Some(b"mark") if foreign_to_mark => Err(Invalid("expected the fields of Watermark, was one of Trades among them".into())),
         Some(b"trades") => {
             ingest.ok_or_else(|| missing("ingest_ms"))?;
             if trades.is_empty() {
@@ -126,7 +126,7 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
             Ok(Message::Trades(symbol))
         }
         Some(b"mark") => {
-            let mark = Mark {
+            let mark = Watermark {
                 exchange_ms: exchange_ms.ok_or_else(|| missing("exchange_ms"))?,
                 contiguous_through: through.ok_or_else(|| missing("contiguous_through"))?,
                 connected: connected.ok_or_else(|| missing("connected"))?,
@@ -134,7 +134,7 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
                 bid,
                 ask,
             };
-            Ok(Message::Mark(symbol, mark))
+            Ok(Message::Watermark(symbol, mark))
         }
         other => expected("type 'trades' or 'mark'", other.unwrap_or_default()),
     }

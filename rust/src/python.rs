@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::decimal::{parse_amount, push_amount};
-use crate::fold::{Fold, Seed};
+use crate::fold::{Fold, RestoredCandle};
 use crate::frame;
 use crate::json::Invalid;
 use crate::message::Side;
@@ -64,18 +64,18 @@ impl CandleFold {
         Ok(CandleFold { fold: Fold::new(interval_seconds, grace_ms, keep_closed), interval_seconds })
     }
 
-    #[pyo3(signature = (raw, place = 0))]
-    fn feed<'py>(&mut self, py: Python<'py>, raw: &[u8], place: i64) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-        Ok(self.fold.feed(raw, place)?.iter().map(|candle| PyBytes::new(py, candle)).collect())
+    #[pyo3(signature = (raw, offset = 0))]
+    fn feed<'py>(&mut self, py: Python<'py>, raw: &[u8], offset: i64) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        Ok(self.fold.feed(raw, offset)?.iter().map(|candle| PyBytes::new(py, candle)).collect())
     }
 
-    fn feed_many<'py>(&mut self, py: Python<'py>, raws: &Bound<'py, PyList>, places: Vec<i64>) -> PyResult<Vec<(usize, Bound<'py, PyAny>)>> {
-        if raws.len() != places.len() {
-            return Err(PyValueError::new_err(format!("expected a place for each of {} messages, was {}", raws.len(), places.len())));
+    fn feed_many<'py>(&mut self, py: Python<'py>, raws: &Bound<'py, PyList>, offsets: Vec<i64>) -> PyResult<Vec<(usize, Bound<'py, PyAny>)>> {
+        if raws.len() != offsets.len() {
+            return Err(PyValueError::new_err(format!("expected an offset for each of {} messages, was {}", raws.len(), offsets.len())));
         }
         let mut out = Vec::new();
-        for (index, (raw, place)) in raws.iter().zip(places).enumerate() {
-            match self.fold.feed(raw.cast::<PyBytes>()?.as_bytes(), place) {
+        for (index, (raw, offset)) in raws.iter().zip(offsets).enumerate() {
+            match self.fold.feed(raw.cast::<PyBytes>()?.as_bytes(), offset) {
                 Ok(candles) => out.extend(candles.iter().map(|candle| (index, PyBytes::new(py, candle).into_any()))),
                 Err(Invalid(reason)) => out.push((index, PyString::new(py, &reason).into_any())),
             }
@@ -83,16 +83,16 @@ impl CandleFold {
         Ok(out)
     }
 
-    #[pyo3(signature = (raw, place = 0))]
-    fn feed_frame(&mut self, raw: &[u8], place: i64) -> PyResult<usize> {
-        Ok(self.fold.feed_frame(raw, place)?)
+    #[pyo3(signature = (raw, offset = 0))]
+    fn feed_frame(&mut self, raw: &[u8], offset: i64) -> PyResult<usize> {
+        Ok(self.fold.feed_frame(raw, offset)?)
     }
 
     fn forming<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
         self.fold.forming().iter().map(|candle| PyBytes::new(py, candle)).collect()
     }
 
-    fn seed(&mut self, symbol: &str, candle: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn restore(&mut self, symbol: &str, candle: &Bound<'_, PyAny>) -> PyResult<()> {
         let close: String = candle.getattr("close")?.extract()?;
         let (interval, start_ms): (i64, i64) = (candle.getattr("interval_seconds")?.extract()?, candle.getattr("start_ms")?.extract()?);
         if interval != self.interval_seconds || start_ms % (interval * 1000) != 0 {
@@ -102,7 +102,7 @@ impl CandleFold {
             let text: Option<String> = candle.getattr(name)?.extract()?;
             text.map(|text| amount(name, &text)).transpose()
         };
-        let seed = Seed {
+        let candle = RestoredCandle {
             start_ms,
             revision: candle.getattr("revision")?.extract()?,
             close: amount("close", &close)?,
@@ -113,16 +113,16 @@ impl CandleFold {
             bid: quote("bid")?,
             ask: quote("ask")?,
         };
-        self.fold.seed(symbol.as_bytes(), seed);
+        self.fold.restore(symbol.as_bytes(), candle);
         Ok(())
     }
 
     fn rejected(&mut self) -> Vec<(i64, i64, String)> {
-        self.fold.rejected().into_iter().map(|r| (r.place, r.trade_id, r.reason)).collect()
+        self.fold.rejected().into_iter().map(|r| (r.offset, r.trade_id, r.reason)).collect()
     }
 
-    fn oldest_place(&mut self) -> Option<i64> {
-        self.fold.oldest_place()
+    fn oldest_offset(&mut self) -> Option<i64> {
+        self.fold.oldest_offset()
     }
 
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

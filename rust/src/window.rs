@@ -1,4 +1,4 @@
-//! One window: sums that do not depend on the order of its trades, and the candle as it was last told.
+//! One window: sums that do not depend on the order of its trades, and the candle as it was last emitted.
 
 use crate::decimal::{push_amount, push_i64, push_wide, Wide, ONE};
 use crate::message::{Side, Trade};
@@ -19,20 +19,20 @@ pub struct Content {
     pub is_partial: bool,
 }
 
-/// A candle that is out: told by this fold, or seeded.
+/// A candle that is out: emitted by this fold, or restored from a previous run.
 #[derive(Clone, Copy, Debug)]
-pub struct Told {
+pub struct Emitted {
     pub revision: u64,
     pub close: u128,
     pub last_id: i64,
     pub count: u64,
     pub is_partial: bool,
     /// From an earlier life: stands until the trades, read again, say more than it does.
-    pub seeded: bool,
+    pub restored: bool,
     /// Made of trades, so that trades may revise it.
     pub revisable: bool,
     pub content: Option<Content>,
-    /// As they were when it was first told; revisions keep them.
+    /// As they were when it was first emitted; revisions keep them.
     pub bid: Option<u128>,
     pub ask: Option<u128>,
 }
@@ -41,7 +41,7 @@ pub struct Told {
 pub struct Window {
     pub start_ms: i64,
     /// Place of the first message that touched it; the lowest one.
-    pub place: Option<i64>,
+    pub offset: Option<i64>,
     /// A mark said that no trade follows its last one.
     pub ended: bool,
     pub count: u64,
@@ -54,7 +54,7 @@ pub struct Window {
     volume: Wide,
     quote: Wide,
     buy: Wide,
-    pub told: Option<Told>,
+    pub emitted: Option<Emitted>,
 }
 
 impl Window {
@@ -63,7 +63,7 @@ impl Window {
     }
 
     #[inline]
-    pub fn add(&mut self, trade: &Trade, place: i64) {
+    pub fn add(&mut self, trade: &Trade, offset: i64) {
         let price = trade.price;
         if self.count == 0 {
             (self.first_id, self.open, self.high, self.low) = (trade.trade_id, price, price, price);
@@ -81,7 +81,7 @@ impl Window {
             self.buy += Wide::from(trade.quantity);
         }
         self.count += 1;
-        self.place = Some(self.place.map_or(place, |first| first.min(place)));
+        self.offset = Some(self.offset.map_or(offset, |first| first.min(offset)));
     }
 
     /// Returns the candle of the trades; of an empty window, flat at the last close.
@@ -132,9 +132,9 @@ impl Window {
 }
 
 /// Returns a `Candle` message, byte by byte what msgspec makes of the struct.
-pub fn candle(symbol: &[u8], interval_seconds: i64, start_ms: i64, told: &Told, content: &Content, available_ms: i64) -> Vec<u8> {
+pub fn candle(symbol: &[u8], interval_seconds: i64, start_ms: i64, emitted: &Emitted, content: &Content, available_ms: i64) -> Vec<u8> {
     let mut json = Json::new(b"candle", symbol, interval_seconds, start_ms);
-    json.integer("revision", told.revision as i64);
+    json.integer("revision", emitted.revision as i64);
     json.integer("end_ms", start_ms + interval_seconds * 1000);
     json.prices(content);
     json.wide("volume", content.volume);
@@ -144,8 +144,8 @@ pub fn candle(symbol: &[u8], interval_seconds: i64, start_ms: i64, told: &Told, 
     json.wide("buy_volume", content.buy);
     json.integer("first_trade_id", content.first_id);
     json.integer("last_trade_id", content.last_id);
-    json.quote("bid", told.bid);
-    json.quote("ask", told.ask);
+    json.quote("bid", emitted.bid);
+    json.quote("ask", emitted.ask);
     json.raw("is_empty", if content.count == 0 { b"true" } else { b"false" });
     json.raw("is_partial", if content.is_partial { b"true" } else { b"false" });
     json.raw("source", b"\"trades\"");
@@ -243,19 +243,19 @@ mod tests {
             })
             .collect();
         assert!(all.iter().all(|content| *content == all[0]));
-        let told = Told {
+        let emitted = Emitted {
             revision: 1,
             close: all[0].close,
             last_id: 9,
             count: 3,
             is_partial: false,
-            seeded: false,
+            restored: false,
             revisable: true,
             content: Some(all[0]),
             bid: parse_amount(b"99.80"),
             ask: None,
         };
-        let text = String::from_utf8(candle(b"BTC/USD", 60, 1_699_999_980_000, &told, &all[0], 1_700_000_042_000)).unwrap();
+        let text = String::from_utf8(candle(b"BTC/USD", 60, 1_699_999_980_000, &emitted, &all[0], 1_700_000_042_000)).unwrap();
         assert_eq!(
             text,
             concat!(

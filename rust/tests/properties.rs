@@ -108,7 +108,7 @@ proptest! {
                 let key = |t: &Trade| (t.trade_id, t.price, t.quantity, t.side, t.event_ms);
                 prop_assert_eq!(trades.iter().map(key).collect::<Vec<_>>(), again.iter().map(key).collect::<Vec<_>>());
             }
-            Ok(Message::Mark(_, mark)) => {
+            Ok(Message::Watermark(_, mark)) => {
                 prop_assert!(mark.contiguous_through >= -1);
                 prop_assert!([mark.bid, mark.ask].into_iter().flatten().all(is_normal));
             }
@@ -119,13 +119,13 @@ proptest! {
     #[test]
     fn a_fold_survives_any_messages(raws in prop::collection::vec(bytes(&MESSAGES), 1..12)) {
         let mut fold = Fold::new(60, 2000, 5);
-        for (place, raw) in raws.iter().enumerate() {
+        for (offset, raw) in raws.iter().enumerate() {
             let before = fold.counts.trades + fold.counts.marks;
-            if fold.feed(raw, place as i64).is_err() {
+            if fold.feed(raw, offset as i64).is_err() {
                 prop_assert_eq!(fold.counts.trades + fold.counts.marks, before);
             }
             fold.forming();
-            fold.oldest_place();
+            fold.oldest_offset();
         }
     }
 }

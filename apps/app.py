@@ -1,0 +1,135 @@
+"""The API put together: REST, websocket, metrics and dashboard over what the services write.
+
+The present comes from the bus (this process reads the topics and keeps no offsets), the past from the feature
+store, which is only read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from apps import assets, documents, metrics
+from apps.auth import ApiKeyMiddleware, api_keys
+from apps.bus_reader import BusReader, send_heartbeats, watch_broker
+from apps.context import ApiContext
+from apps.feature_catalogue import FeatureCatalogue
+from apps.history import History
+from apps.hub import Hub
+from apps.metrics import LatencyMiddleware, hub_registry
+from apps.page import DashboardPage
+from apps.responses import describe_messages
+from apps.routes import (
+    candles,
+    features,
+    gaps,
+    health,
+    indicators,
+    model,
+    news,
+    predictions,
+    ready,
+    status,
+    stream,
+    symbols,
+)
+from crypto_rt.core.settings import Settings
+
+HEARTBEAT_SECONDS = 5.0
+DASHBOARD_SECONDS = 8.0  # after so long Gradio is imported even when nobody has come yet
+SOURCES = {'live': 'live', 'replay': 'replay', 'simulate': 'simulated', 'simulated': 'simulated'}
+OUR_NAMES = ['127.0.0.1', 'localhost', '[::1]', '::1', 'testserver']  # of this machine
+ROUTERS = [
+    health.router,
+    ready.router,
+    symbols.router,
+    candles.router,
+    indicators.router,
+    predictions.router,
+    model.router,
+    gaps.router,
+    features.router,
+    news.router,
+    status.router,
+    metrics.router,
+    stream.router,
+    documents.router,
+    assets.router,
+]
+Source = Iterable[tuple[str, bytes]]
+Lifespan = Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]
+
+
+def create_app(
+    settings: Settings,
+    source: Source | None = None,
+    store: Any = None,
+    *,
+    dashboard: bool = False,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+) -> FastAPI:
+    """Build the API.
+
+    Args:
+        settings: All sections.
+        source: Iterator of (topic, raw message) to read in place of the bus; it may block.
+        store: An open feature store to read in place of the data directory's.
+        dashboard: Whether `/` becomes the Gradio dashboard; else it stays the plain live page.
+        heartbeat_seconds: How often the stream beats.
+
+    Raises:
+        ValueError: When `[api] host` can be reached by others and there are no API keys.
+    """
+    keys = api_keys(settings.api.host)
+    hub = Hub(settings, SOURCES[settings.run.source])
+    app = FastAPI(
+        title='crypto-rt',
+        version='1',
+        lifespan=_lifespan(source, heartbeat_seconds),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.context = ApiContext(settings, hub, History(settings, store), FeatureCatalogue(hub))
+    app.state.page = DashboardPage(hub, app, dashboard)
+    app.state.registry = hub_registry(hub)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount('/crt', assets.VersionedFiles())
+    app.mount('/', app.state.page)
+    describe_messages(app)
+    app.add_middleware(LatencyMiddleware, registry=app.state.registry)
+    if keys:
+        app.add_middleware(ApiKeyMiddleware, keys=keys)
+    else:  # without keys a page of another site must not reach us by a name of its own (DNS rebinding)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=OUR_NAMES)
+    return app
+
+
+def _lifespan(source: Source | None, heartbeat_seconds: float) -> Lifespan:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        context: ApiContext = app.state.context
+        page: DashboardPage = app.state.page
+        reader = BusReader(context.hub, source)
+        tasks = [asyncio.create_task(send_heartbeats(context.hub, heartbeat_seconds))]
+        if source is None:
+            tasks.append(asyncio.create_task(watch_broker(context.hub, 2 * heartbeat_seconds)))
+        if not context.settings.run.until_idle:
+            asyncio.get_running_loop().call_later(DASHBOARD_SECONDS, page.begin)
+        try:
+            yield
+        finally:
+            reader.stop.set()
+            for task in tasks:
+                task.cancel()
+            context.history.close()
+            await page.close()
+            await asyncio.to_thread(reader.thread.join, 0.5)
+
+    return lifespan

@@ -1,0 +1,156 @@
+"""Models: train and compare them, and decide which one predicts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from apps.cli.options import (
+    DataDir,
+    Horizon,
+    Interval,
+    LogLevel,
+    Symbol,
+    Symbols,
+    settings_of,
+)
+from crypto_rt.core.settings import Settings
+
+PANEL = 'Models'
+Why = Annotated[str, typer.Option(metavar='WORDS', help='for the promotion log')]
+
+
+def register(app: typer.Typer) -> None:
+    "Add these commands."
+    app.command('train', rich_help_panel=PANEL)(train)
+    app.command('train-news', rich_help_panel=PANEL)(train_news)
+    app.command('evaluate', rich_help_panel=PANEL)(evaluate)
+    app.command('models', rich_help_panel=PANEL)(models)
+    app.command('promote', rich_help_panel=PANEL)(promote)
+    app.command('rollback', rich_help_panel=PANEL)(rollback)
+
+
+def train(
+    context: typer.Context,
+    symbols: Symbols = None,
+    interval: Interval = None,
+    horizon: Horizon = None,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+) -> None:
+    "Train a model beside the naive forecast, and register it."
+    from crypto_rt.models.training import train as train_model
+
+    settings = settings_of(context)
+    for symbol in settings.data.symbols:
+        print(json.dumps(train_model(settings, symbol, interval, horizon), default=str))
+
+
+def train_news(
+    context: typer.Context,
+    labelled: Annotated[
+        str, typer.Option(metavar='F.csv', help='columns news, final_manual_labelling and, better, date')
+    ],
+    until: Annotated[
+        str, typer.Option(metavar='DATE', help='learn from rows before this date, examine on the others')
+    ] = '',
+    origin: Annotated[
+        str, typer.Option(metavar='WORDS', help="where the labels come from, for the model's card")
+    ] = '',
+    promote: Annotated[
+        bool, typer.Option('--promote', metavar='', help='let it score from the next start of the service on')
+    ] = False,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+) -> None:
+    "Train the head of the news signal on labelled headlines, and register it."
+    from crypto_rt.models.news_head import train_news as train_head
+
+    done = train_head(settings_of(context), labelled, until=until, source=origin, promote=promote)
+    print(json.dumps(done, default=str))
+
+
+def evaluate(
+    context: typer.Context,
+    ablate: Annotated[Literal['news'], typer.Option(help='which features are left out')] = 'news',
+    scorer: Annotated[
+        str | None, typer.Option(metavar='NAME', help='whose signals, when several scorers have spoken')
+    ] = None,
+    signals: Annotated[
+        str | None,
+        typer.Option(
+            metavar='F.jsonl', help='a message of the topic news_signals on each line (default: the store)'
+        ),
+    ] = None,
+    symbols: Symbols = None,
+    interval: Interval = None,
+    horizon: Horizon = None,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+) -> None:
+    "Train with and without the news on the same rows, and say whether it helps."
+    from crypto_rt.models.ablation import evaluate as evaluate_news
+
+    settings = settings_of(context)
+    reports = [
+        evaluate_news(settings, symbol, scorer=scorer, signals=signals, progress=sys.stderr.isatty())
+        for symbol in settings.data.symbols
+    ]
+    print(json.dumps({'ok': True, 'ablated': ablate, 'reports': reports}))
+
+
+def models(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+) -> None:
+    "List the registered models."
+    from crypto_rt.models.registry import models as registered
+
+    for row in registered(settings_of(context)):
+        print(json.dumps(row, default=str))
+
+
+def promote(
+    context: typer.Context,
+    symbol: Symbol,
+    version: Annotated[
+        str | None, typer.Option(metavar='V', help='a version of the registry (default: the newest)')
+    ] = None,
+    why: Why = 'by hand',
+    interval: Interval = None,
+    horizon: Horizon = None,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+) -> None:
+    "Make a registered model the champion."
+    from crypto_rt.models.registry import promote as make_champion
+
+    print(json.dumps(make_champion(*one_model(context, symbol), version=version, why=why), default=str))
+
+
+def rollback(
+    context: typer.Context,
+    symbol: Symbol,
+    why: Why = 'by hand',
+    interval: Interval = None,
+    horizon: Horizon = None,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+) -> None:
+    "Go back to the champion before."
+    from crypto_rt.models.registry import rollback as go_back
+
+    print(json.dumps(go_back(*one_model(context, symbol), why=why), default=str))
+
+
+def one_model(context: typer.Context, symbol: str) -> tuple[Settings, str, int, int]:
+    "Return the settings, and which model is meant: its symbol, interval and horizon."
+    from crypto_rt.core.symbols import normalise_symbol
+
+    settings = settings_of(context)
+    data = settings.data
+    return settings, normalise_symbol(symbol), data.interval_seconds, data.horizon_seconds

@@ -1,0 +1,54 @@
+"""How answers are encoded, and how OpenAPI describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Response
+
+from crypto_rt.core.messages import Candle, Gap, News, NewsSignal, Prediction, TechnicalIndicators
+
+MESSAGES = [Candle, TechnicalIndicators, Prediction, Gap, News, NewsSignal]  # that lists are made of
+SCHEMA = '#/components/schemas/{name}'
+ResponsesSchema = dict[int | str, dict[str, Any]]
+
+
+def json_response(body: Any, status: int = 200) -> Response:
+    """Return a JSON answer, encoded by msgspec."""
+    return Response(msgspec.json.encode(body), status, media_type='application/json')
+
+
+def reference(message: type) -> dict[str, Any]:
+    """Return a reference to the schema of one of our messages."""
+    return {'$ref': SCHEMA.format(name=message.__name__)}
+
+
+def responses_schema(name: str, row: dict[str, Any]) -> ResponsesSchema:
+    """Return the OpenAPI words for a list of rows, and for errors.
+
+    Args:
+        name: The member that holds the list.
+        row: The schema of one row.
+    """
+    answer = {'type': 'object', 'required': [name], 'properties': {name: {'type': 'array', 'items': row}}}
+    error = {'type': 'object', 'required': ['detail'], 'properties': {'detail': {}}}
+    return {
+        200: {'content': {'application/json': {'schema': answer}}},
+        404: {'description': 'unknown symbol', 'content': {'application/json': {'schema': error}}},
+    }
+
+
+def describe_messages(app: FastAPI) -> None:
+    """Put the schemas of our messages into the OpenAPI document."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        is_first = app.openapi_schema is None
+        document = make()
+        if is_first:
+            _, schemas = msgspec.json.schema_components(MESSAGES, ref_template=SCHEMA)
+            document.setdefault('components', {}).setdefault('schemas', {}).update(schemas)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,73 @@
+"""`/v1/status` and `/metrics`."""
+
+import json
+from pathlib import Path
+
+from crypto_rt.core.messages import DeadLetter, ServiceEvent
+from tests.apps.builders import START, candle, forming
+
+
+def test_status_counts_what_came_and_what_could_not_be_used(api):
+    api.send(
+        candle(0),
+        forming(1),
+        ServiceEvent(service='trades', kind='counts', at_ms=START, run_id='r', counts={'gaps': 2}),
+        DeadLetter(id='trades/0/1', topic='trades', reason='cut', raw='', seen_ms=START),
+    )
+    api.send(b'{"type":"candle"', topic='candles')
+    body = api.get('/v1/status')
+    assert body['undecodable'] == {'candles': 1}
+    assert body['dead_letters'] == {
+        'count': 1,
+        'last': {'topic': 'trades', 'reason': 'cut', 'seen_ms': START},
+    }
+    assert body['services']['trades']['counts'] == {'gaps': 2}
+    assert body['clock_ms'] == START + 90_000 and body['messages']['candles'] == 1
+    metrics = api.client.get('/metrics').text
+    assert (
+        'crypto_rt_api_messages_total{topic="candles"} 1.0' in metrics
+        and 'crypto_rt_api_undecodable_total{topic="candles"} 1.0' in metrics
+    )
+    assert 'crypto_rt_api_request_seconds_bucket{' in metrics
+
+
+def test_a_bus_that_is_back_is_no_longer_called_unreachable(api):
+    api.hub.bus_error = api.hub.broker_error = 'no broker'
+    api.send(candle(0))
+    assert api.get('/v1/status')['bus'] == 'connected'
+
+
+def test_the_comparison_with_the_exchange_is_shown(api, settings):
+    assert api.get('/v1/status')['reconciliation'] == {
+        'compared': 0,
+        'exact': 0,
+        'explained': 0,
+        'unexplained': 0,
+        'at_ms': None,
+        'error': '',
+    }
+    file = Path(settings.data.directory) / 'reconciliation.json'
+    file.write_text(
+        json.dumps(
+            {
+                'ok': False,
+                'compared': 6,
+                'exact': 2,
+                'explained': 3,
+                'unexplained': 1,
+                'at_ms': START,
+                'evidence': [],
+            }
+        )
+    )
+    assert api.get('/v1/status')['reconciliation'] == {
+        'compared': 6,
+        'exact': 2,
+        'explained': 3,
+        'unexplained': 1,
+        'at_ms': START,
+        'error': '',
+    }
+    assert 'crypto_rt_reconciled_windows{verdict="unexplained"} 1.0' in api.client.get('/metrics').text
+    file.write_text('[')
+    assert 'cannot be read' in api.get('/v1/status')['reconciliation']['error']
