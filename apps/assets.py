@@ -80,4 +80,6 @@ class VersionedFiles(StaticFiles):
         answer = super().file_response(full_path, stat_result, scope, status_code)
         is_present = scope['path'].startswith(f'/crt/{self.version}/')
         answer.headers['Cache-Control'] = FOR_EVER if is_present else 'no-cache'
+        if str(full_path).endswith('.js'):  # what this machine says of the ending may be another type
+            answer.headers['Content-Type'] = 'text/javascript; charset=utf-8'
         return answer

@@ -28,8 +28,9 @@ def atomic_path(
         _force_to_disk(partial)
         partial.replace(path)
         _force_to_disk(path.parent)
-    finally:
+    except BaseException:
         partial.unlink(missing_ok=True)
+        raise
 
 
 def _force_to_disk(path: Path) -> None:

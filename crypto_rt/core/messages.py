@@ -115,7 +115,10 @@ class Dropped(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type',
     at_ms: Instant
 
 # %% ../../nbs/00_core/04_messages.ipynb #51a6f894
-class Candle(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='candle'):
+# Rust writes candles, too: a field that comes later is left out by both where it has its default.
+class Candle(
+    Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='candle'
+):
     "One final candle."
 
     symbol: Symbol

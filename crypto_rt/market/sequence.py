@@ -170,7 +170,7 @@ class TradeSequence:
                 if self._goes_back(number, trade.event_ms):
                     number += EPOCH_IDS
                     resets.append(self._begin_epoch(number, trade.event_ms))
-                elif self.ids.contiguous_id is not None and number > self.ids.contiguous_id:
+                elif self.ids.contiguous_id is None or number > self.ids.contiguous_id:
                     self.newest_ms = max(self.newest_ms or 0, trade.event_ms)
             if number != trade.trade_id:
                 trade = msgspec.structs.replace(trade, trade_id=number)
