@@ -2439,6 +2439,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'crypto_rt.store.open.has_store': ('07_store/open.html#has_store', 'crypto_rt/store/open.py'),
                                       'crypto_rt.store.open.latest_candles': ( '07_store/open.html#latest_candles',
                                                                                'crypto_rt/store/open.py'),
+                                      'crypto_rt.store.open.newest_candles': ( '07_store/open.html#newest_candles',
+                                                                               'crypto_rt/store/open.py'),
                                       'crypto_rt.store.open.open_feature_store': ( '07_store/open.html#open_feature_store',
                                                                                    'crypto_rt/store/open.py'),
                                       'crypto_rt.store.open.open_group': ('07_store/open.html#open_group', 'crypto_rt/store/open.py'),

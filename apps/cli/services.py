@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,6 @@ from apps.cli.options import (
 )
 from apps.cli.parsing import SpreadingCommand
 from apps.cli.run import Speed
-from crypto_rt.core.settings import Settings
 
 PANEL = 'One service'
 
@@ -67,22 +66,9 @@ def candles(
 ) -> None:
     "Fold trades into candles."
     from crypto_rt.services.candles import run_candles
+    from crypto_rt.store.open import newest_candles
 
     run_candles(settings_of(context), newest_candles)
-
-
-def newest_candles(settings: Settings, last: int) -> list[Any]:
-    "Return the newest `last` candles of each symbol in the store, none where there is no store yet."
-    from crypto_rt.store.open import candle_history, open_feature_store, store_dir
-
-    if not store_dir(settings).exists():
-        return []
-    store = open_feature_store(settings)
-    return [
-        candle
-        for symbol in settings.data.symbols
-        for candle in candle_history(store, symbol, settings.data.interval_seconds, last=last)
-    ]
 
 
 def candles_replay(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['BACKENDS', 'store_dir', 'has_store', 'open_feature_store', 'open_group', 'candle_history', 'latest_candles',
-           'candles_before', 'training_view']
+           'candles_before', 'newest_candles', 'training_view']
 
 # %% ../../nbs/07_store/06_open.ipynb #8b342031
 BACKENDS = ('embedded', 'hopsworks')
@@ -93,6 +93,23 @@ def candles_before(
         if (c.symbol, c.interval_seconds) == (symbol, interval_seconds) and c.start_ms < before_ms
     ]
     return latest_candles([*stored, *recent])[-last:]
+
+# %% ../../nbs/07_store/06_open.ipynb #a617be23
+def newest_candles(
+    settings: Settings,
+    last: int,  # of each symbol
+) -> list[Candle]:  # by symbol, ascending; none where there is no store yet
+    "Return the newest stored candles of the symbols and the interval of the settings."
+    if not has_store(settings):
+        return []
+    store = open_feature_store(settings)
+    found = [
+        candle
+        for symbol in settings.data.symbols
+        for candle in candle_history(store, symbol, settings.data.interval_seconds, last=last)
+    ]
+    store.close()
+    return found
 
 # %% ../../nbs/07_store/06_open.ipynb #e6583189
 def training_view(store: FeatureStore) -> FeatureView:

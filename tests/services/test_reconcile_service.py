@@ -36,12 +36,9 @@ class Fixed:
         return self.now_ms
 
 
-def test_the_store_is_compared_and_a_change_of_the_exchange_is_told_apart(here):
-    ours = folded(range(120))
-    store = open_feature_store(here)
-    open_group(store, 'candles').insert(ours)
-    store.close()
-    theirs = [
+def of_the_exchange(candles):
+    "The same candles as the exchange tells them."
+    return [
         exchange_candle(
             'BTC/USD',
             60,
@@ -51,8 +48,16 @@ def test_the_store_is_compared_and_a_change_of_the_exchange_is_told_apart(here):
             vwap=c.vwap,
             trade_count=c.trade_count,
         )
-        for c in folded(range(120))
+        for c in candles
     ]
+
+
+def test_the_store_is_compared_and_a_change_of_the_exchange_is_told_apart(here):
+    ours = folded(range(120))
+    store = open_feature_store(here)
+    open_group(store, 'candles').insert(ours)
+    store.close()
+    theirs = of_the_exchange(folded(range(120)))
     now = ours[-1].end_ms + 5_000
     assert against_exchange(here, Fixed(theirs, now), alive=True)['reasons'] == {'cut_first': 1}
     revised = [
@@ -77,18 +82,7 @@ def test_a_service_that_stands_still_is_seen(here):
     store = open_feature_store(here)
     open_group(store, 'candles').insert(ours)
     store.close()
-    theirs = [
-        exchange_candle(
-            'BTC/USD',
-            60,
-            start_ms=c.start_ms,
-            ohlc=(c.open, c.high, c.low, c.close),
-            volume=c.volume,
-            vwap=c.vwap,
-            trade_count=c.trade_count,
-        )
-        for c in folded(range(300))
-    ]
+    theirs = of_the_exchange(folded(range(300)))
     assert against_exchange(here, Fixed(theirs, theirs[-1].end_ms), alive=False)['unexplained'] == 1, (
         'our last minute is cut, and was told as whole'
     )
