@@ -209,13 +209,18 @@ class SignalHistory:
         self.scorer, self.signals, self.through_ms = scorer, dict[str, NewsSignal](), 0
         self.whole_ms = 1 << 62  # from here on nothing is missing that lay before
 
-    def take(self, message: NewsSignal | NewsWatermark) -> None:
+    def take(
+        self,
+        message: NewsSignal | NewsWatermark,
+        wins_ties: bool = False,  # whether it counts where another one became known in the same millisecond
+    ) -> None:
         "Take a message of the topic `news_signals`, in any order, any number of times."
         if isinstance(message, NewsWatermark):
             self.through_ms = max(self.through_ms, message.through_ms)
         elif message.scorer == self.scorer:
             known = self.signals.setdefault(message.news_id, message)
-            if (message.available_ms, message.version) < (known.available_ms, known.version):
+            mine, other = (message.available_ms, message.version), (known.available_ms, known.version)
+            if mine < other or (wins_ties and mine == other):
                 self.signals[message.news_id] = message
 
     def as_of(self, at_ms: int) -> list[NewsSignal]:

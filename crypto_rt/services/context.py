@@ -125,8 +125,9 @@ class NewsContext:
         "Fetch what was available before the reading began, as far back as a candle needs, unless it is here."
         since_ms = x.end_ms - LOOK_BACK_MS
         if self.complete_from_ms is None or since_ms < self.complete_from_ms:
-            for signal in self.archive(since_ms):
-                self.history.take(signal)
+            # the store keeps the first of its kind, so it knows better than a later one that was read since
+            for signal in reversed(list(self.archive(since_ms))):
+                self.history.take(signal, wins_ties=True)
             self.complete_from_ms = since_ms
 
     def position(self, x: TechnicalIndicators) -> tuple[int, int] | None:

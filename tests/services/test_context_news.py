@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -45,6 +45,7 @@ stories = st.lists(
 
 
 @hypothesis_settings(max_examples=many(60))
+@example([story(0, -1.0, 0), story(0, -1.0, 0), story(0, -0.25, 0)], 4, 1)
 @given(stories, st.integers(0, 20), st.integers(1, 40))
 def test_news_are_the_same_after_a_restart_and_as_of_the_end_of_the_candle(
     known: list[NewsSignal], cut: int, place: int
