@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 # %% auto #0
-__all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'EPOCH_BITS', 'TOPICS', 'encode', 'Trade', 'Trades',
-           'Watermark', 'End', 'Gap', 'Dropped', 'Candle', 'FormingCandle', 'TechnicalIndicators', 'Prediction',
-           'DeadLetter', 'ServiceEvent', 'News', 'NewsSignal', 'NewsWatermark', 'Topic', 'decode', 'dead_letter',
-           'supersedes', 'latest_revisions', 'schema', 'write_contracts']
+__all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'Witness', 'Proof', 'EPOCH_BITS', 'TOPICS', 'encode',
+           'Trade', 'Trades', 'Watermark', 'End', 'Gap', 'Dropped', 'Candle', 'FormingCandle', 'TechnicalIndicators',
+           'Prediction', 'DeadLetter', 'ServiceEvent', 'News', 'NewsSignal', 'NewsWatermark', 'Topic', 'decode',
+           'dead_letter', 'supersedes', 'latest_revisions', 'schema', 'write_contracts']
 
 # %% ../../nbs/00_core/04_messages.ipynb #1d2f8311
 Amount = Annotated[
@@ -44,6 +44,12 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 Source = Literal['live', 'rest', 'replay', 'simulated']
+
+
+Witness = Literal['', 'snapshot', 'ohlc', 'rest', 'recording']
+
+
+Proof = Literal['', 'next_trade', 'connection', 'snapshot', 'ohlc', 'rest', 'recording']
 
 # %% ../../nbs/00_core/04_messages.ipynb #ce74462c
 class Trade(Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,7 +78,11 @@ class Trades(
 class Watermark(
     Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='mark'
 ):
-    "A symbol's clock: exchange time reached, and the trade_id that nothing is missing before (-1: no trade)."
+    """A symbol's clock: exchange time reached, and the trade_id that nothing is missing before (-1: no trade).
+
+    No trade from before `proven_ms` is missing, says `proven_by`; 0: nobody says so. A message of an older
+    version has none: for it a living connection was proof enough.
+    """
 
     symbol: Symbol
     exchange_ms: Instant
@@ -81,6 +91,8 @@ class Watermark(
     source: Source
     bid: Amount | None = None
     ask: Amount | None = None
+    proven_ms: Annotated[int, Meta(ge=0, lt=10**13)] | None = None
+    proven_by: Witness = ''
 
 # %% ../../nbs/00_core/04_messages.ipynb #6b97ac72
 class End(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='end'):
@@ -119,7 +131,10 @@ class Dropped(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type',
 class Candle(
     Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='candle'
 ):
-    "One final candle."
+    """One final candle.
+
+    `evidence` says what proves that no trade is missing at its end; `is_unproven`: nothing did in time.
+    """
 
     symbol: Symbol
     interval_seconds: Seconds
@@ -143,6 +158,8 @@ class Candle(
     is_partial: bool
     source: Literal['trades', 'exchange']
     available_ms: Instant
+    is_unproven: bool = False
+    evidence: Proof = ''
 
 # %% ../../nbs/00_core/04_messages.ipynb #c3e4dc53
 class FormingCandle(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='forming'):

@@ -118,7 +118,7 @@ proptest! {
 
     #[test]
     fn a_fold_survives_any_messages(raws in prop::collection::vec(bytes(&MESSAGES), 1..12)) {
-        let mut fold = Fold::new(60, 2000, 5);
+        let mut fold = Fold::new(60, 2000, 5, 0);
         for (offset, raw) in raws.iter().enumerate() {
             let before = fold.counts.trades + fold.counts.marks;
             if fold.feed(raw, offset as i64).is_err() {
