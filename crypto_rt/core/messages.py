@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 # %% auto #0
-__all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'Witness', 'Proof', 'EPOCH_BITS', 'TOPICS', 'encode',
-           'Trade', 'Trades', 'Watermark', 'End', 'Gap', 'Dropped', 'Candle', 'FormingCandle', 'TechnicalIndicators',
-           'Prediction', 'DeadLetter', 'ServiceEvent', 'News', 'NewsSignal', 'NewsWatermark', 'Topic', 'decode',
-           'dead_letter', 'supersedes', 'latest_revisions', 'schema', 'write_contracts']
+__all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'Witness', 'Proof', 'ORDER_TYPE_LENGTH', 'OrderType',
+           'EPOCH_BITS', 'TOPICS', 'encode', 'order_type_text', 'Trade', 'Trades', 'Watermark', 'End', 'Gap', 'Dropped',
+           'Candle', 'FormingCandle', 'TechnicalIndicators', 'Prediction', 'DeadLetter', 'Subscription', 'ServiceEvent',
+           'News', 'NewsSignal', 'NewsWatermark', 'Topic', 'decode', 'dead_letter', 'supersedes', 'latest_revisions',
+           'schema', 'write_contracts']
 
 # %% ../../nbs/00_core/04_messages.ipynb #1d2f8311
 Amount = Annotated[
@@ -51,6 +52,25 @@ Witness = Literal['', 'snapshot', 'ohlc', 'rest', 'recording']
 
 Proof = Literal['', 'next_trade', 'connection', 'snapshot', 'ohlc', 'rest', 'recording']
 
+# %% ../../nbs/00_core/04_messages.ipynb #5cf2ab2d
+ORDER_TYPE_LENGTH = 32  # characters; what is longer is cut
+
+
+OrderType = Annotated[
+    str,
+    Meta(max_length=ORDER_TYPE_LENGTH, description='as the exchange says it, such as limit; may be empty'),
+]
+
+# %% ../../nbs/00_core/04_messages.ipynb #382a2e5b
+def order_type_text(
+    value: Any,  # what stands where an order type should
+) -> str:  # at most `ORDER_TYPE_LENGTH` characters; empty where there is nothing
+    "Return an order type that every message can hold."
+    if value is None or value is msgspec.UNSET:
+        return ''
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text[:ORDER_TYPE_LENGTH].encode('utf-8', 'replace').decode()
+
 # %% ../../nbs/00_core/04_messages.ipynb #ce74462c
 class Trade(Struct, frozen=True, forbid_unknown_fields=True):
     "One fill; identity is (symbol, trade_id)."
@@ -59,7 +79,7 @@ class Trade(Struct, frozen=True, forbid_unknown_fields=True):
     price: Amount
     quantity: Amount
     side: Literal['buy', 'sell']
-    order_type: Literal['limit', 'market', '']
+    order_type: OrderType
     event_ms: Instant
 
 # %% ../../nbs/00_core/04_messages.ipynb #31627e9b
@@ -233,15 +253,30 @@ class DeadLetter(Struct, frozen=True, forbid_unknown_fields=True, tag_field='typ
     raw: str
     seen_ms: Instant
 
+# %% ../../nbs/00_core/04_messages.ipynb #beb1613d
+class Subscription(Struct, frozen=True, forbid_unknown_fields=True):
+    "What became of asking for one channel of one symbol, and since when."
+
+    symbol: str
+    channel: str
+    state: Literal['asked', 'acknowledged', 'refused', 'silent']
+    since_ms: Instant
+    why: str = ''  # of a refusal, or of the silence
+
 # %% ../../nbs/00_core/04_messages.ipynb #cdaa8e5e
 class ServiceEvent(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='event'):
-    "What a service says about itself; the runner waits for `end`."
+    """What a service says about itself; the runner waits for `end`.
+
+    `degraded` names what does not work now, and since when; `subscriptions` those that bring nothing.
+    """
 
     service: str
     kind: Literal['started', 'end', 'stopped', 'counts']
     at_ms: Instant
     run_id: str = ''
     counts: dict[str, int] = {}
+    degraded: list[str] = []
+    subscriptions: list[Subscription] = []
 
 # %% ../../nbs/00_core/04_messages.ipynb #3e3d98d2
 class News(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='news'):

@@ -10,13 +10,22 @@ from ..core.messages import Candle, Trade
 from typing import NamedTuple, Protocol
 
 # %% auto #0
-__all__ = ['TradeItem', 'Frame', 'TradePage', 'ExchangeLimits', 'TradeSource', 'CandleSource', 'Exchange', 'check_interval',
-           'trade_pages']
+__all__ = ['TradeItem', 'BadTrade', 'Frame', 'TradePage', 'ExchangeLimits', 'TradeSource', 'CandleSource', 'Exchange',
+           'check_interval', 'trade_pages']
 
 # %% ../../nbs/02_market/00_exchange.ipynb #b3e839dc
 TradeItem = tuple[
     str, int, str, str, str, str, int
 ]  # symbol, trade_id, price, quantity, side, order_type, event_ms
+
+
+class BadTrade(NamedTuple):
+    "What stands where a trade should and cannot be used; set aside alone."
+
+    raw: bytes  # the item as it came
+    reason: str  # one line
+    symbol: str = ''  # empty where it does not say
+    trade_id: int | None = None
 
 
 class Frame(NamedTuple):
@@ -33,6 +42,8 @@ class Frame(NamedTuple):
     )
     quotes: list[tuple[str, str | None, str | None]] = []  # ticker: symbol, bid, ask
     channel: str = ''  # ack, nack, error: what was asked for, `trade` or `ticker`; empty where unknown
+    bad_trades: list[BadTrade] = []  # trade: those that cannot be used
+    req_id: int = 0  # ack, nack, error: the number of the request that it answers; 0: it does not say
 
 # %% ../../nbs/02_market/00_exchange.ipynb #eca4264e
 class TradePage(NamedTuple):

@@ -12,7 +12,7 @@ from ..bus.steps import Out
 from ..core.messages import Gap, Trade, encode
 from ..core.settings import ExchangeSettings
 from ..core.times import iso, window_start
-from .exchange import Frame
+from .exchange import BadTrade, Frame
 from .feed_output import FeedOutput
 from .gap_filling import RestRequest
 from .symbol_state import SymbolState
@@ -136,8 +136,9 @@ class Feed:
 
     def _sort_trades(self, frame: Frame, here_ms: int) -> tuple[list[tuple[str, Trade]], list[Out]]:
         self._counts['received'] += len(frame.trades)
+        self._counts['zero_quantity'] += sum(item[3] == '0' for item in frame.trades)
         limit_ms, is_snapshot = self.clock.latest_ms(here_ms), frame.snapshot or self.source == 'replay'
-        believed, letters = [], []
+        believed, letters = [], self._bad_trades(frame.bad_trades)
         for symbol, *fields in frame.trades:
             state, trade = self.states.get(symbol), Trade(*fields)  # type: ignore[arg-type]
             if state is None:
@@ -246,6 +247,17 @@ class Feed:
         event, here = iso(trade.event_ms), iso(here_ms)
         reason = f'{state.symbol}: trade {trade.trade_id} of {event} is ahead of the clock at {here}'
         return self.output.dead_letter(state.symbol, raw, reason)
+
+    def _bad_trades(self, bad: Iterable[BadTrade]) -> list[Out]:
+        letters = []
+        for trade in bad:
+            self._counts['received'] += 1
+            self._counts['bad_trades'] += 1
+            state = self.states.get(trade.symbol) or next(iter(self.states.values()), None)
+            if state is not None:  # whose it was is not always known; it is counted once
+                state.dead_letters += 1
+            letters.append(self.output.dead_letter(trade.symbol or 'websocket', trade.raw, trade.reason))
+        return letters
 
     def _unreadable(self, frame: Frame) -> Out:
         self._counts['received'] += 1

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_rt.core.amounts import plain_decimal
+from crypto_rt.core.messages import Trade, Trades, decode, encode
 from crypto_rt.core.symbols import normalise_symbol
 from crypto_rt.market.kraken.frames import (
     decode_trade_frame,
@@ -158,7 +159,7 @@ GOOD = b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"
         (b'"limit"', b'""'),
         (b'"limit"', b'null'),
         (b':7,', b':9223372036854775808,'),
-        (b'"qty":2', b'"qty":0'),
+        (b'"qty":2', b'"qty":-1'),
         (b'"buy"', b'"hold"'),
         (b'"limit"', b'7'),
         (b':7,', b':-7,'),
@@ -177,9 +178,53 @@ GOOD = b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"
 def test_malformed_trades_are_refused_in_both_languages(old, new):
     assert decode_trade_frame_python(GOOD) == [tuple(t) for t in decode_trade_frame(GOOD)]
     bad = GOOD.replace(old, new)
-    for decode in (decode_trade_frame_python, decode_trade_frame):
+    for reader in (decode_trade_frame_python, decode_trade_frame):
         with pytest.raises(ValueError):
-            decode(bad)
+            reader(bad)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = ('symbol', 'side', 'price', 'qty', 'ord_type', 'trade_id', 'timestamp', 'new')
+
+
+@settings(max_examples=many(200), deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(FIELDS), JSON, st.booleans()), max_size=4))
+def test_each_trade_of_a_frame_is_judged_alone(wounds):
+    good = json.loads(GOOD)['data'][0]
+    items = []
+    for n, (field, value, without) in enumerate(wounds):
+        item = good | {'trade_id': 100 + n, field: value}
+        if without:
+            del item[field]
+        items.append(item)
+    raw = json.dumps({'channel': 'trade', 'type': 'update', 'data': [good, *items, good]}).encode()
+    frame = read_frame(raw)
+    assert frame.kind == 'trade'
+    assert len(frame.trades) + len(frame.bad_trades) == len(items) + 2
+    assert frame.trades[0] == frame.trades[-1] == ('BTC/USD', 7, '1.5', '2', 'buy', 'limit', 1790358506844)
+    for n, (field, _, _) in enumerate(wounds):
+        if field in ('ord_type', 'new'):  # these only describe it
+            assert 100 + n in [trade[1] for trade in frame.trades]
+    for symbol, *fields in frame.trades:  # every message can hold what was taken
+        message = Trades(symbol, [Trade(*fields)], 1790358506844, 'live')
+        assert decode('trades', encode(message)) == message
+
+
+@pytest.mark.parametrize('old', [b'"limit"', b'"update"'])
+@pytest.mark.parametrize('new', [b'"iceberg"', b'"stop-loss"', b'""', b'null', b'7', b'{"a":[1]}'])
+def test_words_that_nobody_has_seen_are_kept(old, new):
+    frame = read_frame(GOOD.replace(old, new))
+    assert (len(frame.trades), frame.bad_trades) == (1, [])
+    if old == b'"limit"' and new[:1] == b'"':
+        assert frame.trades[0][5] == json.loads(new)
 
 
 @settings(max_examples=many(300), deadline=None)

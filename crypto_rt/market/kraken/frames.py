@@ -5,21 +5,22 @@
 # %% ../../../nbs/02_market/01_kraken/00_frames.ipynb #a72e0a94
 from __future__ import annotations
 
+import contextlib
 import json
 import msgspec
 import re
 from ...core.amounts import plain_decimal
-from ...core.messages import Candle, Trade
+from ...core.messages import Candle, Trade, order_type_text
 from ...core.symbols import normalise_symbol
 from ...core.times import check_ms, rfc3339_ms, seconds_text_ms
-from ..exchange import Frame, TradeItem
+from ..exchange import BadTrade, Frame, TradeItem
 from decimal import Decimal, ROUND_HALF_EVEN
 from msgspec import Meta, Struct
 from typing import Annotated, Any, Literal
 
 # %% auto #0
-__all__ = ['REQUESTS', 'decode_trade_frame_python', 'read_frame', 'rest_result', 'parse_rest_trades', 'exchange_candle',
-           'parse_rest_ohlc', 'parse_asset_pairs']
+__all__ = ['REQUESTS', 'decode_trade_frame_python', 'sort_trade_frame', 'read_frame', 'rest_result', 'parse_rest_trades',
+           'exchange_candle', 'parse_rest_ohlc', 'parse_asset_pairs']
 
 # %% ../../../nbs/02_market/01_kraken/00_frames.ipynb #7afb6594
 class _Item(Struct):
@@ -52,11 +53,8 @@ def decode_trade_frame_python(
     trades: list[TradeItem] = []
     for item in items:
         price, quantity = plain_decimal(bytes(item.price).decode()), plain_decimal(bytes(item.qty).decode())
-        if price == '0' or quantity == '0':
-            raise ValueError(
-                f'trade frame: price and quantity must be positive, were {price} and {quantity} in trade '
-                f'{item.trade_id}'
-            )
+        if price == '0':
+            raise ValueError(f'trade frame: price must be positive, was {price} in trade {item.trade_id}')
         order_type = item.ord_type or ''
         trades.append(
             (item.symbol, item.trade_id, price, quantity, item.side, order_type, rfc3339_ms(item.timestamp))
@@ -69,32 +67,99 @@ try:
 except ImportError:
     decode_trade_frame = decode_trade_frame_python
 
+# %% ../../../nbs/02_market/01_kraken/00_frames.ipynb #80afb654
+class _LooseItem(Struct):
+    symbol: Annotated[str, Meta(pattern=r'^[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}$')]
+    trade_id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    price: msgspec.Raw
+    qty: msgspec.Raw
+    side: Literal['buy', 'sell']
+    timestamp: str
+    ord_type: Any = None
+
+
+class _LooseFrame(Struct):
+    data: list[msgspec.Raw]
+
+
+class _Named(Struct):
+    symbol: Any = ''
+    trade_id: Any = None
+
+
+_loose_frame, _loose_item = msgspec.json.Decoder(_LooseFrame), msgspec.json.Decoder(_LooseItem)
+_NUMBER = re.compile(r'"?(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"?')
+
+
+def _amount(raw: msgspec.Raw, name: str) -> str:
+    text = bytes(raw).decode()
+    number = _NUMBER.fullmatch(text)
+    if number is None:
+        raise ValueError(f'expected {name} as a number, was {text[:40]}')
+    return plain_decimal(number[1])
+
+
+def _loose_trade(raw: msgspec.Raw) -> TradeItem:
+    item = _loose_item.decode(raw)
+    price, quantity = _amount(item.price, 'price'), _amount(item.qty, 'qty')
+    if price == '0':
+        raise ValueError('price must be positive, was 0')
+    order_type, event_ms = order_type_text(item.ord_type), rfc3339_ms(item.timestamp)
+    return item.symbol, item.trade_id, price, quantity, item.side, order_type, event_ms
+
+
+def _bad_trade(raw: msgspec.Raw, error: Exception) -> BadTrade:
+    named = _Named()
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        named = msgspec.json.decode(raw, type=_Named)
+    symbol = named.symbol if isinstance(named.symbol, str) else ''
+    trade_id = named.trade_id if type(named.trade_id) is int else None
+    return BadTrade(bytes(raw), f'trade: {error}'[:300], symbol[:33], trade_id)
+
+# %% ../../../nbs/02_market/01_kraken/00_frames.ipynb #93f61894
+def sort_trade_frame(
+    raw: bytes,  # one frame of the trade channel
+) -> tuple[list[TradeItem], list[BadTrade]]:  # in the order of the frame
+    "Return the trades that can be used, and those that cannot; `ValueError` for a frame that holds no list."
+    try:
+        items = _loose_frame.decode(raw).data
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f'trade frame: {error}') from None
+    trades: list[TradeItem] = []
+    bad: list[BadTrade] = []
+    for item in items:
+        try:
+            trades.append(_loose_trade(item))
+        except (ValueError, msgspec.DecodeError) as error:
+            bad.append(_bad_trade(item, error))
+    return trades, bad
+
 # %% ../../../nbs/02_market/01_kraken/00_frames.ipynb #8a0c32fb
 REQUESTS = {'trade': 1, 'ticker': 2}  # the number of our request that a refusal comes back with
 _CHANNELS = {number: channel for channel, number in REQUESTS.items()}
 
 
 class _Head(Struct):
-    channel: str = ''
-    method: str = ''
-    type: str = ''
-    success: bool | None = None
-    error: str | None = None
-    symbol: str = ''
-    t: int | None = None
-    time_out: str | None = None
-    req_id: int | None = None
+    channel: Any = ''
+    method: Any = ''
+    type: Any = ''
+    success: Any = None
+    error: Any = None
+    symbol: Any = ''
+    t: Any = None
+    time_out: Any = None
+    req_id: Any = None
     result: msgspec.Raw = msgspec.Raw(b'{}')
     data: msgspec.Raw = msgspec.Raw(b'[]')
 
 
-class _Symbol(Struct):
-    symbol: str = ''
-    channel: str = ''
+class _Asked(Struct):
+    symbol: Any = ''
+    channel: Any = ''
 
 
 class _Status(Struct):
-    system: str
+    system: Any = ''
 
 
 class _Quote(Struct):
@@ -109,14 +174,14 @@ _head = msgspec.json.Decoder(_Head)
 def read_frame(
     raw: bytes,  # one text frame of the websocket
 ) -> Frame:
-    "Return what the frame says; `ValueError` when it is none that Kraken sends."
+    "Return what the frame says; `ValueError` when it names neither a channel nor a method."
     try:
         head = _head.decode(raw)
         if head.channel == 'trade':
-            return Frame('trade', raw, trades=decode_trade_frame(raw), snapshot=head.type == 'snapshot')
-        if head.channel:
+            return _trade_frame_of(raw, head.type == 'snapshot')
+        if head.channel and isinstance(head.channel, str):
             return _channel_frame(raw, head)
-        if head.method:
+        if head.method and isinstance(head.method, str):
             return _method_frame(raw, head)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f'frame: {error}; got {raw[:120]!r}') from None
@@ -128,35 +193,57 @@ def _quote(number: msgspec.Raw) -> str | None:
     return None if text == 'null' or (amount := plain_decimal(text)) == '0' else amount
 
 
+def _trade_frame_of(raw: bytes, is_snapshot: bool) -> Frame:
+    try:
+        return Frame('trade', raw, trades=decode_trade_frame(raw), snapshot=is_snapshot)
+    except ValueError:
+        trades, bad = sort_trade_frame(raw)
+        return Frame('trade', raw, trades=trades, snapshot=is_snapshot, bad_trades=bad)
+
+
 def _channel_frame(raw: bytes, head: _Head) -> Frame:
     if head.channel == 'ticker':
         quotes = msgspec.json.decode(head.data, type=list[_Quote])
         return Frame('ticker', raw, quotes=[(q.symbol, _quote(q.bid), _quote(q.ask)) for q in quotes])
     if head.channel == 'heartbeat':
-        return Frame('heartbeat', raw, exchange_ms=0 if head.t is None else check_ms(head.t, 't'))
+        return Frame('heartbeat', raw, exchange_ms=_instant(head.t))
     if head.channel == 'status':
-        return Frame(
-            'status',
-            raw,
-            text=', '.join(s.system for s in msgspec.json.decode(head.data, type=list[_Status])),
-        )
+        states = msgspec.json.decode(head.data, type=list[_Status])
+        return Frame('status', raw, text=', '.join(_words(state.system) for state in states))
     if head.channel == 'replay' and head.type == 'end':
         return Frame('replay_end', raw, exchange_ms=check_ms(head.t or 0, 't'))
     return Frame('other', raw, text=head.channel)
 
 
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ', '.join(map(_words, value))
+    return '' if value is None else str(value)[:300]
+
+
+def _instant(value: Any) -> int:
+    try:
+        return rfc3339_ms(value) if isinstance(value, str) else check_ms(value, 't')
+    except (TypeError, ValueError):
+        return 0  # a clock that nobody can read is no reason to lose the rest
+
+
 def _method_frame(raw: bytes, head: _Head) -> Frame:
-    clock = rfc3339_ms(head.time_out) if head.time_out else 0
+    clock = _instant(head.time_out)
+    req_id = head.req_id if type(head.req_id) is int else 0
     if head.method == 'pong' and head.error is None:
         return Frame('pong', raw, exchange_ms=clock)
-    if head.success and head.method in ('subscribe', 'unsubscribe'):
-        result = msgspec.json.decode(head.result, type=_Symbol)
-        return Frame('ack', raw, result.symbol, exchange_ms=clock, channel=result.channel)
-    reason = head.error or 'no reason given'
-    refused = head.symbol or next(iter(re.findall(r'not supported (\S+)', reason)), '')
+    asked = _Asked()
+    with contextlib.suppress(msgspec.DecodeError):
+        asked = msgspec.json.decode(head.result, type=_Asked)
+    symbol, channel = _words(asked.symbol), _words(asked.channel)
+    if head.success is True and head.method in ('subscribe', 'unsubscribe'):
+        return Frame('ack', raw, symbol, exchange_ms=clock, channel=channel, req_id=req_id)
+    reason = _words(head.error) or 'no reason given'
+    refused = _words(head.symbol) or next(iter(re.findall(r'not supported (\S+)', reason)), '')
     kind = 'nack' if head.method == 'subscribe' and refused else 'error'
-    channel = _CHANNELS.get(head.req_id or 0, '')
-    return Frame(kind, raw, refused, exchange_ms=clock, text=reason, channel=channel)
+    channel = _CHANNELS.get(req_id, '')
+    return Frame(kind, raw, refused, exchange_ms=clock, text=reason, channel=channel, req_id=req_id)
 
 # %% ../../../nbs/02_market/01_kraken/00_frames.ipynb #f6fce4c2
 _PASSES = ('EAPI:Rate limit', 'EService', 'EGeneral:Too many', 'EGeneral:Temporary', 'EGeneral:Internal')
