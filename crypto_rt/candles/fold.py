@@ -105,7 +105,7 @@ class CandleFold:
     def _close_due(self, windows: SymbolWindows, watermark: Watermark, offset: int) -> list[bytes]:
         candles = windows.close_due(watermark, offset)
         self.tally.update(marks=1, candles=len(candles), empty=sum(c.is_empty for c in candles))
-        self.tally['unproven'] += sum(candle.is_unproven for candle in candles)
+        self.tally['unproven'] += sum(bool(candle.is_unproven) for candle in candles)
         self.tally['revisions'] += sum(candle.revision > 0 for candle in candles)
         return [encode(candle) for candle in candles]
 

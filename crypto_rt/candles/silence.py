@@ -61,16 +61,16 @@ class Evidence:
         is_last = self.watermark.connected and self.watermark.contiguous_through == self.ids.highest
         return end_ms <= self.until_ms and is_last and self.ids.are_joined(last_id, self.ids.highest)
 
-    def proof_of_nothing(self, last_id: int, end_ms: int) -> Proof:
-        "Return what proves that no trade before `end_ms` has followed `last_id`; empty: nothing does."
+    def proof_of_nothing(self, last_id: int, end_ms: int) -> Proof | None:
+        "Return what proves that no trade before `end_ms` has followed `last_id`; None: nothing."
         if not self.nothing_follows(last_id, end_ms):
-            return ''
+            return None
         if self.watermark.proven_ms is None:
             return 'connection'
-        return self.watermark.proven_by if end_ms <= self.watermark.proven_ms else ''
+        return (self.watermark.proven_by or None) if end_ms <= self.watermark.proven_ms else None
 
-    def proof_of_end(self, window: Window) -> Proof:
-        "Return what proves that nothing follows the last trade of a window that has trades; empty: nothing."
+    def proof_of_end(self, window: Window) -> Proof | None:
+        "Return what proves that nothing follows the last trade of a window that has trades; None: nothing."
         last_id, (proven_id, proof) = window.last_id, window.end_proof
         if proof and proven_id == last_id:
             return proof
@@ -81,12 +81,12 @@ class Evidence:
         before: Candle,
         next_window: Window | None,  # the next one in which a trade is known
         end_ms: int,
-    ) -> Proof:
+    ) -> Proof | None:
         """Return what proves that nobody traded from the end of a candle to `end_ms`, or to the next window;
-        empty: nothing.
+        None: nothing.
         """
         if before.last_trade_id < 0:
-            return ''
+            return None
         if next_window and self.ids.are_joined(before.last_trade_id, next_window.first_id):
             return 'next_trade'
         return self.proof_of_nothing(before.last_trade_id, end_ms)

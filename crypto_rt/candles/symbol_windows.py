@@ -209,11 +209,11 @@ class SymbolWindows:
         if window.trades and (proof := evidence.proof_of_end(window)):
             window.end_proof = window.last_id, proof
 
-    def _proof_of(self, window: Window, before: Candle | None, evidence: Evidence) -> Proof:
+    def _proof_of(self, window: Window, before: Candle | None, evidence: Evidence) -> Proof | None:
         if window.trades:
             return evidence.proof_of_end(window)
         if before is None:
-            return ''
+            return None
         return evidence.proof_of_silence(before, self._known_from(window.end_ms), window.end_ms)
 
     def _must_wait(self, window: Window, before: Candle | None, evidence: Evidence) -> bool:
@@ -250,7 +250,7 @@ class SymbolWindows:
             available_ms=available_ms,
             is_empty=not window.trades,
             is_partial=bool(window.trades) and not evidence.is_whole(window, before),
-            is_unproven=not proof,
+            is_unproven=None if proof else True,
             evidence=proof,
             **numbers,
         )

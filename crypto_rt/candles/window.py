@@ -46,7 +46,7 @@ class Window:
         self.zero_ids: set[int] = set()  # of trades of no quantity, which no candle counts
         self.first_offset: int | None = None  # of the first message that touched it
         self.ended_at_id = -1  # a watermark said that no trade of the window follows this one
-        self.end_proof: tuple[int, Proof] = (-1, '')  # the same, with what proved it
+        self.end_proof: tuple[int, Proof | None] = (-1, None)  # the same, with what proved it
         self.emitted: Candle | None = None
         self.is_restored = False  # `emitted` is of a previous run
 

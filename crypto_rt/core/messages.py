@@ -50,7 +50,7 @@ Source = Literal['live', 'rest', 'replay', 'simulated']
 Witness = Literal['', 'snapshot', 'ohlc', 'rest', 'recording']
 
 
-Proof = Literal['', 'next_trade', 'connection', 'snapshot', 'ohlc', 'rest', 'recording']
+Proof = Literal['next_trade', 'connection', 'snapshot', 'ohlc', 'rest', 'recording']
 
 # %% ../../nbs/00_core/04_messages.ipynb #5cf2ab2d
 ORDER_TYPE_LENGTH = 32  # characters; what is longer is cut
@@ -153,7 +153,8 @@ class Candle(
 ):
     """One final candle.
 
-    `evidence` says what proves that no trade is missing at its end; `is_unproven`: nothing did in time.
+    `evidence` says what proves that no trade is missing at its end; `is_unproven`: nothing has, so far. Both are
+    null where nobody asked: in candles of older versions, and in those that the exchange made.
     """
 
     symbol: Symbol
@@ -178,8 +179,8 @@ class Candle(
     is_partial: bool
     source: Literal['trades', 'exchange']
     available_ms: Instant
-    is_unproven: bool = False
-    evidence: Proof = ''
+    is_unproven: bool | None = None
+    evidence: Proof | None = None
 
 # %% ../../nbs/00_core/04_messages.ipynb #c3e4dc53
 class FormingCandle(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='forming'):
@@ -202,7 +203,7 @@ class FormingCandle(Struct, frozen=True, forbid_unknown_fields=True, tag_field='
 class TechnicalIndicators(
     Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='indicators'
 ):
-    "The features of one final candle."
+    "The features of one final candle; `is_partial`: trades may be missing in it, or nobody has proven its end."
 
     symbol: Symbol
     interval_seconds: Seconds

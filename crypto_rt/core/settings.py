@@ -30,6 +30,7 @@ class DataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval_seconds: int = 60
     horizon_seconds: int = 300
     grace_ms: int = 2000
+    proof_wait_ms: int = 15_000
     log_level: str = 'INFO'
     reconcile_minutes: float = 5.0
     backfill_intervals: tuple[int, ...] = (60, 300, 900, 3600)
@@ -47,6 +48,8 @@ class ExchangeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rest_pause_seconds: float = 1.0
     rest_timeout_seconds: float = 10.0
     gap_timeout_seconds: float = 120.0
+    rest_lag_seconds: float = 10.0
+    proof_calls_per_minute: float = 120.0
     max_future_seconds: float = 60.0
     max_skew_ms: int = 5000
     quotes: bool = True

@@ -215,7 +215,7 @@ class Indicators:
             values=feature_values(self.table, self.rows, values),
             warm_up=max(0, self.table.warm_up - len(self.rows.items)),
             feature_set=self.table.newest,
-            is_partial=candle.is_partial,
+            is_partial=candle.is_partial or bool(candle.is_unproven),
             available_ms=candle.available_ms,
         )
 

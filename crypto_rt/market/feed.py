@@ -15,6 +15,7 @@ from ..core.times import iso, window_start
 from .exchange import BadTrade, Frame
 from .feed_output import FeedOutput
 from .gap_filling import RestRequest
+from .proof import CallBudget
 from .symbol_state import SymbolState
 from .watermark_clock import WatermarkClock
 from typing import Any
@@ -33,10 +34,14 @@ class Feed:
         states: Iterable[SymbolState],
         source: Any = 'live',  # or replay, simulated
         exchange: ExchangeSettings = ExchangeSettings(),
+        interval_seconds: int = 60,  # of the candles, whose ends are to be proven
     ):
         self.states = {state.symbol: state for state in states}
         self.source, self.exchange = source, exchange
+        self.interval_seconds = interval_seconds
         self.clock, self.output = WatermarkClock(source, exchange), FeedOutput(source)
+        self.budget = CallBudget(exchange.proof_calls_per_minute)
+        self.mute: dict[str, str] = {}  # symbols whose subscription should be renewed, and why
         self.is_connected, self.connections = False, 0
         self.refused: list[Frame] = []  # subscriptions that nobody has looked at yet
         self.replay_end_ms = 0  # 0: it goes on
@@ -59,6 +64,11 @@ class Feed:
         "Whether something is still to be fetched."
         return any(state.is_pending for state in self.states.values())
 
+    @property
+    def lag_ms(self) -> int:
+        "How late REST may show a trade."
+        return round(self.exchange.rest_lag_seconds * 1000)
+
     def take(self, frames: list[Frame], here_ms: int) -> list[Out]:
         "Return the messages that `frames` give; call it with none from time to time."
         out: list[Out] = []
@@ -75,20 +85,31 @@ class Feed:
                 out += self._take_control_frame(frame, here_ms)
         if frames and self.is_connected:
             self.clock.see_frames(here_ms)
+        snapshots = {item[0] for frame in frames if frame.snapshot for item in frame.trades}
         for symbol, some in trades.items():
-            out += self._publish(self.states[symbol], some, here_ms, self.source)
+            state = self.states[symbol]
+            out += self._publish(state, some, here_ms, self.source)
+            newest_ms = max(trade.event_ms for trade in some)
+            state.see_stream(newest_ms, newest_ms if symbol in snapshots else 0)
+        self._suspect_silence()
         return out + self._time_out_gaps(here_ms) + self._watermarks() + self.report_dropped(here_ms)
 
     def rest_requests(self, here_ms: int) -> list[RestRequest]:
         "Return what REST should be asked now."
-        is_over = bool(self.replay_end_ms)
-        requests = (state.request(here_ms, is_over) for state in self.states.values())
-        return [request for request in requests if request is not None]
+        is_over, requests = bool(self.replay_end_ms), []
+        for state in sorted(self.states.values(), key=lambda state: state.proof.until_ms):
+            request = state.request(here_ms, is_over, exchange_ms=self.clock.exchange_ms)
+            if request is None and self._may_ask_for_proof(state, here_ms):
+                request = state.request(here_ms, is_over, self.clock.exchange_ms, for_proof=True)
+            if request is not None:
+                requests.append(request)
+        return requests
 
     def take_rest_page(self, symbol: str, trades: list[Trade], is_last: bool, here_ms: int) -> list[Out]:
         "Return the messages that a page of REST gives; after the last one the symbol has caught up."
         state, limit_ms = self.states[symbol], self.clock.latest_ms(here_ms)
         state.see_page(trades)
+        self._convict(state, trades)
         good = [trade for trade in trades if trade.event_ms <= limit_ms]
         bad = [trade for trade in trades if trade.event_ms > limit_ms]
         self._counts['received'] += len(bad)
@@ -97,7 +118,7 @@ class Feed:
         if out:
             state.gaps.wait_anew(here_ms)
         if is_last:
-            state.end_round(self.clock.moment(here_ms))
+            state.end_round(self.clock.moment(here_ms), self.lag_ms)
             out += self._gap_messages(state, here_ms)
         return out
 
@@ -121,6 +142,7 @@ class Feed:
             state.gaps.time_out_all(self.clock.moment(here_ms))
             out += self._gap_messages(state, here_ms)
             state.watermark_ms = max(end_ms, state.watermark_ms)
+            state.proof.see(state.watermark_ms, 'recording')
             out.append(self._watermark(state, True))
         return out + self.report_dropped(here_ms, 0)
 
@@ -133,6 +155,11 @@ class Feed:
         for record in latest.values():
             if record.symbol in self.states:
                 self.states[record.symbol].restore_gap(record, here_ms)
+
+    def take_mute(self) -> dict[str, str]:
+        "Return the symbols whose subscription should be renewed, and why; from now on somebody sees to it."
+        found, self.mute = self.mute, {}
+        return found
 
     def _sort_trades(self, frame: Frame, here_ms: int) -> tuple[list[tuple[str, Trade]], list[Out]]:
         self._counts['received'] += len(frame.trades)
@@ -189,7 +216,8 @@ class Feed:
         for state in self.states.values():
             if not is_connected and state.watermark_ms:
                 out.append(self._watermark(state, False))
-            state.reconnect(here_ms)
+            state.reconnect(here_ms, self.clock.exchange_ms)
+        self.mute.clear()
         return out
 
     def _publish(self, state: SymbolState, trades: list[Trade], here_ms: int, source: Any) -> list[Out]:
@@ -240,7 +268,39 @@ class Feed:
             contiguous_id=state.sequence.contiguous_id,
             is_connected=is_connected,
             quote=self.quotes.get(state.symbol, (None, None)) if with_quotes else (None, None),
+            proof=state.proof,
         )
+
+    def _may_ask_for_proof(self, state: SymbolState, here_ms: int) -> bool:
+        needs = state.needs_proof(self.clock.exchange_ms, self.interval_seconds, self.lag_ms)
+        if not (self.is_connected and needs and here_ms >= state.ask_at_ms and self.budget.take(here_ms)):
+            return False
+        self._counts['proof_calls'] += 1
+        return True
+
+    def _suspect_silence(self) -> None:
+        if not self.is_connected or self.replay_end_ms:
+            return
+        for state in self.states.values():
+            if state.granted_ms is not None and state.pulse.alarms(self.clock.exchange_ms):
+                seconds = (self.clock.exchange_ms - state.pulse.last_ms) / 1000
+                self._mute(
+                    state, f'no trade for {seconds:.0f} s, usual are {state.pulse.mean_ms / 1000:.1f} s'
+                )
+
+    def _convict(self, state: SymbolState, trades: list[Trade]) -> None:
+        if not (state.was_whole and self.is_connected and state.pulse.last_ms):
+            return
+        limit_ms = state.asked_ms - self.lag_ms
+        withheld = [t for t in trades if state.pulse.last_ms < t.event_ms < limit_ms]
+        fresh = [t for t in withheld if t.trade_id + state.sequence.epoch_base > state.sequence.contiguous_id]
+        if fresh and state.pulse.convict(self.clock.exchange_ms):
+            self._mute(state, f'REST has {len(fresh)} trades that the stream did not bring')
+
+    def _mute(self, state: SymbolState, reason: str) -> None:
+        self._counts['mute_alarms'] += 1
+        self.mute[state.symbol] = reason
+        log.warning('%s: its subscription may be mute: %s', state.symbol, reason)
 
     def _future_trade(self, state: SymbolState, trade: Trade, raw: bytes, here_ms: int) -> Out:
         state.dead_letters += 1

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['ASK_AGAIN_MS', 'LATE_MS', 'BEFORE_MS', 'EARLIER_MS', 'RestRequest', 'RestRound']
+__all__ = ['ASK_AGAIN_MS', 'LATE_MS', 'MUTE_MS', 'BEFORE_MS', 'EARLIER_MS', 'RestRequest', 'RestRound']
 
 # %% ../../nbs/02_market/06_gap_filling.ipynb #51724f68
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class RestRequest:
 # %% ../../nbs/02_market/06_gap_filling.ipynb #d6b4bcad
 ASK_AGAIN_MS = 1000  # REST is asked for what it does not have yet
 LATE_MS = 60_000  # and for gaps that have timed out
+MUTE_MS = 5_000  # and for the trades of a subscription that is mute
 BEFORE_MS = 600_000  # a trade that is missing lies so much before the next one at most
 EARLIER_MS = 3_600_000  # a round that began too late is followed by one from so much earlier
 

@@ -105,7 +105,7 @@ def reasons_to_abstain(
     left = candles_left(x, model)
     missing = [name for name in model.feature_names if name not in vector] if model else []
     checks = (
-        ('partial candle: it was not seen whole', x.is_partial),
+        ('partial or unproven candle: trades may be missing in it', x.is_partial),
         (f'stale input: the candle ended {age:.0f} s ago, more than {oldest:.0f} s', age > oldest),
         (f'not enough calibration: {errors} past errors, {needed} needed', not model and errors < needed),
         (f'warming up: {left} candles left', model and left > 0),

@@ -44,12 +44,13 @@ def load_candles(
     store: FeatureStore,
     symbol: str,
     interval_seconds: int | None = None,  # None: all intervals
-) -> pd.DataFrame:  # final candles in float64, latest revisions, oldest first, none that is partial
+) -> pd.DataFrame:  # final candles in float64, latest revisions, oldest first, none partial or unproven
     "Return the candles of one symbol as training needs them."
     equal = {'symbol': symbol} | ({} if interval_seconds is None else {'interval_seconds': interval_seconds})
     candles = open_group(store, 'candles').read(equal=equal)
     amounts = ['open', 'high', 'low', 'close', 'volume']
-    return candles[~candles.is_partial].astype(dict.fromkeys(amounts, 'float64')).reset_index(drop=True)
+    is_unproven = candles.is_unproven.fillna(False).astype(bool)
+    return candles[~candles.is_partial & ~is_unproven].astype(dict.fromkeys(amounts, 'float64')).reset_index(drop=True)
 
 # %% ../../nbs/09_models/06_training.ipynb #65601785
 def stored_features(

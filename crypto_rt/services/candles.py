@@ -20,10 +20,11 @@ from typing import Any
 log = logging.getLogger('crypto_rt.services.candles')
 
 # %% auto #0
-__all__ = ['log', 'KEPT', 'History', 'Candles', 'last_candles', 'run_candles']
+__all__ = ['log', 'KEPT', 'MOST_WAIT_MS', 'History', 'Candles', 'last_candles', 'run_candles']
 
 # %% ../../nbs/10_services/01_candles.ipynb #e9e2489c
 KEPT = 120  # windows behind the newest final one that a late trade can still revise
+MOST_WAIT_MS = 86_400_000  # for a proof: a recording has one for each window, though perhaps not in time
 
 
 History = dict[str, list[Candle]]  # symbol to its last candles, oldest first
@@ -80,7 +81,8 @@ class Candles:
         if partition in self.folds:
             return self.folds[partition]
         data = self.settings.data
-        fold = self.folds[partition] = open_fold(data.interval_seconds, data.grace_ms, KEPT)
+        wait_ms = MOST_WAIT_MS if self.settings.run.source == 'replay' else data.proof_wait_ms
+        fold = self.folds[partition] = open_fold(data.interval_seconds, data.grace_ms, KEPT, wait_ms)
         if self.history is None:  # a rebalance takes all partitions away first, so what is there is fresh
             self.history = self.read_history()
         for symbol, candles in self.history.items():

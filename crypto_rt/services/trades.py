@@ -222,7 +222,7 @@ def warm_start(
     resumed, gaps = read_previous_run(settings)
     start_ms = 0 if source == 'replay' else window_start(exchange.time_ms(), settings.data.interval_seconds)
     states = initial_states(settings.data.symbols, resumed, past, start_ms)
-    feed = Feed(states, source, settings.exchange)
+    feed = Feed(states, source, settings.exchange, settings.data.interval_seconds)
     feed.restore_gaps([*past.gaps, *gaps], now_ms())
     for state in states:
         where = f'after trade {state.sequence.contiguous_id}'

@@ -264,13 +264,13 @@ def test_a_reason_is_told_once_and_the_comparison_stands_out(browser, server, tm
     here.feed.send(
         replace(
             prediction(0, status='abstain'),
-            reasons=['partial candle: it was not seen whole'],
+            reasons=['partial or unproven candle: trades may be missing in it'],
             flags=['partial_candle', 'warming_up'],
         )
     )
     page.wait_for_function('window.__cryptoRt.prediction !== null')
     assert page.locator('#crt-notes span').all_inner_texts() == [
-        'partial candle: it was not seen whole',
+        'partial or unproven candle: trades may be missing in it',
         'warming up',
     ]
     told = page.locator('#crt-counts dd.bad')
