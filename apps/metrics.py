@@ -66,6 +66,10 @@ class HubMetrics:
             'crypto_rt_gaps', 'Gaps in the trade ids, of those in memory', labels=['state']
         )
         yield with_samples(gaps, self.hub.gaps.counts())
+        proofs = GaugeMetricFamily(
+            'crypto_rt_candle_proofs', 'Candles in memory, by what proves their end', labels=['proof']
+        )
+        yield with_samples(proofs, self.hub.recent.candle_proofs())
         comparison = self.hub.comparison.read()
         windows = GaugeMetricFamily(
             'crypto_rt_reconciled_windows',

@@ -90,6 +90,15 @@ class RecentMessages:
         rows = self.rows.get((channel, symbol), {})
         return [rows[key].struct for key in sorted(rows)]
 
+    def candle_proofs(self) -> Counter[str]:
+        """Return of how many candles in memory what proves the end: `unproven`, `unknown` or a witness."""
+        found: Counter[str] = Counter(unproven=0)
+        for (channel, _), rows in list(self.rows.items()):
+            if channel == 'candles':
+                candles = [message.struct for message in list(rows.values())]
+                found.update('unproven' if c.is_unproven else c.evidence or 'unknown' for c in candles)
+        return found
+
     def latest(self, channel: str, symbol: str) -> DecodedMessage | None:
         """Return the newest message of one symbol."""
         rows = self.rows.get((channel, symbol))

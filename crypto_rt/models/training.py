@@ -50,7 +50,11 @@ def load_candles(
     candles = open_group(store, 'candles').read(equal=equal)
     amounts = ['open', 'high', 'low', 'close', 'volume']
     is_unproven = candles.is_unproven.fillna(False).astype(bool)
-    return candles[~candles.is_partial & ~is_unproven].astype(dict.fromkeys(amounts, 'float64')).reset_index(drop=True)
+    return (
+        candles[~candles.is_partial & ~is_unproven]
+        .astype(dict.fromkeys(amounts, 'float64'))
+        .reset_index(drop=True)
+    )
 
 # %% ../../nbs/09_models/06_training.ipynb #65601785
 def stored_features(

@@ -6,13 +6,21 @@
 from __future__ import annotations
 
 from ..core.settings import Settings
-from ..store.interface import unexplained
-from ..store.open import has_store, open_feature_store
+from ..store.interface import FeatureStore, unexplained
+from ..store.open import has_store, open_feature_store, open_group
 from ..store.positions import latest_gaps, own_holes
+from collections import Counter
 from typing import Any
 
 # %% auto #0
-__all__ = ['verify_gaps']
+__all__ = ['candle_proofs', 'verify_gaps']
+
+# %% ../../nbs/11_verify/00_gaps.ipynb #8ec7b2c2
+def candle_proofs(store: FeatureStore) -> Counter[str]:
+    "Return by what proves their end how many candles there are: a witness, `unproven`, or `unknown` in older ones."
+    candles = open_group(store, 'candles').read(equal={'source': 'trades'})
+    proofs = candles.evidence.fillna('unknown').mask(candles.is_unproven.fillna(False).astype(bool), 'unproven')
+    return Counter({'unproven': 0} | proofs.value_counts().to_dict())
 
 # %% ../../nbs/11_verify/00_gaps.ipynb #b57fb768
 def verify_gaps(
@@ -25,7 +33,7 @@ def verify_gaps(
         )
     store = open_feature_store(settings)
     counts, stored, twice, holes = store.trade_accounts()
-    records = latest_gaps(store)
+    records, proofs = latest_gaps(store), candle_proofs(store)
     store.close()
     if counts is None:
         raise ValueError(
@@ -51,5 +59,6 @@ def verify_gaps(
         'gaps_' + state: sum(record.state == state for record in records)
         for state in ('open', 'filled', 'timed_out')
     }
+    figures['proofs'] = dict(proofs)
     kept = figures['stored'] + figures['duplicates'] + figures['dead_letters']
     return {'ok': figures['received'] == kept and not missing and not twice, **figures}
