@@ -19,7 +19,9 @@ __all__ = ['candle_proofs', 'verify_gaps']
 def candle_proofs(store: FeatureStore) -> Counter[str]:
     "Return by what proves their end how many candles there are: a witness, `unproven`, or `unknown` in older ones."
     candles = open_group(store, 'candles').read(equal={'source': 'trades'})
-    proofs = candles.evidence.fillna('unknown').mask(candles.is_unproven.fillna(False).astype(bool), 'unproven')
+    proofs = candles.evidence.fillna('unknown').mask(
+        candles.is_unproven.fillna(False).astype(bool), 'unproven'
+    )
     return Counter({'unproven': 0} | proofs.value_counts().to_dict())
 
 # %% ../../nbs/11_verify/00_gaps.ipynb #b57fb768
