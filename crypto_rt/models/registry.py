@@ -233,7 +233,7 @@ def experiment_id(
     settings: Settings,
     client: MlflowClient,  # as `mlflow_client` gives it
 ) -> str:
-    "Return MLflow's id of the project's one experiment, made at the first call; its files lie beside the database."
+    "Return MLflow's id of the project's one experiment; made at the first call, files beside the database."
     found = client.get_experiment_by_name('crypto-rt')
     place = (registry_dir(settings).absolute() / 'mlartifacts').as_uri()
     return found.experiment_id if found else client.create_experiment('crypto-rt', artifact_location=place)
