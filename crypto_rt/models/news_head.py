@@ -19,16 +19,8 @@ from crypto_rt.models.registry import (
     mlflow_client,
     registry_rows,
 )
-from crypto_rt.news.scorers import (
-    LABELS,
-    LAYERS,
-    calibrated,
-    head_digest,
-    headline,
-    read_head,
-    shipped_head,
-    text_key,
-)
+from ..news.encoder import LAYERS, calibrated, head_digest, read_head, shipped_head
+from ..news.scores import LABELS, headline, text_key
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
