@@ -23,13 +23,16 @@ from ..core.supervisor import EVENTS, Supervisor
 from .chaos_schedule import SYMBOLS, Schedule, chain, schedule, waited_for, write_market
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 log = logging.getLogger('crypto_rt.verify.chaos')
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # %% auto #0
-__all__ = ['log', 'NEVER', 'OwnBroker', 'Run', 'write_outcome', 'outcome', 'revised', 'chaos_environment', 'play_run', 'preload',
-           'verify_chaos', 'chaos_report']
+__all__ = ['log', 'NEVER', 'OwnBroker', 'Run', 'write_outcome', 'outcome', 'revised', 'flagged_candles', 'differs_only_flagged',
+           'chaos_environment', 'play_run', 'preload', 'verify_chaos', 'verdict', 'chaos_report']
 
 # %% ../../nbs/11_verify/08_chaos.ipynb #367f32d7
 class OwnBroker:
@@ -115,8 +118,10 @@ def write_outcome(folder: Path) -> int:
     found = contents(settings)
     for kind, frame in found.items():
         frame.to_parquet(folder / f'{kind}.parquet')
+    flagged_candles(settings).to_parquet(folder / 'flagged.parquet')
     digests = {kind: canonical_digest(frame) for kind, frame in found.items()}
-    rows = {kind: len(frame) for kind, frame in found.items()} | {'revised': revised(settings)}
+    rows = {kind: len(frame) for kind, frame in found.items()}
+    rows |= {'revised': revised(settings), 'flagged': len(flagged_candles(settings))}
     (folder / 'outcome.json').write_text(json.dumps({'digests': digests, 'rows': rows}))
     admin = AdminClient({'bootstrap.servers': settings.kafka.broker})
     topics = [topic_name(settings, topic) for topic in TOPICS]
@@ -146,6 +151,31 @@ def revised(settings: Settings) -> int:
     count = int((open_group(store, 'candles').read().revision > 0).sum())
     store.close()
     return count
+
+# %% ../../nbs/11_verify/08_chaos.ipynb #96787d58
+def flagged_candles(settings: Settings) -> pd.DataFrame:
+    "Return symbol and start_ms of the stored candles that are flagged as perhaps lacking trades."
+    from crypto_rt.store.open import open_feature_store, open_group
+
+    store = open_feature_store(settings)
+    candles = open_group(store, 'candles').read()
+    store.close()
+    is_flagged = candles.is_partial | candles.is_unproven.fillna(False).astype(bool)
+    return candles.loc[is_flagged, ['symbol', 'start_ms']]
+
+
+def differs_only_flagged(quiet: Path, run: Path) -> bool:
+    "Tell whether the candles of two runs are equal where the second one flags none; a missing one is a difference."
+    import pandas as pd
+
+    read = {name: pd.read_parquet(folder / 'candles.parquet') for name, folder in (('quiet', quiet), ('run', run))}
+    key = ['symbol', 'interval_seconds', 'start_ms']
+    flagged = set(pd.read_parquet(run / 'flagged.parquet').itertuples(index=False, name=None))
+    kept = []
+    for frame in read.values():
+        is_kept = [(row.symbol, row.start_ms) not in flagged for row in frame.itertuples()]
+        kept.append(frame[is_kept].sort_values(key).reset_index(drop=True).astype(str))
+    return kept[0].equals(kept[1])
 
 # %% ../../nbs/11_verify/08_chaos.ipynb #37fc7c30
 NEVER = 10**9  # falls in a row before a run gives up
@@ -285,7 +315,8 @@ def verify_chaos(
         runs = {}
         for seed in tqdm(range(first, first + seeds), desc='chaos', unit='run', disable=not progress):
             runs[seed] = play(schedule(seed, own is not None), folder=root / f'seed{seed}')
-            if runs[seed]['digests'] == quiet['digests'] and quiet['digests']:
+            runs[seed]['verdict'] = verdict(quiet, runs[seed], root / 'quiet', root / f'seed{seed}')
+            if runs[seed]['verdict'] != 'different':
                 shutil.rmtree(root / f'seed{seed}')
             log.info('seed %s: %s', seed, json.dumps(runs[seed]))
     finally:
@@ -294,13 +325,23 @@ def verify_chaos(
     return chaos_report(quiet, runs, root, market)
 
 # %% ../../nbs/11_verify/08_chaos.ipynb #82bcb723
+def verdict(quiet: dict[str, Any], run: dict[str, Any], quiet_folder: Path, folder: Path) -> str:
+    "Return `identical`, `flagged` where only flagged candles differ, or `different`."
+    if not (quiet['digests'] and run['digests']):
+        return 'different'
+    if run['digests'] == quiet['digests']:
+        return 'identical'
+    return 'flagged' if differs_only_flagged(quiet_folder, folder) else 'different'
+
+
 def chaos_report(
     quiet: dict[str, Any], runs: dict[int, dict[str, Any]], root: Path, market: Path
 ) -> dict[str, Any]:
     "Return the figures of a verification."
-    different = [
-        seed for seed, run in runs.items() if run['digests'] != quiet['digests'] or not quiet['digests']
-    ]
+    verdicts = Counter(run['verdict'] for run in runs.values())
+    different = [seed for seed, run in runs.items() if run['verdict'] == 'different']
+    candles = sum(run['rows'].get('candles', 0) for run in runs.values())
+    flagged = sum(run['rows'].get('flagged', 0) for run in runs.values())
     kills = sum((Counter(run['kills']) for run in runs.values()), Counter[str]())
     faults = sum((Counter(run['faults']) for run in runs.values()), Counter[str]())
     times = sorted(run['seconds'] for run in runs.values())
@@ -309,8 +350,11 @@ def chaos_report(
     return {
         'ok': not different and bool(runs),
         'seeds': len(runs),
-        'identical': len(runs) - len(different),
+        'identical': verdicts['identical'],
+        'differs_only_flagged': verdicts['flagged'],
         'different': different,
+        'flagged_share': round(flagged / candles, 5) if candles else 0.0,
+        'flagged_share_quiet': round(quiet['rows'].get('flagged', 0) / (quiet['rows'].get('candles') or 1), 5),
         'trades': quiet['rows'].get('trades', 0),
         'symbols': len(SYMBOLS),
         'rows': quiet['rows'],

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from ..core.compose import Spec, specs
 from ..core.package_files import package_file
 from functools import cache
 from pathlib import Path
+from ..sandbox.random_market import SimulatedTrade
 from typing import NamedTuple
 
 # %% auto #0
-__all__ = ['SYMBOLS', 'NOON_MS', 'LEFT_OUT', 'USUAL', 'CONNECTION', 'write_market', 'chain', 'waited_for', 'Schedule', 'schedule']
+__all__ = ['SYMBOLS', 'NOON_MS', 'JUMPS', 'LEFT_OUT', 'USUAL', 'CONNECTION', 'renumbered', 'write_market', 'chain', 'waited_for',
+           'Schedule', 'schedule']
 
 # %% ../../nbs/11_verify/07_chaos_schedule.ipynb #c35ad067
 SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD')
@@ -23,17 +25,33 @@ SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD')
 NOON_MS = 1_762_776_000_000  # 2025-11-10 12:00 UTC
 
 
+JUMPS = {'ETH/USD': 900_000_000, 'SOL/USD': 1}  # a leap ahead, and a new book
+
+
+def renumbered(rows: Sequence[SimulatedTrade], jumps: Mapping[str, int]) -> list[SimulatedTrade]:
+    "Return the trades, with ids that go on elsewhere from the middle on."
+    found, following = [], dict(jumps)
+    for place, row in enumerate(rows):
+        if row.symbol in following and place >= len(rows) // 2:
+            found.append(row._replace(trade_id=following[row.symbol]))
+            following[row.symbol] += 1
+        else:
+            found.append(row)
+    return found
+
+
 def write_market(
     path: Path | str,  # a Parquet file, in the format that replay reads
     trades: int = 20_000,  # at least so many
     symbols: Iterable[str] = SYMBOLS,
     seed: int = 7,
+    jumps: Mapping[str, int] = JUMPS,  # where the ids of a symbol go on in the middle of the file
 ) -> int:  # how many there are
     "Write some hours of the simulated market to a trades file."
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from crypto_rt.sandbox.random_market import SimulatedTrade, Simulation, per_day
+    from crypto_rt.sandbox.random_market import Simulation, per_day
 
     symbols, market = tuple(symbols), Simulation(seed)
     span_ms = int(86_400_000 * trades / sum(per_day(symbol) for symbol in symbols))
@@ -43,6 +61,7 @@ def write_market(
         rows = [row for symbol in symbols for row in market.rows(symbol, start, end, 2 * trades)]
         span_ms += 600_000
     rows.sort(key=lambda row: (row.ns, row.symbol))
+    rows = renumbered(rows, jumps)
     names = ('symbol', 'trade_id', 'price', 'quantity', 'side', 'order_type')
     columns = {name: [getattr(row, name) for row in rows] for name in names}
     pq.write_table(pa.table(columns | {'event_ms': [row.ns // 10**6 for row in rows]}), path)
@@ -75,16 +94,31 @@ USUAL = {  # rates of the faults, before a seed makes them more or less
     'cut': 0.0002,
     'close': 0.0002,
     'stall': 0.0001,
+    'flap': 0.0001,
+    'mute': 0.0004,
+    'muteall': 0.0001,
+    'nack': 0.1,
+    'nackblind': 0.05,
+    'unknown': 0.01,
     'status': 0.0005,
     'refuse': 0.2,
     'rest429': 0.05,
     'restlimit': 0.05,
     'rest520': 0.05,
+    'rest4xx': 0.03,
+    'rest5xx': 0.03,
+    'resthtml': 0.02,
+    'restredirect': 0.01,
+    'resterror': 0.03,
     'resttimeout': 0.02,
 }
 
 
-CONNECTION = ('cut', 'close', 'stall', 'status', 'refuse', 'rest429', 'restlimit', 'rest520', 'resttimeout')
+CONNECTION = (  # these are as frequent in a calm run
+    *('cut', 'close', 'flap', 'stall', 'mute', 'muteall', 'nack', 'nackblind', 'status', 'refuse'),
+    *('rest429', 'restlimit', 'rest520', 'rest4xx', 'rest5xx', 'resthtml', 'restredirect', 'resterror'),
+    'resttimeout',
+)
 
 # %% ../../nbs/11_verify/07_chaos_schedule.ipynb #83aaae61
 class Schedule(NamedTuple):
