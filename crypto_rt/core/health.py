@@ -44,11 +44,7 @@ class Health:
         now, reason = self.clock(), ' '.join(str(why).split())[:300]
         fault = self.faults.setdefault(what, _Fault(now, 0, reason, False))
         fault.times, fault.why = fault.times + 1, reason
-        if now - self._logged_ms.get(what, -self.every_ms) >= self.every_ms:
-            self._logged_ms.pop(what, None)
-            self._logged_ms[what] = now
-            if len(self._logged_ms) > REMEMBERED:
-                del self._logged_ms[next(iter(self._logged_ms))]
+        if self._may_log(what, now):
             fault.is_logged = True
             words = f'; for the {fault.times}th time since {iso(fault.since_ms)}' if fault.times > 1 else ''
             self.log.warning('%s: %s%s', what, reason, words)
@@ -59,6 +55,11 @@ class Health:
         if fault is not None and fault.is_logged:
             self.log.info('%s: works again after %.1f s', what, (self.clock() - fault.since_ms) / 1000)
 
+    def tell(self, what: str, words: object) -> None:
+        "Log a warning that is no fault of ours, at most once a minute like the others."
+        if self._may_log(what, self.clock()):
+            self.log.warning('%s: %s', what, ' '.join(str(words).split())[:300])
+
     def reasons(self, after_ms: int = 0) -> list[str]:
         "Return a line for each fault that has lasted longer than `after_ms`: what, why and since when."
         now = self.clock()
@@ -67,3 +68,12 @@ class Health:
             for what, fault in sorted(self.faults.items())
             if now - fault.since_ms >= after_ms
         ]
+
+    def _may_log(self, what: str, now: int) -> bool:
+        if now - self._logged_ms.get(what, -self.every_ms) < self.every_ms:
+            return False
+        self._logged_ms.pop(what, None)
+        self._logged_ms[what] = now
+        if len(self._logged_ms) > REMEMBERED:
+            del self._logged_ms[next(iter(self._logged_ms))]
+        return True
