@@ -1940,6 +1940,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'crypto_rt/services/predictions.py')},
             'crypto_rt.services.reconcile': { 'crypto_rt.services.reconcile.against_exchange': ( '10_services/reconcile.html#against_exchange',
                                                                                                  'crypto_rt/services/reconcile.py'),
+                                              'crypto_rt.services.reconcile.answer_of': ( '10_services/reconcile.html#answer_of',
+                                                                                          'crypto_rt/services/reconcile.py'),
                                               'crypto_rt.services.reconcile.cached_candles': ( '10_services/reconcile.html#cached_candles',
                                                                                                'crypto_rt/services/reconcile.py'),
                                               'crypto_rt.services.reconcile.comparable_candles': ( '10_services/reconcile.html#comparable_candles',
