@@ -73,7 +73,7 @@ class Kraken(Exchange):
     def is_there(self, timeout_seconds: float) -> bool:
         "Tell whether Kraken answers without an error; asks once and never raises."
         try:
-            rest_result(self.client.ask_once('SystemStatus', {}, timeout_seconds))
+            _status_of(self.client.ask_once('SystemStatus', {}, timeout_seconds))
         except Exception:  # of whatever kind: it is not there as we know it
             return False
         return True
