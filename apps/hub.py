@@ -20,6 +20,8 @@ from crypto_rt.core.messages import DeadLetter, Dropped, Gap, News, NewsSignal, 
 from crypto_rt.core.settings import Settings
 from crypto_rt.core.times import now_ms
 
+SUBSCRIPTION_STATES = ('acknowledged', 'asked', 'refused', 'silent')
+
 
 class Hub:
     """Numbers what comes in, remembers it, and offers it to every client.
@@ -60,6 +62,19 @@ class Hub:
     def bus(self) -> str:
         """`connected`, or what is wrong."""
         return self.broker_error or self.bus_error or 'connected'
+
+    def degraded(self) -> list[str]:
+        """Return what services cannot do now, each with the service, the reason and since when."""
+        return [f'{name}: {why}' for name, event in sorted(self.services.items()) for why in event.degraded]
+
+    def subscriptions(self) -> dict[str, int]:
+        """Return how many subscriptions to the exchange are in each state."""
+        found: Counter[str] = Counter()
+        for event in self.services.values():
+            found.update(
+                {state: event.counts.get(f'subscriptions_{state}', 0) for state in SUBSCRIPTION_STATES}
+            )
+        return {state: found[state] for state in SUBSCRIPTION_STATES}
 
     # --- in
 

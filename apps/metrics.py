@@ -84,6 +84,15 @@ class HubMetrics:
             'When candles were last compared; 0: never',
             value=(comparison['at_ms'] or 0) / 1000,
         )
+        degraded = GaugeMetricFamily(
+            'crypto_rt_degraded', 'Things that a service cannot do now', labels=['service']
+        )
+        services = self.hub.services.items()
+        yield with_samples(degraded, {name: len(event.degraded) for name, event in services})
+        subscriptions = GaugeMetricFamily(
+            'crypto_rt_subscriptions', 'Subscriptions to the exchange', labels=['state']
+        )
+        yield with_samples(subscriptions, self.hub.subscriptions())
         stories = len(self.hub.news.stories)
         yield GaugeMetricFamily('crypto_rt_news_stories', 'News stories in memory', value=stories)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Response
 
 from apps.context import Context
@@ -25,7 +26,13 @@ def status_of(hub: Hub) -> dict[str, Any]:
     now, clock = now_ms(), hub.clock_ms()
     dead = hub.last_dead_letter
     services = {
-        name: {'kind': event.kind, 'at_ms': event.at_ms, 'counts': event.counts}
+        name: {
+            'kind': event.kind,
+            'at_ms': event.at_ms,
+            'counts': event.counts,
+            'degraded': event.degraded,
+            'subscriptions': msgspec.to_builtins(event.subscriptions),
+        }
         for name, event in sorted(hub.services.items())
     }
     return {
@@ -40,6 +47,8 @@ def status_of(hub: Hub) -> dict[str, Any]:
         'clock_ms': clock or None,
         'lag_ms': now - clock if clock and hub.source == 'live' else None,
         'bus': hub.bus,
+        'degraded': hub.degraded(),
+        'subscriptions': hub.subscriptions(),
         'messages': {topic: hub.received[topic] for topic in TOPICS},
         'silent_ms': {topic: now - at for topic, at in hub.last_received_ms.items()},
         'undecodable': dict(hub.undecodable),

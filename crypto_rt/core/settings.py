@@ -43,9 +43,12 @@ class ExchangeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     websocket_url: str = 'wss://ws.kraken.com/v2'
     rest_url: str = 'https://api.kraken.com/0'
     dead_man_seconds: float = 5.0
+    requests_per_second: float = 5.0
+    acknowledge_seconds: float = 10.0
     reconnect_first_seconds: float = 1.0
     reconnect_max_seconds: float = 60.0
     rest_pause_seconds: float = 1.0
+    rest_calls_per_second: float = 5.0
     rest_timeout_seconds: float = 10.0
     gap_timeout_seconds: float = 120.0
     rest_lag_seconds: float = 10.0
@@ -221,6 +224,9 @@ LIMITS = {
     ('data', 'grace_ms'): (0, 600_000),
     ('data', 'reconcile_minutes'): (0, 1440),
     ('exchange', 'dead_man_seconds'): (0.1, 600),
+    ('exchange', 'requests_per_second'): (0.01, 1000),
+    ('exchange', 'acknowledge_seconds'): (0.1, 600),
+    ('exchange', 'rest_calls_per_second'): (0.01, 1000),
     ('kafka', 'partitions'): (1, 1000),
     ('kafka', 'batch'): (1, 100_000),
     ('features', 'wait_ms'): (0, 60_000),

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from ..core.messages import Candle, Trade
+from ..core.messages import Candle, Subscription, Trade
 from typing import NamedTuple, Protocol
 
 # %% auto #0
@@ -52,6 +52,7 @@ class TradePage(NamedTuple):
     trades: list[Trade]  # oldest first
     cursor: str  # asks for the page behind it
     is_last: bool  # the exchange has no more now
+    bad: list[BadTrade] = []  # rows that cannot be used
 
 
 class ExchangeLimits(NamedTuple):
@@ -74,8 +75,8 @@ class TradeSource(Protocol):
         ...
 
     def trade_page(self, symbol: str, cursor: str) -> TradePage:
-        """Return a page of trades; `ConnectionError` after enough attempts, `ValueError` for an unknown
-        symbol.
+        """Return a page of trades; `ConnectionError` after enough attempts, `ValueError` for a symbol that a
+        healthy list of symbols lacks.
         """
         ...
 
@@ -124,6 +125,17 @@ class Exchange(TradeSource, CandleSource, Protocol):
         "Tell whether the exchange answers; asks once and never raises."
         ...
 
+    def renew(self, symbol: str) -> None:
+        """Ask anew for the trades of a symbol whose subscription seems mute; return at once.
+
+        It is called again and again while the symbol stays mute; the exchange sees to it that this does no
+        harm. Without a body of its own nothing happens.
+        """
+
+    def subscriptions(self) -> Sequence[Subscription]:
+        "Return what became of each channel of each symbol; without a body of its own, nothing is known."
+        return ()
+
     def close(self) -> None:
         "End all waits, from any thread: a call that waits for its turn or for another attempt gives up."
         ...
@@ -151,5 +163,5 @@ def trade_pages(
         if until_ms is not None and inside and inside[-1].event_ms >= until_ms:
             inside = [t for t in inside if t.event_ms < until_ms]
             is_last = True
-        yield TradePage(inside, page.cursor, is_last)
+        yield TradePage(inside, page.cursor, is_last, page.bad)
         cursor = page.cursor

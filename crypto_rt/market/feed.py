@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ..bus.steps import Out
 from ..core.messages import Gap, Trade, encode
 from ..core.settings import ExchangeSettings
@@ -23,9 +23,12 @@ from typing import Any
 log = logging.getLogger('crypto_rt.market.feed')
 
 # %% auto #0
-__all__ = ['log', 'Feed']
+__all__ = ['log', 'BAD_ROWS', 'Feed']
 
 # %% ../../nbs/02_market/10_feed.ipynb #650590a3
+BAD_ROWS = 1000  # so many rows are remembered as set aside
+
+
 class Feed:
     "The trades of all symbols, from frames to messages."
 
@@ -47,6 +50,7 @@ class Feed:
         self.replay_end_ms = 0  # 0: it goes on
         self.quotes: dict[str, tuple[str | None, str | None]] = {}  # best bid and ask
         self._counts: Counter[str] = Counter()
+        self._bad_rows: dict[tuple[str, bytes], None] = {}  # of REST, set aside already
         self._reported_ms = 0
 
     @property
@@ -105,15 +109,22 @@ class Feed:
                 requests.append(request)
         return requests
 
-    def take_rest_page(self, symbol: str, trades: list[Trade], is_last: bool, here_ms: int) -> list[Out]:
+    def take_rest_page(
+        self, symbol: str, trades: list[Trade], is_last: bool, here_ms: int, bad_rows: Sequence[BadTrade] = ()
+    ) -> list[Out]:
         "Return the messages that a page of REST gives; after the last one the symbol has caught up."
         state, limit_ms = self.states[symbol], self.clock.latest_ms(here_ms)
         state.see_page(trades)
         self._convict(state, trades)
+        unseen = [row for row in bad_rows if (symbol, row.raw) not in self._bad_rows]  # pages overlap
+        self._bad_rows.update({(symbol, row.raw): None for row in unseen})
+        for row in list(self._bad_rows)[:-BAD_ROWS]:
+            del self._bad_rows[row]
         good = [trade for trade in trades if trade.event_ms <= limit_ms]
         bad = [trade for trade in trades if trade.event_ms > limit_ms]
         self._counts['received'] += len(bad)
-        out = [self._future_trade(state, trade, encode(trade), here_ms) for trade in bad]
+        out = self._bad_trades(unseen)
+        out += [self._future_trade(state, trade, encode(trade), here_ms) for trade in bad]
         out += self._publish(state, good, here_ms, 'rest')
         if out:
             state.gaps.wait_anew(here_ms)
@@ -189,9 +200,7 @@ class Feed:
             case 'ack' if frame.channel == 'trade' and frame.symbol in self.states:
                 self.states[frame.symbol].grant(here_ms)
                 self.clock.see_ack(frame.exchange_ms, here_ms)
-            case 'nack' if frame.channel == 'ticker':
-                log.info('%s: no quotes: %s', frame.symbol, frame.text)
-            case 'nack':
+            case 'nack' if frame.channel != 'ticker':
                 self.refused.append(frame)
             case 'replay_end' if not self.replay_end_ms:
                 self.replay_end_ms = frame.exchange_ms
@@ -202,10 +211,6 @@ class Feed:
                     )  # REST says whether the last frames were lost
             case 'bad':
                 return [self._unreadable(frame)]
-            case 'error':
-                log.warning('the exchange refused a request: %s', frame.text)
-            case 'status' if frame.text != 'online':
-                log.warning('the exchange says %s', frame.text)
         return []
 
     def _reconnect(self, is_connected: bool, here_ms: int) -> list[Out]:
@@ -226,6 +231,7 @@ class Feed:
         fresh = accepted.fresh
         self._counts['published'] += len(fresh)
         if from_rest:
+            self._counts['zero_quantity'] += sum(trade.quantity == '0' for trade in fresh)
             self._counts['received'] += len(fresh)
             self._counts['from_rest'] += len(fresh)
         else:

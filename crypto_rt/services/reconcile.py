@@ -11,7 +11,7 @@ import msgspec
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from crypto_rt.candles.comparison import (
     Known,
@@ -23,6 +23,7 @@ from crypto_rt.candles.comparison import (
     reconcile,
 )
 from ..core.durable_files import atomic_path
+from ..core.health import Health
 from ..core.messages import Candle, ServiceEvent, encode
 from ..core.settings import Settings
 from ..core.times import now_ms
@@ -30,13 +31,14 @@ from ..market.exchange import CandleSource
 from ..market.exchanges import open_exchange
 from ..store.interface import FeatureGroup
 from ..store.open import candle_history, open_feature_store, open_group
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 log = logging.getLogger('crypto_rt.services.reconcile')
 
 # %% auto #0
-__all__ = ['log', 'REMEMBERED_MS', 'MOST_CANDLES', 'FIRST_SECONDS', 'cached_candles', 'recall', 'comparable_candles',
+__all__ = ['log', 'REMEMBERED_MS', 'MOST_CANDLES', 'FIRST_SECONDS', 'cached_candles', 'recall', 'comparable_candles', 'answer_of',
            'against_exchange', 'simulated_exchange', 'exchange_of', 'write_report', 'counts_of', 'reconcile_once',
            'run_reconciliation']
 
@@ -114,38 +116,63 @@ def comparable_candles(
         ]
     return ours, {c.start_ms for c in latest if c.source != 'trades'}
 
+# %% ../../nbs/10_services/10_reconcile.ipynb #bbea4587
+_Answer = TypeVar('_Answer')
+
+
+def answer_of(
+    ask: Callable[[], _Answer],
+    what: str,  # the exchange is asked for
+    health: Health | None,  # where a failure is noted; None: it is raised
+) -> _Answer | None:  # None: there was none
+    "Return what the exchange answers."
+    try:
+        answer = ask()
+    except Exception as error:  # whatever it says, it may say something else next time
+        if health is None:
+            raise
+        health.fails(what, error)
+        return None
+    if health is not None:
+        health.works(what)
+    return answer
+
 # %% ../../nbs/10_services/10_reconcile.ipynb #05e4b24d
 def against_exchange(
     settings: Settings,
     exchange: CandleSource | None = None,  # else the one of the settings
     alive: bool = False,  # the system is running: candles must be there up to now
     most: int = 2000,  # lines of evidence
+    health: Health | None = None,  # where to note what does not answer; None: that is an error
 ) -> dict[str, Any]:
     "Return the figures of the data directory's candles against the exchange's."
     exchange = exchange or open_exchange(settings)
-    interval, store = settings.data.interval_seconds, open_feature_store(settings)
+    interval = settings.data.interval_seconds
     verdicts: list[Minute] = []
     taken = 0
     by_symbol: dict[str, Any] = {}
-    group, seen_ms = open_group(store, 'candles'), exchange.time_ms()
-    for symbol in settings.data.symbols:
-        theirs = exchange.candles(symbol, interval)
-        if not theirs:
-            continue
-        known = known_of(theirs, True)
-        ours, others = comparable_candles(group, theirs, known)
-        sides = Sides(
-            known,
-            recall(settings, theirs, seen_ms),
-            now_ms=seen_ms if alive else None,
-            lag_ms=settings.data.grace_ms + 60_000,
-        )
-        found = reconcile(ours, (c for c in theirs if c.start_ms not in others), sides)
-        by_symbol[symbol] = {
-            name: Counter(m.verdict for m in found)[name] for name in ('exact', 'explained', 'unexplained')
-        }
-        verdicts, taken = verdicts + found, taken + len(others)
-    store.close()
+    seen_ms = answer_of(exchange.time_ms, "the exchange's clock", health) or now_ms()
+    with closing(open_feature_store(settings)) as store:
+        group = open_group(store, 'candles')
+        for symbol in settings.data.symbols:
+            ask = partial(exchange.candles, symbol, interval)
+            theirs = answer_of(ask, f'{symbol}: candles of the exchange', health)
+            if not theirs:
+                continue
+            known = known_of(theirs, True)
+            ours, others = comparable_candles(group, theirs, known)
+            sides = Sides(
+                known,
+                recall(settings, theirs, seen_ms),
+                now_ms=seen_ms if alive else None,
+                lag_ms=settings.data.grace_ms + 60_000,
+            )
+            found = reconcile(ours, (c for c in theirs if c.start_ms not in others), sides)
+            by_symbol[symbol] = {
+                name: Counter(m.verdict for m in found)[name]
+                for name in ('exact', 'explained', 'unexplained')
+            }
+            verdicts, taken = verdicts + found, taken + len(others)
     return {
         **comparison_counts(verdicts, most),
         'symbols': by_symbol,
@@ -220,17 +247,23 @@ def counts_of(result: Mapping[str, Any]) -> dict[str, int]:
 def reconcile_once(
     settings: Settings,
     exchange: CandleSource,
-) -> dict[str, Any]:  # the figures, or {'ok': False, 'error': ...} where the exchange did not answer
-    "Compare, and say so in file and log."
+    health: Health | None = None,  # where to note what fails; None: only the log
+) -> dict[str, Any]:  # the figures, or {'ok': False, 'error': ...} where nothing could be compared
+    "Compare, and say so in file and log; no answer of the exchange ends it."
+    health, before = health or Health(log), now_ms()
     try:
-        result = against_exchange(settings, exchange, alive=True, most=200)
+        result = against_exchange(settings, exchange, alive=True, most=200, health=health)
+        health.works('the comparison with the exchange')
+    except Exception as error:  # of the store, perhaps; it is compared again next time
+        health.fails('the comparison with the exchange', error)
+        result = {}
+    if not result.get('symbols') and health.faults:
+        result = {'ok': False, 'at_ms': before, 'error': '; '.join(health.reasons())[:1000]}
+    else:
         log.info(
             '%s windows compared with the exchange: %s exact, %s explained, %s unexplained',
             *(result[name] for name in ('compared', 'exact', 'explained', 'unexplained')),
         )
-    except (ConnectionError, TimeoutError, ValueError) as error:
-        log.warning('not compared with the exchange: %s', error)
-        result = {'ok': False, 'at_ms': now_ms(), 'error': str(error)}
     write_report(settings, result)
     return result
 
@@ -249,14 +282,16 @@ def run_reconciliation(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    producer, wait = open_producer(settings), min(every, FIRST_SECONDS)
+    producer, wait, health = open_producer(settings), min(every, FIRST_SECONDS), Health(log)
     while not stop.wait(wait or None):
+        counts = counts_of(reconcile_once(settings, exchange, health))
         event = ServiceEvent(
             service='reconciliation',
             kind='counts',
             at_ms=now_ms(),
             run_id=settings.run.id,
-            counts=counts_of(reconcile_once(settings, exchange)),
+            counts=counts,
+            degraded=health.reasons(),
         )
         producer.send('service_events', 'reconciliation', encode(event))
         producer.flush()

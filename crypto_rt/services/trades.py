@@ -11,12 +11,13 @@ import logging
 import msgspec
 import signal
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ..bus.reading import tail
 from ..bus.sending import Producer, open_producer, send_end
 from ..bus.steps import Out
 from ..bus.topics import ensure_topics
-from ..core.messages import Gap, ServiceEvent, decode, encode
+from ..core.health import Health
+from ..core.messages import Gap, ServiceEvent, Subscription, decode, encode
 from ..core.settings import Settings
 from ..core.symbols import unknown_symbol
 from ..core.times import iso, now_ms, window_start
@@ -33,19 +34,22 @@ from typing import Any
 log = logging.getLogger('crypto_rt.services.trades')
 
 # %% auto #0
-__all__ = ['log', 'REST_FAILED_MS', 'SKEW_EVERY_MS', 'FIRST_TAIL', 'MOST_TAIL', 'TRADE_SOURCES', 'COUNTS_EVERY_MS', 'Fetcher',
-           'SkewMeter', 'check_refused', 'drive', 'catch_up', 'Recorder', 'read_previous_run', 'warm_start', 'Sender',
-           'serve_trades', 'run_trades']
+__all__ = ['log', 'REST_FAILED_MS', 'MOST_REST_FAILED_MS', 'SKEW_EVERY_MS', 'CLOCK', 'STREAM', 'STATE', 'FIRST_TAIL', 'MOST_TAIL',
+           'TRADE_SOURCES', 'COUNTS_EVERY_MS', 'MOST_SUBSCRIPTIONS', 'Fetcher', 'SkewMeter', 'RefusalCheck',
+           'note_connection', 'drive', 'catch_up', 'Recorder', 'read_previous_run', 'exchange_clock', 'warm_start',
+           'subscription_counts', 'muted', 'Sender', 'serve_trades', 'run_trades']
 
 # %% ../../nbs/10_services/00_trades.ipynb #58832b29
-REST_FAILED_MS = 5000  # until REST is asked again
+REST_FAILED_MS = 5000  # until REST is asked again; twice as long each time
+MOST_REST_FAILED_MS = 60_000
 
 
 class Fetcher:
     "Fetches what the feed asks for, in the background."
 
-    def __init__(self, source: TradeSource):
+    def __init__(self, source: TradeSource, health: Health | None = None):
         self.source, self.running = source, dict[str, asyncio.Task]()
+        self.health, self.failures = health or Health(log), Counter[str]()
         self.pages: deque[tuple[str, TradePage]] = deque()
 
     @property
@@ -70,32 +74,40 @@ class Fetcher:
         "Hand the pages that have come to the feed, and return its messages."
         out: list[Out] = []
         for symbol in [s for s, task in self.running.items() if task.done()]:
-            if (error := self.running.pop(symbol).exception()) is not None:
-                if not isinstance(error, ConnectionError):
-                    raise error
-                log.warning('%s: its gap cannot be filled yet: %s', symbol, error)
-                feed.states[symbol].ask_at_ms = here_ms + REST_FAILED_MS
+            what = f'{symbol}: trades by REST'
+            if (error := self.running.pop(symbol).exception()) is None:
+                self.health.works(what)
+                del self.failures[symbol]
+                continue
+            self.health.fails(what, error)  # of whatever kind: the stream goes on
+            self.failures[symbol] += 1
+            wait_ms = min(MOST_REST_FAILED_MS, REST_FAILED_MS * 2 ** min(self.failures[symbol] - 1, 10))
+            feed.states[symbol].ask_at_ms = here_ms + wait_ms
         while self.pages:
             symbol, page = self.pages.popleft()
-            out += feed.take_rest_page(symbol, page.trades, page.is_last, here_ms)
+            out += feed.take_rest_page(symbol, page.trades, page.is_last, here_ms, page.bad)
         return out
 
 # %% ../../nbs/10_services/00_trades.ipynb #b79df103
 SKEW_EVERY_MS = 60_000
+CLOCK = "the exchange's clock"
 
 
 class SkewMeter:
     "Asks for the exchange's time once a minute, in the background."
 
-    def __init__(self, source: TradeSource):
-        self.source, self.next_ms = source, 0
+    def __init__(self, source: TradeSource, health: Health | None = None):
+        self.source, self.next_ms, self.health = source, 0, health or Health(log)
         self.task: asyncio.Task[int] | None = None
 
     def look(self, feed: Feed, here_ms: int) -> None:
         "Take an answer that has come; ask when it is time."
         if self.task and self.task.done():
-            if self.task.exception() is None:
+            if (error := self.task.exception()) is None:
                 feed.clock.see_rest_time(self.task.result())
+                self.health.works(CLOCK)
+            else:
+                self.health.fails(CLOCK, error)
             self.task = None
         elif not self.task and here_ms >= self.next_ms:
             self.next_ms = here_ms + SKEW_EVERY_MS
@@ -106,13 +118,58 @@ class SkewMeter:
         return skew_of(self.source.time_ms(), asked, now_ms())
 
 # %% ../../nbs/10_services/00_trades.ipynb #3522671f
-def check_refused(feed: Feed, exchange: Exchange) -> None:
-    "Raise for a symbol that was never granted; only warn for one that is refused on a later connection."
-    for frame in feed.refused:
-        if feed.connections == 1:
-            raise unknown_symbol(frame.symbol, exchange.symbols(), f'{exchange.url} ({frame.text})')
-        log.warning('%s: refused on a new connection: %s', frame.symbol, frame.text)
-    feed.refused.clear()
+class RefusalCheck:
+    "Finds out, in the background, whether a refused symbol is one that the exchange does not have."
+
+    def __init__(self, exchange: Exchange, health: Health | None = None):
+        self.exchange, self.health = exchange, health or Health(log)
+        self.suspects: dict[str, str] = {}  # symbol, and what the exchange said
+        self.task: asyncio.Task[Sequence[str]] | None = None
+
+    def look(self, feed: Feed) -> None:
+        "Take the refusals that the feed has seen; `ValueError` for a symbol that a healthy list lacks."
+        for frame in feed.refused:
+            state = feed.states.get(frame.symbol)
+            is_new = (
+                state is not None and state.sequence.ids.contiguous_id is None and state.granted_ms is None
+            )
+            if feed.connections == 1 and is_new:
+                self.suspects[frame.symbol] = frame.text
+        feed.refused.clear()
+        if self.task is not None and self.task.done():
+            self._judge(self.task)
+            self.task = None
+        if self.suspects and self.task is None:
+            self.task = asyncio.create_task(asyncio.to_thread(self.exchange.symbols))
+
+    def _judge(self, task: asyncio.Task[Sequence[str]]) -> None:
+        suspects, self.suspects = self.suspects, {}  # who is refused again is suspected again
+        if (error := task.exception()) is not None:
+            self.health.fails('the list of symbols', error)
+            return
+        self.health.works('the list of symbols')
+        for symbol, text in suspects.items():
+            if task.result() and symbol not in task.result():
+                raise unknown_symbol(symbol, task.result(), f'{self.exchange.url} ({text})')
+
+# %% ../../nbs/10_services/00_trades.ipynb #a8f71d57
+STREAM, STATE = "the exchange's stream", "the exchange's state"
+
+
+def note_connection(health: Health, frames: Sequence[Frame]) -> None:
+    "Note whether the stream is up, which it is when it brings something, and what the exchange says of itself."
+    for frame in frames:
+        if frame.kind == 'disconnected':
+            health.fails(STREAM, frame.text)
+        elif STREAM in health.faults and frame.kind in ('ack', 'trade', 'heartbeat'):
+            health.works(STREAM)
+        elif frame.kind == 'error':
+            health.tell('the exchange refused a request', frame.text)
+        elif frame.kind == 'status' and frame.text:
+            if frame.text == 'online':
+                health.works(STATE)
+            else:
+                health.fails(STATE, frame.text)
 
 # %% ../../nbs/10_services/00_trades.ipynb #617953a1
 async def drive(
@@ -122,20 +179,23 @@ async def drive(
     send: Callable[[list[Out]], None],  # called with what should go to Kafka, after every batch of frames
     until_end: bool = False,  # return at the end of a replay
     record: Callable[[list[Frame], int], None] | None = None,  # is handed all frames as they come
+    health: Health | None = None,  # where to note what fails
 ) -> None:
     "Read the exchange for good, or until its replay has ended."
-    fetcher, meter, finished = Fetcher(exchange), SkewMeter(exchange), False
+    health = health or Health(log)
+    fetcher, meter = Fetcher(exchange, health), SkewMeter(exchange, health)
+    check, finished = RefusalCheck(exchange, health), False
     async with contextlib.aclosing(exchange.stream(tuple(feed.states))) as batches:
         async for frames in batches:
             here_ms = now_ms()
             if record:
                 record(frames, here_ms)
+            note_connection(health, frames)
             meter.look(feed, here_ms)
             out = feed.take(frames, here_ms)
             if fetcher.is_busy:
                 out += fetcher.collect(feed, here_ms)
-            if feed.refused:
-                await asyncio.to_thread(check_refused, feed, exchange)
+            check.look(feed)
             fetcher.start(feed.rest_requests(here_ms))
             if feed.replay_end_ms and not finished and not feed.is_pending and not fetcher.running:
                 data = settings.data
@@ -209,18 +269,35 @@ def read_previous_run(
     records = (decode('gaps', m.value) for m in tail(settings, 'gaps', 2000))
     return resume(m.value for m in messages), [record for record in records if isinstance(record, Gap)]
 
+# %% ../../nbs/10_services/00_trades.ipynb #e520b80e
+def exchange_clock(exchange: Exchange, health: Health) -> int:  # milliseconds
+    "Return the exchange's time, or ours where it does not answer; log a state that is not `online`."
+    try:
+        if (status := exchange.status()) != 'online':
+            log.warning('%s says %s', exchange.url, status)
+    except Exception as error:  # whatever it answers, the stream may be up, and tells the state again
+        log.warning('%s does not tell its state: %s', exchange.url, error)
+    try:
+        at_ms = exchange.time_ms()
+        health.works(CLOCK)
+    except Exception as error:
+        health.fails(CLOCK, error)
+        return now_ms()
+    return at_ms
+
 # %% ../../nbs/10_services/00_trades.ipynb #46b087fa
 def warm_start(
     settings: Settings,
     exchange: Exchange,
     source: Any,  # live, replay or simulated
     past: StoredState = StoredState(),
+    health: Health | None = None,  # where to note what fails
 ) -> Feed:
     "Return the feed, knowing what an earlier run, the store and the exchange's clock tell."
-    if (status := exchange.status()) != 'online':
-        log.warning('%s says %s', exchange.url, status)
+    health = health or Health(log)
+    asked_at_ms = exchange_clock(exchange, health)
     resumed, gaps = read_previous_run(settings)
-    start_ms = 0 if source == 'replay' else window_start(exchange.time_ms(), settings.data.interval_seconds)
+    start_ms = 0 if source == 'replay' else window_start(asked_at_ms, settings.data.interval_seconds)
     states = initial_states(settings.data.symbols, resumed, past, start_ms)
     feed = Feed(states, source, settings.exchange, settings.data.interval_seconds)
     feed.restore_gaps([*past.gaps, *gaps], now_ms())
@@ -231,15 +308,41 @@ def warm_start(
         log.info('%s begins %s', state.symbol, where)
     return feed
 
+# %% ../../nbs/10_services/00_trades.ipynb #cad018a4
+def subscription_counts(subscribed: Sequence[Subscription]) -> dict[str, int]:
+    "Return how many subscriptions are in each state."
+    states = Counter(each.state for each in subscribed)
+    return {
+        f'subscriptions_{state}': states[state] for state in ('acknowledged', 'asked', 'refused', 'silent')
+    }
+
+# %% ../../nbs/10_services/00_trades.ipynb #9c2133e8
+def muted(subscribed: Sequence[Subscription]) -> list[str]:
+    "Return a line for each symbol whose trades are refused, not granted in time, or missed."
+    return [
+        f'{each.symbol}: trades {each.state}: {each.why} (since {iso(each.since_ms)})'
+        for each in subscribed
+        if each.channel == 'trade' and each.state != 'acknowledged' and each.why
+    ]
+
 # %% ../../nbs/10_services/00_trades.ipynb #32ae87fb
 COUNTS_EVERY_MS = 5000
+MOST_SUBSCRIPTIONS = 200  # in an event
 
 
 class Sender:
     "Sends messages, and every five seconds the counts."
 
-    def __init__(self, producer: Producer, feed: Feed, run_id: str):
+    def __init__(
+        self,
+        producer: Producer,
+        feed: Feed,
+        run_id: str,
+        exchange: Exchange | None = None,
+        health: Health | None = None,
+    ):
         self.producer, self.feed, self.run_id, self.last_counts_ms = producer, feed, run_id, now_ms()
+        self.exchange, self.health = exchange, health or Health(log)
 
     def __call__(self, out: list[Out]) -> None:
         for message in out:
@@ -254,12 +357,15 @@ class Sender:
         self.last_counts_ms = now_ms()
         states = self.feed.states.values()
         gaps_open = sum(gap.record.state == 'open' for state in states for gap in state.gaps.open.values())
+        subscribed = list(self.exchange.subscriptions()) if self.exchange is not None else []
         event = ServiceEvent(
             service='trades',
             kind=kind,
             at_ms=self.last_counts_ms,
             run_id=self.run_id,
-            counts={**self.feed.counts, 'gaps_open': gaps_open},
+            counts={**self.feed.counts, 'gaps_open': gaps_open, **subscription_counts(subscribed)},
+            degraded=self.health.reasons() + muted(subscribed),
+            subscriptions=[each for each in subscribed if each.state != 'acknowledged'][:MOST_SUBSCRIPTIONS],
         )
         self.producer.send('service_events', 'trades', encode(event))
 
@@ -275,11 +381,12 @@ async def serve_trades(
     ensure_topics(settings)
     exchange = open_exchange(settings)
     try:
-        feed = await asyncio.to_thread(warm_start, settings, exchange, source, past)
-        sender = Sender(open_producer(settings), feed, run_id)
+        health = Health(log)
+        feed = await asyncio.to_thread(warm_start, settings, exchange, source, past, health)
+        sender = Sender(open_producer(settings), feed, run_id, exchange, health)
         sender.send_event('started')
         try:
-            await drive(settings, feed, exchange, sender, until_end=until_end, record=record)
+            await drive(settings, feed, exchange, sender, until_end=until_end, record=record, health=health)
             sender.send_event('end')
             for topic in ('trades', 'gaps'):
                 send_end(sender.producer, topic, run_id)

@@ -168,7 +168,9 @@ def differs_only_flagged(quiet: Path, run: Path) -> bool:
     "Tell whether the candles of two runs are equal where the second one flags none; a missing one is a difference."
     import pandas as pd
 
-    read = {name: pd.read_parquet(folder / 'candles.parquet') for name, folder in (('quiet', quiet), ('run', run))}
+    read = {
+        name: pd.read_parquet(folder / 'candles.parquet') for name, folder in (('quiet', quiet), ('run', run))
+    }
     key = ['symbol', 'interval_seconds', 'start_ms']
     flagged = set(pd.read_parquet(run / 'flagged.parquet').itertuples(index=False, name=None))
     kept = []
@@ -354,7 +356,9 @@ def chaos_report(
         'differs_only_flagged': verdicts['flagged'],
         'different': different,
         'flagged_share': round(flagged / candles, 5) if candles else 0.0,
-        'flagged_share_quiet': round(quiet['rows'].get('flagged', 0) / (quiet['rows'].get('candles') or 1), 5),
+        'flagged_share_quiet': round(
+            quiet['rows'].get('flagged', 0) / (quiet['rows'].get('candles') or 1), 5
+        ),
         'trades': quiet['rows'].get('trades', 0),
         'symbols': len(SYMBOLS),
         'rows': quiet['rows'],

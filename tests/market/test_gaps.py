@@ -183,7 +183,7 @@ def test_the_best_quotes_are_in_the_marks_until_the_connection_ends():
     feed = opened(SymbolState('BTC/USD', TradeSequence(100)))
     nack = read_frame(
         b'{"error":"Currency pair not supported BTC/USD","method":"subscribe","success":false,"symbol":"BTC/USD","req_id":2}'
-    )
+    )._replace(channel='ticker')
     ticker = read_frame(
         b'{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":1.40,"ask":0}]}'
     )
