@@ -288,11 +288,14 @@ class Feed:
         if not self.is_connected or self.replay_end_ms:
             return
         for state in self.states.values():
-            if state.granted_ms is not None and state.pulse.alarms(self.clock.exchange_ms):
-                seconds = (self.clock.exchange_ms - state.pulse.last_ms) / 1000
-                self._mute(
-                    state, f'no trade for {seconds:.0f} s, usual are {state.pulse.mean_ms / 1000:.1f} s'
-                )
+            pulse, was_mute = state.pulse, state.pulse.is_mute
+            if state.granted_ms is not None and pulse.alarms(self.clock.exchange_ms):
+                seconds = (self.clock.exchange_ms - pulse.last_ms) / 1000
+                reason = f'no trade for {seconds:.0f} s, usual are {pulse.mean_ms / 1000:.1f} s'
+                if was_mute:  # and REST has not answered since
+                    self._mute(state, reason)
+                else:
+                    log.info('%s: %s; asking REST', state.symbol, reason)
 
     def _convict(self, state: SymbolState, trades: list[Trade]) -> None:
         if not (state.was_whole and self.is_connected and state.pulse.last_ms):

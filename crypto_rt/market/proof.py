@@ -65,7 +65,8 @@ class Pulse:
         self.mean_ms = 0.0  # between two trades
         self.trades = 0
         self.last_ms = 0  # exchange time of the last one, or of the beginning of the connection
-        self.alarm_ms = 0  # exchange time of the last alarm; 0: none since the last trade
+        self.alarm_ms = 0  # exchange time of the last alarm; 0: none that stands
+        self.checked_ms = 0  # exchange time up to which REST has found the silence true
         self.is_convicted = False  # REST has shown trades that the stream should have brought
         self.wants_look = False  # REST should be asked, whatever is proven
 
@@ -78,7 +79,7 @@ class Pulse:
 
     @property
     def is_mute(self) -> bool:
-        "Whether there was an alarm, and no trade since."
+        "Whether there was an alarm, and neither a trade nor REST has answered it."
         return self.alarm_ms > 0
 
     def see(self, event_ms: int) -> None:
@@ -96,15 +97,17 @@ class Pulse:
 
     def alarms(self, exchange_ms: int) -> bool:
         "Tell whether it is time to suspect the subscription; again after every further such silence."
-        since_ms = max(self.last_ms, self.alarm_ms)
+        since_ms = max(self.last_ms, self.alarm_ms, self.checked_ms)
         if not self.last_ms or exchange_ms - since_ms <= self.patience_ms:
             return False
         self.alarm_ms, self.wants_look = exchange_ms, True
         return True
 
-    def look(self) -> None:
-        "Note that REST has been asked; one that is convicted is looked at again and again."
+    def acquit(self, exchange_ms: int) -> None:
+        "Note that REST has nothing that the stream did not bring; one that is convicted is looked at again."
         self.wants_look = self.is_convicted
+        if not self.is_convicted:
+            self.alarm_ms, self.checked_ms = 0, exchange_ms
 
     def convict(self, exchange_ms: int) -> bool:
         "Note that somebody else has shown trades that the stream should have brought; tell whether it is news."

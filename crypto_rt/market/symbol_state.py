@@ -163,7 +163,7 @@ class SymbolState:
             wait_ms = LATE_MS
         elif self.pulse.is_convicted:
             wait_ms = MUTE_MS
-        self.pulse.look()
+        self.pulse.acquit(self.asked_ms)
         self.ask_at_ms = now.here_ms + wait_ms
         self.gaps.close_proven(self.shown, now)
         if self.is_whole and self.asked_ms:

@@ -37,7 +37,7 @@ log = logging.getLogger('crypto_rt.services.trades')
 __all__ = ['log', 'REST_FAILED_MS', 'MOST_REST_FAILED_MS', 'SKEW_EVERY_MS', 'CLOCK', 'STREAM', 'STATE', 'FIRST_TAIL', 'MOST_TAIL',
            'TRADE_SOURCES', 'COUNTS_EVERY_MS', 'MOST_SUBSCRIPTIONS', 'Fetcher', 'SkewMeter', 'RefusalCheck',
            'note_connection', 'drive', 'catch_up', 'Recorder', 'read_previous_run', 'exchange_clock', 'warm_start',
-           'subscription_counts', 'muted', 'Sender', 'serve_trades', 'run_trades']
+           'subscription_counts', 'with_silence', 'muted', 'Sender', 'serve_trades', 'run_trades']
 
 # %% ../../nbs/10_services/00_trades.ipynb #58832b29
 REST_FAILED_MS = 5000  # until REST is asked again; twice as long each time
@@ -196,6 +196,8 @@ async def drive(
             if fetcher.is_busy:
                 out += fetcher.collect(feed, here_ms)
             check.look(feed)
+            for symbol in feed.take_mute():
+                exchange.renew(symbol)
             fetcher.start(feed.rest_requests(here_ms))
             if feed.replay_end_ms and not finished and not feed.is_pending and not fetcher.running:
                 data = settings.data
@@ -317,6 +319,18 @@ def subscription_counts(subscribed: Sequence[Subscription]) -> dict[str, int]:
     }
 
 # %% ../../nbs/10_services/00_trades.ipynb #9c2133e8
+def with_silence(subscribed: Sequence[Subscription], feed: Feed) -> list[Subscription]:
+    "Return the subscriptions, those that are granted and yet bring nothing as `silent`."
+    found = []
+    for each in subscribed:
+        state = feed.states.get(each.symbol)
+        if each.channel == 'trade' and each.state == 'acknowledged' and state and state.pulse.is_mute:
+            why = 'REST has trades that it did not bring' if state.pulse.is_convicted else 'longer than usual'
+            each = msgspec.structs.replace(each, state='silent', since_ms=state.pulse.last_ms, why=why)
+        found.append(each)
+    return found
+
+
 def muted(subscribed: Sequence[Subscription]) -> list[str]:
     "Return a line for each symbol whose trades are refused, not granted in time, or missed."
     return [
@@ -358,6 +372,7 @@ class Sender:
         states = self.feed.states.values()
         gaps_open = sum(gap.record.state == 'open' for state in states for gap in state.gaps.open.values())
         subscribed = list(self.exchange.subscriptions()) if self.exchange is not None else []
+        subscribed = with_silence(subscribed, self.feed)
         event = ServiceEvent(
             service='trades',
             kind=kind,
