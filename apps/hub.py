@@ -21,6 +21,7 @@ from crypto_rt.core.settings import Settings
 from crypto_rt.core.times import now_ms
 
 SUBSCRIPTION_STATES = ('acknowledged', 'asked', 'refused', 'silent')
+MAX_REASONS = 10  # of what is degraded, in a heartbeat
 
 
 class Hub:
@@ -196,6 +197,9 @@ class Hub:
             'dead_letters': self.received['dead_letters'],
             'undecodable': sum(self.undecodable.values()),
             'gaps': self.gaps.counts(),
+            'candle_proofs': dict(sorted(self.recent.candle_proofs().items())),
+            'degraded': self.degraded()[:MAX_REASONS],
+            'subscriptions': self.subscriptions(),
             'reconciliation': self.comparison.read(),
             'clients': len(self.clients),
             'dashboard': self.dashboard,
