@@ -197,7 +197,7 @@ class Hub:
             'dead_letters': self.received['dead_letters'],
             'undecodable': sum(self.undecodable.values()),
             'gaps': self.gaps.counts(),
-            'candle_proofs': dict(sorted(self.recent.candle_proofs().items())),
+            'candle_proofs': dict(sorted(self.recent.candle_proofs.items())),
             'degraded': self.degraded()[:MAX_REASONS],
             'subscriptions': self.subscriptions(),
             'reconciliation': self.comparison.read(),

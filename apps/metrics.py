@@ -69,7 +69,7 @@ class HubMetrics:
         proofs = GaugeMetricFamily(
             'crypto_rt_candle_proofs', 'Candles in memory, by what proves their end', labels=['proof']
         )
-        yield with_samples(proofs, self.hub.recent.candle_proofs())
+        yield with_samples(proofs, self.hub.recent.candle_proofs)
         comparison = self.hub.comparison.read()
         windows = GaugeMetricFamily(
             'crypto_rt_reconciled_windows',

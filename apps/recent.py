@@ -61,12 +61,18 @@ def identity(struct: Revised) -> tuple[Any, ...]:
     return (struct.start_ms, struct.interval_seconds)
 
 
+def proof_name(candle: Candle) -> str:
+    """Return what proves that no trade is missing at a candle's end: a witness, `unproven` or `unknown`."""
+    return 'unproven' if candle.is_unproven else candle.evidence or 'unknown'
+
+
 class RecentMessages:
     """The last messages of each channel and symbol, the highest revision of each identity."""
 
     def __init__(self, limit: int = MAX_MESSAGES) -> None:
         self.limit = limit
         self.rows: dict[tuple[str, str], dict[tuple[Any, ...], DecodedMessage]] = {}
+        self.candle_proofs: Counter[str] = Counter(unproven=0)  # of the candles kept, by `proof_name`
 
     def add(self, message: DecodedMessage) -> bool:
         """Keep a message; False if it says nothing new (an older revision, or the same again)."""
@@ -80,24 +86,18 @@ class RecentMessages:
         if known and (known.raw == message.raw or known.struct.revision > message.struct.revision):
             return False
         rows[key] = message
+        gone = [known] if known else []
         if len(rows) > 2 * self.limit:
-            for old in sorted(rows)[: -self.limit]:
-                del rows[old]
+            gone += [rows.pop(old) for old in sorted(rows)[: -self.limit]]
+        if message.topic == 'candles':
+            self.candle_proofs[proof_name(message.struct)] += 1
+            self.candle_proofs.subtract(proof_name(old.struct) for old in gone)
         return True
 
     def structs(self, channel: str, symbol: str) -> list[Any]:
         """Return what is known of one symbol, oldest first."""
         rows = self.rows.get((channel, symbol), {})
         return [rows[key].struct for key in sorted(rows)]
-
-    def candle_proofs(self) -> Counter[str]:
-        """Return of how many candles in memory what proves the end: `unproven`, `unknown` or a witness."""
-        found: Counter[str] = Counter(unproven=0)
-        for (channel, _), rows in list(self.rows.items()):
-            if channel == 'candles':
-                candles = [message.struct for message in list(rows.values())]
-                found.update('unproven' if c.is_unproven else c.evidence or 'unknown' for c in candles)
-        return found
 
     def latest(self, channel: str, symbol: str) -> DecodedMessage | None:
         """Return the newest message of one symbol."""

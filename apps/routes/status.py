@@ -53,7 +53,7 @@ def status_of(hub: Hub) -> dict[str, Any]:
         'silent_ms': {topic: now - at for topic, at in hub.last_received_ms.items()},
         'undecodable': dict(hub.undecodable),
         'gaps': hub.gaps.counts(),
-        'candle_proofs': dict(sorted(hub.recent.candle_proofs().items())),
+        'candle_proofs': dict(sorted(hub.recent.candle_proofs.items())),
         'reconciliation': hub.comparison.read(),
         'news': {'stories': len(hub.news.stories), 'through_ms': hub.news.through_ms or None},
         'dead_letters': {
