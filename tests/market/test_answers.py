@@ -16,6 +16,7 @@ from crypto_rt.core.messages import Trades, decode
 from crypto_rt.core.settings import load_settings
 from crypto_rt.core.times import now_ms
 from crypto_rt.market.feed import Feed
+from crypto_rt.market.kraken import subscriptions
 from crypto_rt.market.kraken.exchange import Kraken
 from crypto_rt.market.kraken.stream import stream
 from crypto_rt.market.sequence import TradeSequence
@@ -275,6 +276,26 @@ def test_a_refused_subscription_is_asked_for_until_it_is_granted(reason, names, 
     assert {f.channel for f in seen if f.kind == 'nack'} == {'trade'}
     assert ('acknowledged', 'refused') in states
     assert [f.kind for f in seen].count('connected') == 1, 'on the same connection'
+
+
+def test_what_stays_refused_on_a_connection_is_tried_on_another(monkeypatch):
+    monkeypatch.setattr(subscriptions, 'RECONNECT_SECONDS', (0.3, 600.0))
+    connections = itertools.count()
+
+    async def server(socket):
+        number = next(connections)
+        async for raw in socket:
+            message = json.loads(raw)
+            for symbol in message['params']['symbol']:
+                refused = dict(success=False, error='EAPI:Rate limit exceeded')
+                is_refused = symbol == 'ETH/USD' and number == 0
+                await socket.send(answer_text(message, symbol, **(refused if is_refused else {})))
+
+    seen = asyncio.run(watch(server, all_granted))
+    assert [f.kind for f in seen if f.kind[-9:] == 'connected'] == ['connected', 'disconnected', 'connected']
+    assert (
+        'trades of 1 symbols stay refused on this connection: ETH/USD' in [f.text for f in seen if f.text][-1]
+    )
 
 
 def test_hundreds_of_symbols_are_asked_for_at_the_pace_of_the_exchange():

@@ -83,6 +83,8 @@ async def one_connection(
             while True:
                 for text in subscriptions.requests():
                     await socket.send(text)
+                if why := subscriptions.needs_new_connection():
+                    raise ConnectionError(why)
                 await _next(inbox, arrived, reader, min(tick_seconds, dead))
                 if inbox:
                     last = time.monotonic()

@@ -16,6 +16,7 @@ from ...core.messages import Subscription
 from ...core.settings import ExchangeSettings
 from ...core.times import now_ms
 from ..exchange import Frame
+from .answers import verdict_of
 from .rest import back_off
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from typing import Any, Literal
 log = logging.getLogger('crypto_rt.market.kraken.subscriptions')
 
 # %% auto #0
-__all__ = ['log', 'SYMBOLS_IN_REQUEST', 'RENEW_SECONDS', 'NEVER', 'subscription', 'Subscriptions']
+__all__ = ['log', 'SYMBOLS_IN_REQUEST', 'RENEW_SECONDS', 'RECONNECT_SECONDS', 'NEVER', 'subscription', 'Subscriptions']
 
 # %% ../../../nbs/02_market/01_kraken/03_subscriptions.ipynb #90236731
 def subscription(
@@ -65,6 +66,7 @@ class _Asking:
 # %% ../../../nbs/02_market/01_kraken/03_subscriptions.ipynb #c2b22daa
 SYMBOLS_IN_REQUEST = 50
 RENEW_SECONDS = (15.0, 600.0)  # until the second renewal in a row, and the longest
+RECONNECT_SECONDS = (15.0, 600.0)  # that trades stay refused until a new connection; and the longest
 NEVER = float('inf')
 
 
@@ -88,6 +90,7 @@ class Subscriptions:
         self.req_id = 0
         self.next_at = NEVER  # nothing is due before
         self.free_at = 0.0  # when a request may be sent
+        self.began_at, self._patience = 0.0, RECONNECT_SECONDS[0]
         self._unproven: set[tuple[str, str]] = set()
         self._renew: deque[str] = deque()
 
@@ -99,7 +102,7 @@ class Subscriptions:
             asking.req_id, asking.failures, asking.due_at = 0, 0, now
             asking.is_waiting = asking.is_alone = asking.unsubscribe = False
         self._unproven = set(self.all)
-        self.free_at, self.next_at = now, now
+        self.free_at, self.next_at, self.began_at = now, now, now
 
     def requests(self) -> list[str]:
         "Return what must be sent now, in order, and count it as sent."
@@ -141,12 +144,31 @@ class Subscriptions:
         "Ask anew for the trades of a symbol whose subscription seems mute; from any thread, at any rate."
         self._renew.append(symbol)
 
+    def needs_new_connection(self) -> str:
+        "Return why a new connection should be tried, at most once for each; empty: it should not."
+        if not self._unproven or self.clock() < self.began_at + self._patience:
+            return ''
+        stuck = [key for key in self._unproven if key[1] == 'trade' and self._is_stuck(self.all[key])]
+        if not stuck:
+            return ''
+        self._patience = min(2 * self._patience, RECONNECT_SECONDS[1])
+        self.began_at = NEVER
+        names = ', '.join(sorted(symbol for symbol, _ in stuck)[:5])
+        return f'trades of {len(stuck)} symbols stay refused on this connection: {names}'
+
     def states(self) -> list[Subscription]:
         "Return what became of each channel of each symbol."
         return [
             Subscription(symbol, channel, asking.state, asking.since_ms or self.at_ms(), asking.why)
             for (symbol, channel), asking in list(self.all.items())
         ]
+
+    def _is_stuck(self, asking: _Asking) -> bool:
+        return (
+            asking.state in ('asked', 'refused')
+            and asking.failures > 0
+            and verdict_of([asking.why]) != 'mistake'
+        )
 
     def _take_renewals(self, now: float) -> None:
         while self._renew:
@@ -210,6 +232,8 @@ class Subscriptions:
         self._unproven.discard(key)
         asking.move('acknowledged', self.at_ms())
         asking.failures, asking.due_at = 0, NEVER
+        if not any(channel == 'trade' for _, channel in self._unproven):
+            self._patience = RECONNECT_SECONDS[0]
         asking.is_waiting = asking.is_alone = asking.unsubscribe = False
         self.health.works(f'{key[0]}: subscription to {key[1]}')
         self.health.works(f'{key[0]}: subscription')
