@@ -112,7 +112,7 @@ impl CandleFold {
             last_id: candle.getattr("last_trade_id")?.extract()?,
             count: candle.getattr("trade_count")?.extract()?,
             is_partial: candle.getattr("is_partial")?.extract()?,
-            is_unproven: candle.getattr("is_unproven")?.extract()?,
+            is_unproven: candle.getattr("is_unproven")?.extract::<Option<bool>>()?.unwrap_or(false),
             from_trades: candle.getattr("source")?.extract::<String>()? == "trades",
             bid: quote("bid")?,
             ask: quote("ask")?,
