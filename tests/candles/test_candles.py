@@ -70,14 +70,17 @@ def deliveries(draw: st.DrawFn, largest: int = 10**9) -> tuple[list[Trade], list
     kept = [t for t in trades if t not in lost]
     order = draw(st.permutations(kept)) if draw(st.booleans()) else kept
     order = [*order, *draw(st.lists(st.sampled_from(trades), max_size=8))]
-    messages = []
+    messages: list[bytes] = []
+    sent: list[Trade] = []
     while order:
         size = draw(st.integers(1, 12))
         messages.append(trades_message(order[:size], draw(st.sampled_from(['live', 'replay']))))
-        order = order[size:]
-        if draw(st.booleans()):
-            when = START + draw(st.integers(0, 2_000_000))
-            through = draw(st.sampled_from([t.trade_id for t in trades]) | st.just(-1))
+        sent, order = [*sent, *order[:size]], order[size:]
+        if draw(st.integers(0, 2)):
+            newest_ms = max(t.event_ms for t in sent)
+            when = newest_ms + draw(st.integers(-5_000, 200_000) | st.integers(62_000, 130_000))
+            highest = st.just(max(t.trade_id for t in sent))
+            through = draw(highest | highest | st.sampled_from([t.trade_id for t in trades]) | st.just(-1))
             quote = st.none() | st.integers(0, 200).map(lambda n: f'{n}.50')
             proven_ms = draw(st.none() | st.just(0) | st.integers(-200_000, 10_000).map(when.__add__))
             witness = draw(st.sampled_from(['rest', 'ohlc', 'snapshot', 'recording'])) if proven_ms else ''
@@ -85,7 +88,7 @@ def deliveries(draw: st.DrawFn, largest: int = 10**9) -> tuple[list[Trade], list
                 mark(
                     when,
                     through,
-                    draw(st.booleans()),
+                    draw(st.integers(0, 3)) > 0,
                     draw(st.sampled_from(['live', 'replay'])),
                     quotes=(draw(quote), draw(quote)),
                     proven=(proven_ms, witness),
