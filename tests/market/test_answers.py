@@ -176,9 +176,11 @@ def test_too_much_of_one_pair_holds_all_others():
 
 def test_hundreds_of_pairs_share_the_pace_of_one_address():
     client, waits = kraken([page(1)], rest_url='https://exchange.example/0', rest_calls_per_second=10)
+    began = time.monotonic()
     for number in range(100):
         client.trade_page(f'A{number}/USD', '0')
-    assert len(waits) == 95 and 9 < waits[-1] < 10
+    due = waits[-1] + time.monotonic() - began  # no time passes in the waits, but a little in the calls
+    assert 80 < len(waits) <= 95 and 9.4 < due < 9.7
 
 
 @pytest.mark.parametrize('reply', [*replies()][::7])
