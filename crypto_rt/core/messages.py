@@ -9,17 +9,18 @@ import base64
 import json
 import msgspec
 from collections.abc import Callable, Iterable
+from .symbols import ORDER_TYPE_LENGTH
 from .times import now_ms
 from msgspec import Meta, Struct
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 # %% auto #0
-__all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'Witness', 'Proof', 'ORDER_TYPE_LENGTH', 'OrderType',
-           'EPOCH_BITS', 'TOPICS', 'encode', 'order_type_text', 'Trade', 'Trades', 'Watermark', 'End', 'Gap', 'Dropped',
-           'Candle', 'FormingCandle', 'TechnicalIndicators', 'Prediction', 'DeadLetter', 'Subscription', 'ServiceEvent',
-           'News', 'NewsSignal', 'NewsWatermark', 'Topic', 'decode', 'dead_letter', 'supersedes', 'latest_revisions',
-           'schema', 'write_contracts']
+__all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'Witness', 'Proof', 'OrderType', 'EPOCH_BITS', 'TOPICS',
+           'encode', 'Trade', 'Trades', 'Watermark', 'End', 'Gap', 'Dropped', 'Candle', 'FormingCandle',
+           'TechnicalIndicators', 'Prediction', 'DeadLetter', 'Subscription', 'ServiceEvent', 'News', 'NewsSignal',
+           'NewsWatermark', 'Topic', 'decode', 'dead_letter', 'supersedes', 'latest_revisions', 'schema',
+           'write_contracts']
 
 # %% ../../nbs/00_core/04_messages.ipynb #1d2f8311
 Amount = Annotated[
@@ -53,23 +54,10 @@ Witness = Literal['', 'snapshot', 'ohlc', 'rest', 'recording']
 Proof = Literal['next_trade', 'connection', 'snapshot', 'ohlc', 'rest', 'recording']
 
 # %% ../../nbs/00_core/04_messages.ipynb #5cf2ab2d
-ORDER_TYPE_LENGTH = 32  # characters; what is longer is cut
-
-
 OrderType = Annotated[
     str,
     Meta(max_length=ORDER_TYPE_LENGTH, description='as the exchange says it, such as limit; may be empty'),
 ]
-
-# %% ../../nbs/00_core/04_messages.ipynb #382a2e5b
-def order_type_text(
-    value: Any,  # what stands where an order type should
-) -> str:  # at most `ORDER_TYPE_LENGTH` characters; empty where there is nothing
-    "Return an order type that every message can hold."
-    if value is None or value is msgspec.UNSET:
-        return ''
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text[:ORDER_TYPE_LENGTH].encode('utf-8', 'replace').decode()
 
 # %% ../../nbs/00_core/04_messages.ipynb #ce74462c
 class Trade(Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
+from typing import Any
 
 # %% auto #0
-__all__ = ['QUOTES', 'normalise_symbol', 'nearest_symbols', 'unknown_symbol']
+__all__ = ['QUOTES', 'ORDER_TYPE_LENGTH', 'normalise_symbol', 'nearest_symbols', 'unknown_symbol', 'order_type_text']
 
 # %% ../../nbs/00_core/02_symbols.ipynb #3db59847
 QUOTES = (
@@ -86,3 +88,16 @@ def unknown_symbol(
         f'{where} does not list {symbol}; '
         + (f'the nearest are {", ".join(near)}' if near else 'nothing there looks like it')
     )
+
+# %% ../../nbs/00_core/02_symbols.ipynb #382a2e5b
+ORDER_TYPE_LENGTH = 32  # characters; what is longer is cut
+
+
+def order_type_text(
+    value: Any,  # what stands where an order type should
+) -> str:  # at most `ORDER_TYPE_LENGTH` characters; empty where there is nothing
+    "Return an order type that every message can hold."
+    if value is None:
+        return ''
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text[:ORDER_TYPE_LENGTH].encode('utf-8', 'replace').decode()

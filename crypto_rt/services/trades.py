@@ -11,17 +11,25 @@ import logging
 import msgspec
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ..bus.reading import tail
 from ..bus.sending import Producer, open_producer, send_end
 from ..bus.steps import Out
 from ..bus.topics import ensure_topics
 from ..core.health import Health
-from ..core.messages import Gap, ServiceEvent, Subscription, decode, encode
+from ..core.messages import Gap, ServiceEvent, decode, encode
 from ..core.settings import Settings
-from ..core.symbols import unknown_symbol
 from ..core.times import iso, now_ms, window_start
 from ..market.exchange import Exchange, Frame, TradePage, TradeSource, trade_pages
+from crypto_rt.market.exchange_health import (
+    CLOCK,
+    RefusalCheck,
+    exchange_clock,
+    muted,
+    note_connection,
+    subscription_counts,
+    with_silence,
+)
 from ..market.exchanges import open_exchange
 from ..market.feed import Feed
 from ..market.gap_filling import RestRequest
@@ -34,10 +42,9 @@ from typing import Any
 log = logging.getLogger('crypto_rt.services.trades')
 
 # %% auto #0
-__all__ = ['log', 'REST_FAILED_MS', 'MOST_REST_FAILED_MS', 'SKEW_EVERY_MS', 'CLOCK', 'STREAM', 'STATE', 'FIRST_TAIL', 'MOST_TAIL',
-           'TRADE_SOURCES', 'COUNTS_EVERY_MS', 'MOST_SUBSCRIPTIONS', 'Fetcher', 'SkewMeter', 'RefusalCheck',
-           'note_connection', 'drive', 'catch_up', 'Recorder', 'read_previous_run', 'exchange_clock', 'warm_start',
-           'subscription_counts', 'with_silence', 'muted', 'Sender', 'serve_trades', 'run_trades']
+__all__ = ['log', 'REST_FAILED_MS', 'MOST_REST_FAILED_MS', 'SKEW_EVERY_MS', 'FIRST_TAIL', 'MOST_TAIL', 'TRADE_SOURCES',
+           'COUNTS_EVERY_MS', 'MOST_SUBSCRIPTIONS', 'Fetcher', 'SkewMeter', 'drive', 'catch_up', 'Recorder',
+           'read_previous_run', 'warm_start', 'Sender', 'serve_trades', 'run_trades']
 
 # %% ../../nbs/10_services/00_trades.ipynb #58832b29
 REST_FAILED_MS = 5000  # until REST is asked again; twice as long each time
@@ -90,7 +97,6 @@ class Fetcher:
 
 # %% ../../nbs/10_services/00_trades.ipynb #b79df103
 SKEW_EVERY_MS = 60_000
-CLOCK = "the exchange's clock"
 
 
 class SkewMeter:
@@ -116,60 +122,6 @@ class SkewMeter:
     def _ask(self) -> int:
         asked = now_ms()
         return skew_of(self.source.time_ms(), asked, now_ms())
-
-# %% ../../nbs/10_services/00_trades.ipynb #3522671f
-class RefusalCheck:
-    "Finds out, in the background, whether a refused symbol is one that the exchange does not have."
-
-    def __init__(self, exchange: Exchange, health: Health | None = None):
-        self.exchange, self.health = exchange, health or Health(log)
-        self.suspects: dict[str, str] = {}  # symbol, and what the exchange said
-        self.task: asyncio.Task[Sequence[str]] | None = None
-
-    def look(self, feed: Feed) -> None:
-        "Take the refusals that the feed has seen; `ValueError` for a symbol that a healthy list lacks."
-        for frame in feed.refused:
-            state = feed.states.get(frame.symbol)
-            is_new = (
-                state is not None and state.sequence.ids.contiguous_id is None and state.granted_ms is None
-            )
-            if feed.connections == 1 and is_new:
-                self.suspects[frame.symbol] = frame.text
-        feed.refused.clear()
-        if self.task is not None and self.task.done():
-            self._judge(self.task)
-            self.task = None
-        if self.suspects and self.task is None:
-            self.task = asyncio.create_task(asyncio.to_thread(self.exchange.symbols))
-
-    def _judge(self, task: asyncio.Task[Sequence[str]]) -> None:
-        suspects, self.suspects = self.suspects, {}  # who is refused again is suspected again
-        if (error := task.exception()) is not None:
-            self.health.fails('the list of symbols', error)
-            return
-        self.health.works('the list of symbols')
-        for symbol, text in suspects.items():
-            if task.result() and symbol not in task.result():
-                raise unknown_symbol(symbol, task.result(), f'{self.exchange.url} ({text})')
-
-# %% ../../nbs/10_services/00_trades.ipynb #a8f71d57
-STREAM, STATE = "the exchange's stream", "the exchange's state"
-
-
-def note_connection(health: Health, frames: Sequence[Frame]) -> None:
-    "Note whether the stream is up, which it is when it brings something, and what the exchange says of itself."
-    for frame in frames:
-        if frame.kind == 'disconnected':
-            health.fails(STREAM, frame.text)
-        elif STREAM in health.faults and frame.kind in ('ack', 'trade', 'heartbeat'):
-            health.works(STREAM)
-        elif frame.kind == 'error':
-            health.tell('the exchange refused a request', frame.text)
-        elif frame.kind == 'status' and frame.text:
-            if frame.text == 'online':
-                health.works(STATE)
-            else:
-                health.fails(STATE, frame.text)
 
 # %% ../../nbs/10_services/00_trades.ipynb #617953a1
 async def drive(
@@ -271,22 +223,6 @@ def read_previous_run(
     records = (decode('gaps', m.value) for m in tail(settings, 'gaps', 2000))
     return resume(m.value for m in messages), [record for record in records if isinstance(record, Gap)]
 
-# %% ../../nbs/10_services/00_trades.ipynb #e520b80e
-def exchange_clock(exchange: Exchange, health: Health) -> int:  # milliseconds
-    "Return the exchange's time, or ours where it does not answer; log a state that is not `online`."
-    try:
-        if (status := exchange.status()) != 'online':
-            log.warning('%s says %s', exchange.url, status)
-    except Exception as error:  # whatever it answers, the stream may be up, and tells the state again
-        log.warning('%s does not tell its state: %s', exchange.url, error)
-    try:
-        at_ms = exchange.time_ms()
-        health.works(CLOCK)
-    except Exception as error:
-        health.fails(CLOCK, error)
-        return now_ms()
-    return at_ms
-
 # %% ../../nbs/10_services/00_trades.ipynb #46b087fa
 def warm_start(
     settings: Settings,
@@ -309,35 +245,6 @@ def warm_start(
             where = f'at {iso(state.since_ms)}' if state.since_ms else 'at the first trade'
         log.info('%s begins %s', state.symbol, where)
     return feed
-
-# %% ../../nbs/10_services/00_trades.ipynb #cad018a4
-def subscription_counts(subscribed: Sequence[Subscription]) -> dict[str, int]:
-    "Return how many subscriptions are in each state."
-    states = Counter(each.state for each in subscribed)
-    return {
-        f'subscriptions_{state}': states[state] for state in ('acknowledged', 'asked', 'refused', 'silent')
-    }
-
-# %% ../../nbs/10_services/00_trades.ipynb #9c2133e8
-def with_silence(subscribed: Sequence[Subscription], feed: Feed) -> list[Subscription]:
-    "Return the subscriptions, those that are granted and yet bring nothing as `silent`."
-    found = []
-    for each in subscribed:
-        state = feed.states.get(each.symbol)
-        if each.channel == 'trade' and each.state == 'acknowledged' and state and state.pulse.is_mute:
-            why = 'REST has trades that it did not bring' if state.pulse.is_convicted else 'longer than usual'
-            each = msgspec.structs.replace(each, state='silent', since_ms=state.pulse.last_ms, why=why)
-        found.append(each)
-    return found
-
-
-def muted(subscribed: Sequence[Subscription]) -> list[str]:
-    "Return a line for each symbol whose trades are refused, not granted in time, or missed."
-    return [
-        f'{each.symbol}: trades {each.state}: {each.why} (since {iso(each.since_ms)})'
-        for each in subscribed
-        if each.channel == 'trade' and each.state != 'acknowledged' and each.why
-    ]
 
 # %% ../../nbs/10_services/00_trades.ipynb #32ae87fb
 COUNTS_EVERY_MS = 5000

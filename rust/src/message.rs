@@ -256,8 +256,8 @@ fn trade(cursor: &mut Cursor) -> Result<Trade> {
             }
             b"order_type" => {
                 let text = cursor.string("order_type")?;
-                if !matches!(&*text, b"limit" | b"market" | b"") {
-                    return expected("order_type 'limit', 'market' or ''", &text);
+                if std::str::from_utf8(&text).map_or(true, |text| text.chars().count() > 32) {
+                    return expected("order_type of at most 32 characters", &text);
                 }
                 order_type = true;
             }

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from crypto_rt.core.amounts import plain_decimal
 from crypto_rt.core.messages import Trade, Trades, decode, encode
 from crypto_rt.core.symbols import normalise_symbol
+from crypto_rt.market.kraken.answers import parse_asset_pairs
 from crypto_rt.market.kraken.frames import (
     decode_trade_frame,
     decode_trade_frame_python,
-    parse_asset_pairs,
     parse_rest_ohlc,
     parse_rest_trades,
     read_frame,

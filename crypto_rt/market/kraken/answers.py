@@ -5,12 +5,14 @@
 # %% ../../../nbs/02_market/01_kraken/00_answers.ipynb #ec7d9c98
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
+from ...core.symbols import normalise_symbol
 from typing import Any, Literal
 
 # %% auto #0
-__all__ = ['Verdict', 'ExchangeError', 'verdict_of', 'asks_too_much', 'rest_result', 'rows_of']
+__all__ = ['Verdict', 'ExchangeError', 'answer_verdict', 'asks_too_much', 'rest_result', 'rows_of', 'parse_asset_pairs']
 
 # %% ../../../nbs/02_market/01_kraken/00_answers.ipynb #719dc2e8
 Verdict = Literal['retry', 'skip', 'mistake']
@@ -34,7 +36,7 @@ _SKIPPED = ('EGeneral:Invalid arguments', 'EGeneral:Unknown method', 'EAPI:Bad r
 _SKIPPED_STATUS = {400, 405, 413, 414, 415, 422}
 
 
-def verdict_of(
+def answer_verdict(
     errors: Iterable[str] = (),  # texts of a reply, or of a refused subscription
     status: int = 200,  # of HTTP
 ) -> Verdict:
@@ -68,7 +70,7 @@ def rest_result(
     texts = [str(text) for text in (errors if isinstance(errors, list) else [errors]) if text]
     real = [text for text in texts if not text.startswith('W')]
     if real:
-        raise ExchangeError(f'exchange refused: {", ".join(real)[:300]}', verdict_of(real))
+        raise ExchangeError(f'exchange refused: {", ".join(real)[:300]}', answer_verdict(real))
     if not isinstance(result, dict):
         raise ExchangeError(f'expected an object as result, was {str(result)[:80]!r}')
     return result
@@ -82,3 +84,20 @@ def rows_of(
     if len(keys) != 1 or 'last' not in result or not isinstance(result[keys[0]], list):
         raise ExchangeError(f"expected one pair and 'last' in the result, were {', '.join(list(result)[:5])}")
     return result[keys[0]]
+
+# %% ../../../nbs/02_market/01_kraken/00_answers.ipynb #0f522d46
+def parse_asset_pairs(
+    body: bytes,  # a reply of /public/AssetPairs
+) -> dict[
+    str, dict[str, Any]
+]:  # symbol to what Kraken says of it; dark pools, which have no wsname, are left out
+    "Return the pairs that the exchange lists; `ExchangeError` for a list that proves nothing."
+    pairs = {}
+    for pair in rest_result(body).values():
+        name = pair.get('wsname') if isinstance(pair, dict) else None
+        if isinstance(name, str) and '/' in name:
+            with contextlib.suppress(ValueError):  # a name that nobody can write is nobody's symbol
+                pairs[normalise_symbol(name)] = pair
+    if not pairs:
+        raise ExchangeError('expected pairs, were none')
+    return pairs

@@ -11,8 +11,8 @@ from ...core.settings import Settings
 from ...core.symbols import unknown_symbol
 from ...core.times import check_ms
 from ..exchange import Exchange, ExchangeLimits, Frame, TradePage, check_interval
-from .answers import ExchangeError, rest_result
-from .frames import parse_asset_pairs, parse_rest_ohlc, parse_rest_trades
+from .answers import ExchangeError, parse_asset_pairs, rest_result
+from .frames import parse_rest_ohlc, parse_rest_trades
 from .rest import ATTEMPTS, RestClient, is_local
 from .stream import stream
 from .subscriptions import Subscriptions

@@ -11,8 +11,8 @@ import logging
 import msgspec
 import re
 from ...core.amounts import plain_decimal
-from ...core.messages import Candle, Trade, order_type_text
-from ...core.symbols import normalise_symbol
+from ...core.messages import Candle, Trade
+from ...core.symbols import order_type_text
 from ...core.times import check_ms, rfc3339_ms, seconds_text_ms
 from ..exchange import BadTrade, Frame, TradeItem
 from .answers import ExchangeError, rest_result, rows_of
@@ -24,7 +24,7 @@ log = logging.getLogger('crypto_rt.market.kraken.frames')
 
 # %% auto #0
 __all__ = ['log', 'decode_trade_frame_python', 'sort_trade_frame', 'read_frame', 'parse_rest_trades', 'exchange_candle',
-           'parse_rest_ohlc', 'parse_asset_pairs']
+           'parse_rest_ohlc']
 
 # %% ../../../nbs/02_market/01_kraken/01_frames.ipynb #7afb6594
 class _Item(Struct):
@@ -390,20 +390,3 @@ def parse_rest_ohlc(
         else:
             candles.append(candle)
     return candles, last * 1000
-
-# %% ../../../nbs/02_market/01_kraken/01_frames.ipynb #0f522d46
-def parse_asset_pairs(
-    body: bytes,  # a reply of /public/AssetPairs
-) -> dict[
-    str, dict[str, Any]
-]:  # symbol to what Kraken says of it; dark pools, which have no wsname, are left out
-    "Return the pairs that the exchange lists; `ExchangeError` for a list that proves nothing."
-    pairs = {}
-    for pair in rest_result(body).values():
-        name = pair.get('wsname') if isinstance(pair, dict) else None
-        if isinstance(name, str) and '/' in name:
-            with contextlib.suppress(ValueError):  # a name that nobody can write is nobody's symbol
-                pairs[normalise_symbol(name)] = pair
-    if not pairs:
-        raise ExchangeError('expected pairs, were none')
-    return pairs

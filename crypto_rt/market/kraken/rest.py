@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from ...core.settings import Settings
-from .answers import ExchangeError, asks_too_much, verdict_of
+from .answers import ExchangeError, asks_too_much, answer_verdict
 from email.utils import parsedate_to_datetime
 from tenacity import (
     RetryCallState,
@@ -170,7 +170,7 @@ class RestClient:
             return body
         words, verdict = (
             f'HTTP {reply.status_code}: expected JSON, was {body[:60]!r}',
-            verdict_of(status=reply.status_code),
+            answer_verdict(status=reply.status_code),
         )
         if verdict != 'retry':
             words = f'{self.url}/public/{call} refused with {words}'

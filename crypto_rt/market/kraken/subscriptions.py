@@ -16,7 +16,7 @@ from ...core.messages import Subscription
 from ...core.settings import ExchangeSettings
 from ...core.times import now_ms
 from ..exchange import Frame
-from .answers import verdict_of
+from .answers import answer_verdict
 from .rest import back_off
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -167,7 +167,7 @@ class Subscriptions:
         return (
             asking.state in ('asked', 'refused')
             and asking.failures > 0
-            and verdict_of([asking.why]) != 'mistake'
+            and answer_verdict([asking.why]) != 'mistake'
         )
 
     def _take_renewals(self, now: float) -> None:
