@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crypto_rt.market.files import file_kind, read_candles, read_frames, read_trades, sniff, trade_symbols
+from crypto_rt.market.files.candles import read_candles
+from crypto_rt.market.files.forms import file_kind, sniff
+from crypto_rt.market.files.trades import read_frames, read_trades, trade_symbols
 
 FORMS = {
     'canonical/trades/BTC-USDT_20240808T2354.parquet': 'trades_parquet',
