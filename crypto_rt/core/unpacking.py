@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 # %% auto #0
 __all__ = ['LARGEST', 'BROKEN', 'UnreadableFile', 'open_unpacked', 'unpacked']
@@ -30,7 +30,7 @@ def open_unpacked(
     try:
         with path.open('rb') as raw:
             is_packed = raw.read(2) == b'\x1f\x8b'
-        return gzip.open(path) if is_packed else path.open('rb')
+        return cast(IO[bytes], gzip.open(path) if is_packed else path.open('rb'))
     except OSError as error:
         raise UnreadableFile(f'{path}: cannot be read: {error.strerror}; expected {expected}') from None
 

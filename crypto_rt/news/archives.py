@@ -118,8 +118,8 @@ def read_table(raw: bytes) -> list[Entry | Bad]:
     try:
         text = raw.decode('utf-8-sig').replace('\0', '').lstrip()
     except UnicodeDecodeError as error:
-        line, found = raw.count(b'\n', 0, error.start) + 1, raw[max(error.start - 20, 0) : error.end]
-        raise ValueError(f'line {line}: expected text in UTF-8, was {found!r}') from None
+        line, near = raw.count(b'\n', 0, error.start) + 1, raw[max(error.start - 20, 0) : error.end]
+        raise ValueError(f'line {line}: expected text in UTF-8, was {near!r}') from None
     names, delimiter = heading(text.partition('\n')[0].strip())
     rows = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter or ';')
     next(rows, None)

@@ -15,8 +15,8 @@ from ...core.messages import Candle
 from ...core.symbols import normalise_symbol
 from ...core.times import iso
 from ...core.unpacking import unpacked
-from .forms import file_columns, file_kind, named_symbol, pieces, word_of
-from .schema import CANDLES, SECONDS, Column, conform
+from .forms import present_columns, file_kind, named_symbol, pieces, word_of
+from .schema import CANDLES, SECONDS, Column, check_size, admit
 from ..kraken.frames import exchange_candle, rest_result
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from typing import Any
 log = logging.getLogger('crypto_rt.market.files')
 
 # %% auto #0
-__all__ = ['log', 'HALF', 'STEADY', 'candle_columns', 'check_range', 'committed', 'candle_table', 'steps_of', 'commonest_step',
-           'of_interval', 'asked_step', 'in_order', 'read_candles', 'check_raster', 'typical_price', 'flat_between',
-           'candle_symbols']
+__all__ = ['log', 'ROUNDED', 'HALF', 'SAY', 'STEADY', 'candle_columns', 'check_range', 'committed', 'candle_table', 'steps_of',
+           'commonest_step', 'of_interval', 'asked_step', 'one_of_each_start', 'read_candles', 'check_raster',
+           'typical_price', 'flat_between', 'candle_symbols']
 
 # %% ../../../nbs/02_market/03_files/03_candles.ipynb #7e59dc4c
 def candle_columns(
@@ -39,9 +39,12 @@ def candle_columns(
     if kind.endswith(('_csv', '_rest')):
         del columns['start_ms']
         columns = {'unix_seconds': SECONDS} | columns
-    there = {'vwap'} if kind.endswith('_rest') else set(file_columns(path, kind))
+    there = {'vwap'} if kind.endswith('_rest') else set(present_columns(path, kind))
     optional = ('interval_seconds', 'is_partial', 'revision')
     return {name: column for name, column in columns.items() if name not in optional or name in there}
+
+
+ROUNDED = 1 + 1e-6  # by which a vwap may lie outside its range
 
 
 def check_range(
@@ -62,6 +65,14 @@ def check_range(
         raise ValueError(
             f'{file}, {word} {table["row"][at]}, column {column}: expected low <= open, close <= high, '
             f'were open {o}, high {h}, low {low}, close {c}'
+        )
+    vwap = pc.fill_null(table['vwap'].cast(pa.float64()), 0).to_numpy()
+    is_outside = (vwap != 0) & ((vwap > prices['high'] * ROUNDED) | (vwap * ROUNDED < prices['low']))
+    if is_outside.any():
+        at = int(np.argmax(is_outside))
+        raise ValueError(
+            f'{file}, {word} {table["row"][at]}, column vwap: expected a price from low {table["low"][at]} to high '
+            f'{table["high"][at]}, was {table["vwap"][at]}'
         )
 
 # %% ../../../nbs/02_market/03_files/03_candles.ipynb #d0f29d97
@@ -86,7 +97,7 @@ def candle_table(
 ) -> Any:  # of the columns of `CANDLES` and `row`
     "Return all candles of a file as they stand in it; `ValueError` for the first row that is wrong."
     columns = candle_columns(path, kind, symbol)
-    made = [conform(piece, columns, path.name) for piece in pieces(path, kind)]
+    made = [admit(piece, columns, path.name) for piece in pieces(path, kind)]
     if not made:
         raise ValueError(f'{path.name}: expected candles, found no row')
     table = pa.concat_tables(made)
@@ -96,10 +107,15 @@ def candle_table(
     if symbol:
         table = table.append_column('symbol', pa.array([symbol] * table.num_rows, pa.string()))
     check_range(table, path.name, word)
+    check_size(table, 'high', 'volume', (path.name, word))
     return committed(table, path) if kind == 'candles_rest' else table
 
 # %% ../../../nbs/02_market/03_files/03_candles.ipynb #68297300
 HALF = 0.5  # of all steps must be the commonest one
+SAY = (
+    'name the length with --interval SECONDS, and say --absent empty when its maker leaves out windows '
+    'without trades'
+)
 STEADY = 0.9  # of all steps: then nobody leaves out windows here and there
 
 
@@ -113,8 +129,9 @@ def steps_of(table: Any) -> np.ndarray:  # milliseconds, positive
 
 
 def commonest_step(
-    table: Any,  # with `symbol` and `start_ms`
+    table: Any,  # with `symbol`, `start_ms` and `row`
     file: str,
+    word: str = 'row',
 ) -> int:  # seconds
     "Return the interval of candles that do not say it; `ValueError` when no step stands out as one."
     values, numbers = np.unique(steps_of(table), return_counts=True)
@@ -122,15 +139,18 @@ def commonest_step(
     if len(values):
         step, share = int(values[np.argmax(numbers)]), float(numbers.max() / numbers.sum())
     is_length = step >= 1000 and step % 1000 == 0 and (86_400_000 % step == 0 or step % 86_400_000 == 0)
-    is_on_raster = is_length and not (table['start_ms'].to_numpy() % step).any()
-    if not is_on_raster or share < HALF:
+    is_off = table['start_ms'].to_numpy() % max(step, 1) != 0
+    if is_length and share >= HALF and is_off.any():
+        at = int(np.argmax(is_off))
+        raise ValueError(
+            f'{file}, {word} {table["row"][at]}, column start_ms: expected a multiple of the commonest step '
+            f'({step // 1000} s), was {table["start_ms"][at]}; {SAY}'
+        )
+    if not is_length or share < HALF:
         found = (
             f'{step / 1000:g} s as the commonest of {len(values)} different ones' if step else 'one candle'
         )
-        raise ValueError(
-            f'{file}: expected candles at a steady step, was {found}; name the length with --interval SECONDS, '
-            'and with --absent empty when its maker leaves out windows without trades'
-        )
+        raise ValueError(f'{file}: expected candles at a steady step, was {found}; {SAY}')
     return step // 1000
 
 
@@ -139,11 +159,12 @@ def of_interval(
     file: str,
     asked: int | None,  # seconds
     absent: str = 'hole',  # or 'empty': windows without trades are left out
+    word: str = 'row',
 ) -> tuple[Any, int]:  # its candles of one length, and that
     "Return the candles of one length; `ValueError` when it has several or others."
     if 'interval_seconds' not in table.column_names:
         if asked is None:
-            return table, commonest_step(table, file)
+            return table, commonest_step(table, file, word)
         return table, asked if absent == 'empty' else asked_step(table, file, asked)
     lengths = sorted(table['interval_seconds'].unique().to_pylist())
     has = f'{file} has candles of {", ".join(f"{seconds} s" for seconds in lengths[:8])}'
@@ -167,7 +188,7 @@ def asked_step(table: Any, file: str, asked: int) -> int:
     return asked
 
 # %% ../../../nbs/02_market/03_files/03_candles.ipynb #2f009002
-def in_order(
+def one_of_each_start(
     table: Any,  # of one interval
     file: str,
     word: str,
@@ -219,11 +240,11 @@ def read_candles(
     wanted = normalise_symbol(symbol) if symbol else None
     word = word_of(kind)
     table = candle_table(path, kind, named_symbol(path, {wanted} if wanted else None), word)
-    table, seconds = of_interval(table, path.name, interval_seconds, absent)
+    table, seconds = of_interval(table, path.name, interval_seconds, absent, word)
     if wanted:
         table = table.filter(pc.equal(table['symbol'], wanted))
     check_raster(table, seconds, path.name, word)
-    table = in_order(table, path.name, word)
+    table = one_of_each_start(table, path.name, word)
     if 'is_partial' in table.column_names:
         table = table.filter(pc.invert(pc.fill_null(table['is_partial'], False)))
     before: dict[str, Candle] = {}
@@ -244,7 +265,13 @@ def check_raster(table: Any, interval_seconds: int, file: str, word: str) -> Non
             f'({interval_seconds} s), was {table["start_ms"][at]}'
         )
 
+# %% ../../../nbs/02_market/03_files/03_candles.ipynb #805ccee5
+def typical_price(high: str, low: str, close: str) -> str:
+    "Return (high + low + close) / 3 with eight decimals, a half rounded to the even neighbour."
+    total = scaled(high) + scaled(low) + scaled(close)
+    return amount_text(half_even(total, 3 * 10**4) * 10**4)
 
+# %% ../../../nbs/02_market/03_files/03_candles.ipynb #3a184d9b
 def _candles(table: Any, interval_seconds: int, grace_ms: int) -> Iterator[Candle]:
     names = ('symbol', 'start_ms', 'open', 'high', 'low', 'close', 'volume', 'vwap', 'trade_count')
     for batch in table.select(names).to_batches(20_000):
@@ -260,12 +287,6 @@ def _candles(table: Any, interval_seconds: int, grace_ms: int) -> Iterator[Candl
                 trade_count=count or 0,
                 grace_ms=grace_ms,
             )
-
-
-def typical_price(high: str, low: str, close: str) -> str:
-    "Return (high + low + close) / 3 with eight decimals, a half rounded to the even neighbour."
-    total = scaled(high) + scaled(low) + scaled(close)
-    return amount_text(half_even(total, 3 * 10**4) * 10**4)
 
 
 def flat_between(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import msgspec
 import pyarrow as pa
 from collections.abc import Iterator, Sequence
 from ...core.unpacking import BROKEN, UnreadableFile, open_unpacked, unpacked
-from .schema import CANDLES, TRADES, Piece, lacking, matched, shown
+from .schema import CANDLES, TRADES, FilePiece, lacking, matched, shown
 from ..kraken.frames import rest_result
 from itertools import accumulate, islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 # %% auto #0
 __all__ = ['EXPECTED', 'ROWS', 'REST_TRADES', 'REST_CANDLES', 'CSV_TRADES', 'CSV_CANDLES', 'file_kind', 'sniff', 'table_kind',
-           'rest_pairs', 'delimiter_of', 'first_line', 'parquet_pieces', 'csv_pieces', 'rest_pieces', 'file_columns',
+           'rest_pairs', 'delimiter_of', 'first_line', 'parquet_pieces', 'csv_pieces', 'rest_pieces', 'present_columns',
            'word_of', 'pieces', 'names_no_symbol', 'named_symbol']
 
 # %% ../../../nbs/02_market/03_files/01_forms.ipynb #539381d7
@@ -96,6 +97,11 @@ def _json_kind(path: Path, head: bytes) -> str:
         keys = set()
     if keys & {'raw', 'channel', 'method'}:
         return 'trades_frames'
+    if keys and not keys & {'error', 'result'}:
+        raise ValueError(
+            f'{path.name}, line 1: expected a frame with channel and data, or a reply with error and result, was an '
+            f'object of {", ".join(sorted(keys)[:8])}'
+        )
     for rows in rest_pairs(path).values():
         width = len(rows[0]) if rows and isinstance(rows[0], list) else 0
         if width >= 6:
@@ -109,9 +115,15 @@ def rest_pairs(
     path: Path,
 ) -> dict[str, list[Any]]:  # the name of each pair as the exchange writes it, and its rows
     "Return the rows of a reply that was saved; `ValueError` when it is none, or when it says an error."
+    body = unpacked(path).removeprefix(b'\xef\xbb\xbf')
     try:
-        result = rest_result(unpacked(path).removeprefix(b'\xef\xbb\xbf'))
-    except (ConnectionError, ValueError) as error:
+        json.loads(body)
+        result = rest_result(body)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f'{path.name}, line {error.lineno}, column {error.colno}: expected JSON, {error.msg}'
+        ) from None
+    except (ConnectionError, ValueError, RecursionError) as error:
         raise ValueError(f'{path.name}: {error}; expected {EXPECTED}') from None
     return {name: rows for name, rows in result.items() if name != 'last' and isinstance(rows, list)}
 
@@ -127,11 +139,14 @@ def first_line(head: bytes) -> tuple[list[str], str]:
     line = next((line for line in text.splitlines() if line.strip()), '')
     delimiter = delimiter_of(line)
     try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])], delimiter
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
     except csv.Error:
         return [], delimiter
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells, delimiter
 
-
+# %% ../../../nbs/02_market/03_files/01_forms.ipynb #23433212
 def _is_number(text: str) -> bool:
     return text.replace('.', '', 1).isdecimal() and text.isascii()
 
@@ -157,7 +172,7 @@ ROWS = 20_000  # of a piece, at most
 def parquet_pieces(
     path: Path,
     columns: dict[str, str],  # our name to the file's
-) -> Iterator[Piece]:
+) -> Iterator[FilePiece]:
     "Yield the rows of a Parquet file."
     import pyarrow.parquet as pq
 
@@ -166,7 +181,7 @@ def parquet_pieces(
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS, columns=list(columns.values())):
                 arrays = {ours: batch.column(theirs) for ours, theirs in columns.items()}
-                yield Piece(pa.table(arrays), range(before + 1, before + batch.num_rows + 1))
+                yield FilePiece(pa.table(arrays), range(before + 1, before + batch.num_rows + 1))
                 before += batch.num_rows
     except (pa.ArrowException, OSError, NotImplementedError) as error:
         raise ValueError(f'{path.name}: a damaged Parquet file: {str(error)[:120]}') from None
@@ -176,7 +191,7 @@ def csv_pieces(
     path: Path,
     columns: dict[str, str],  # our name to the file's; both the same in a file without names
     has_names: bool,  # its first line names its columns
-) -> Iterator[Piece]:
+) -> Iterator[FilePiece]:
     "Yield the rows of a CSV file as text; `ValueError` that names the line that has not as many cells."
     with open_unpacked(path) as packed:
         theirs, delimiter = first_line(packed.read(65536))
@@ -228,10 +243,10 @@ def _whole_rows(
 
 def _text_piece(
     rows: list[list[str]], lines: Sequence[int], columns: dict[str, str], places: list[int]
-) -> Piece:
+) -> FilePiece:
     cells = list(zip(*rows, strict=False)) or [()] * (max(places) + 1)
     table = {name: pa.array(cells[at], pa.string()) for name, at in zip(columns, places, strict=True)}
-    return Piece(pa.table(table), lines, 'line')
+    return FilePiece(pa.table(table), lines, 'line')
 
 # %% ../../../nbs/02_market/03_files/01_forms.ipynb #83325df8
 REST_TRADES = ('price', 'quantity', 'unix_seconds', 'side', 'order_type', '', 'trade_id')
@@ -241,7 +256,7 @@ REST_CANDLES = ('unix_seconds', 'open', 'high', 'low', 'close', 'vwap', 'volume'
 def rest_pieces(
     path: Path,
     names: Sequence[str],  # of the cells of a row
-) -> Iterator[Piece]:  # with the pair's name, as the exchange writes it, in `symbol`
+) -> Iterator[FilePiece]:  # with the pair's name, as the exchange writes it, in `symbol`
     "Yield the rows of a reply, each pair's by themselves; `ValueError` that names a row of another width."
     for pair, rows in rest_pairs(path).items():
         if not rows:
@@ -260,14 +275,14 @@ def rest_pieces(
             for name, column in zip(names, cells, strict=False)
             if name
         }
-        yield Piece(pa.table(table | {'symbol': [pair] * len(rows)}), range(1, len(rows) + 1))
+        yield FilePiece(pa.table(table | {'symbol': [pair] * len(rows)}), range(1, len(rows) + 1))
 
 # %% ../../../nbs/02_market/03_files/01_forms.ipynb #563f8ba3
 CSV_TRADES = ('unix_seconds', 'price', 'quantity')
 CSV_CANDLES = ('unix_seconds', 'open', 'high', 'low', 'close', 'volume', 'trade_count')
 
 
-def file_columns(
+def present_columns(
     path: Path,
     kind: str,  # as `file_kind` gives it
 ) -> dict[str, str]:  # our name to the file's
@@ -294,11 +309,11 @@ def pieces(
     path: Path,
     kind: str,  # as `file_kind` gives it; not frames
     only: Sequence[str] = (),  # columns of ours, where they have names; empty: all
-) -> Iterator[Piece]:
+) -> Iterator[FilePiece]:
     "Yield the rows of a file as they are, under our names."
     if kind.endswith('_rest'):
         return rest_pieces(path, REST_TRADES if kind == 'trades_rest' else REST_CANDLES)
-    columns = file_columns(path, kind)
+    columns = present_columns(path, kind)
     if only and not kind.endswith('_csv'):
         columns = {ours: theirs for ours, theirs in columns.items() if ours in only}
     if kind.endswith('_parquet'):
@@ -311,7 +326,7 @@ def names_no_symbol(path: Path | str) -> bool:
     path, kind = Path(path), file_kind(path)
     if kind.endswith('_csv'):
         return True
-    return kind.endswith(('_parquet', '_table')) and 'symbol' not in file_columns(path, kind)
+    return kind.endswith(('_parquet', '_table')) and 'symbol' not in present_columns(path, kind)
 
 
 def named_symbol(

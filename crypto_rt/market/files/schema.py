@@ -5,6 +5,7 @@
 # %% ../../../nbs/02_market/03_files/00_schema.ipynb #a018ac1f
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from collections.abc import Callable, Sequence
@@ -15,10 +16,10 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 # %% auto #0
-__all__ = ['SYMBOL', 'INSTANT', 'SECONDS', 'COUNT', 'AMOUNT', 'POSITIVE', 'TRADES', 'CANDLES', 'plain_array', 'texts', 'amounts',
-           'positive_amounts', 'integers', 'counts', 'instants', 'seconds_hint', 'unit_hint', 'second_instants',
-           'each_once', 'symbols', 'sides', 'order_types', 'truths', 'Column', 'Piece', 'shown', 'conform', 'matched',
-           'lacking']
+__all__ = ['SYMBOL', 'INSTANT', 'SECONDS', 'COUNT', 'AMOUNT', 'POSITIVE', 'TRADES', 'CANDLES', 'LARGEST_QUANTITY',
+           'LARGEST_MONEY', 'plain_array', 'texts', 'amounts', 'positive_amounts', 'integers', 'counts', 'lengths',
+           'instants', 'seconds_hint', 'unit_hint', 'second_instants', 'each_once', 'symbols', 'sides', 'order_types',
+           'truths', 'Column', 'FilePiece', 'shown', 'admit', 'check_size', 'matched', 'lacking']
 
 # %% ../../../nbs/02_market/03_files/00_schema.ipynb #509ed920
 def plain_array(
@@ -120,6 +121,13 @@ def counts(array: Any) -> Any:
     made = integers(array)
     return pc.if_else(pc.less(made, 0), _NO_INTEGER, made)
 
+
+def lengths(array: Any) -> Any:
+    "Return a column of the lengths of candles, in seconds."
+    made = integers(array)
+    is_length = pc.and_(pc.greater_equal(made, 1), pc.less_equal(made, 7 * 86400))
+    return pc.if_else(is_length, made, _NO_INTEGER)
+
 # %% ../../../nbs/02_market/03_files/00_schema.ipynb #2900259c
 def _written_instant(text: str) -> int | None:
     try:
@@ -190,7 +198,7 @@ def each_once(
     names = pa.array([name(text) for text in packed.dictionary.to_pylist()], pa.string())
     return names.take(packed.indices)
 
-
+# %% ../../../nbs/02_market/03_files/00_schema.ipynb #af345c86
 def _symbol(text: str) -> str | None:
     try:
         return normalise_symbol(text)
@@ -234,12 +242,19 @@ class Column(NamedTuple):
     hint: Callable[[Any], str] | None = None  # what a wrong cell looks like
 
 
-class Piece(NamedTuple):
+class FilePiece(NamedTuple):
     "Some rows of a file as the file holds them."
 
     table: Any  # of pyarrow
     rows: Sequence[int]  # the number of each, as an editor or a reader shows it, from 1
     word: str = 'row'  # what they are called: row or line
+
+
+def _cell(array: Any, at: int) -> Any:
+    try:
+        return array[at].as_py()
+    except (ValueError, OverflowError):  # a year that Python has no date for
+        return array[at].cast(pa.int64()).as_py()
 
 
 def shown(value: Any) -> str:
@@ -248,8 +263,8 @@ def shown(value: Any) -> str:
     return ' '.join(text[:80].split()) + ('…' if len(text) > 80 else '')
 
 # %% ../../../nbs/02_market/03_files/00_schema.ipynb #585e65f0
-def conform(
-    piece: Piece,
+def admit(
+    piece: FilePiece,
     columns: dict[str, Column],
     file: str,  # its name, for the error
 ) -> Any:  # a table of `columns` and of `row`
@@ -267,7 +282,7 @@ def conform(
                 is_empty = pc.or_(is_empty, texts(array).is_null())
             is_wrong = pc.and_not(is_wrong, is_empty)
         if (at := pc.index(is_wrong, True).as_py()) >= 0:
-            wrong.append((at, name, array[at].as_py()))
+            wrong.append((at, name, _cell(array, at)))
     if wrong:
         at, name, value = min(wrong, key=lambda cell: cell[0])
         column = columns[name]
@@ -308,12 +323,35 @@ CANDLES = {
     'low': POSITIVE,
     'close': POSITIVE,
     'volume': AMOUNT,
-    'interval_seconds': Column('an integer of seconds', counts, is_optional=True),
+    'interval_seconds': Column('an integer of seconds, from 1 to 604800', lengths, is_optional=True),
     'vwap': AMOUNT._replace(is_optional=True, is_nullable=True),
     'trade_count': COUNT._replace(is_optional=True, is_nullable=True),
     'is_partial': Column('true or false', truths, is_optional=True, is_nullable=True),
     'revision': COUNT._replace(is_optional=True, is_nullable=True),
 }
+
+# %% ../../../nbs/02_market/03_files/00_schema.ipynb #5f1c0a02
+LARGEST_QUANTITY = 10**16
+LARGEST_MONEY = 10**15  # price times quantity, in quote currency
+
+
+def check_size(
+    table: Any,  # as `admit` gives it
+    price: str,  # the column of the highest price
+    quantity: str,  # the column of what was traded at it
+    where: tuple[str, str],  # the file's name, and what its rows are called
+) -> None:
+    "Raise `ValueError` for the first row that is larger than any market."
+    quantities = table[quantity].cast(pa.float64()).to_numpy()
+    money = table[price].cast(pa.float64()).to_numpy() * quantities
+    is_too_large = (quantities >= LARGEST_QUANTITY) | (money >= LARGEST_MONEY)
+    if is_too_large.any():
+        at = int(np.argmax(is_too_large))
+        file, word = where
+        raise ValueError(
+            f'{file}, {word} {table["row"][at]}, column {quantity}: expected less than {LARGEST_QUANTITY:.0e}, and '
+            f'less than {LARGEST_MONEY:.0e} when multiplied by the price {table[price][at]}, was {table[quantity][at]}'
+        )
 
 # %% ../../../nbs/02_market/03_files/00_schema.ipynb #e05329b7
 def matched(

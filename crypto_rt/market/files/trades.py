@@ -32,7 +32,8 @@ from crypto_rt.market.files.schema import (
     SYMBOL,
     TRADES,
     Column,
-    conform,
+    check_size,
+    admit,
     each_once,
 )
 from ..kraken.frames import read_frame
@@ -43,10 +44,11 @@ from typing import Any
 log = logging.getLogger('crypto_rt.market.files')
 
 # %% auto #0
-__all__ = ['log', 'DISORDER_MS', 'KEPT', 'trade_columns', 'read_frames', 'FileOrder', 'check_disorder', 'without_repeats',
-           'Numbering', 'TradesFile', 'has_trade_ids', 'read_trades', 'trade_symbols']
+__all__ = ['log', 'DISORDER_MS', 'KEPT', 'trade_columns', 'read_frames', 'check_disorder', 'FileOrder', 'without_repeats',
+           'Numbering', 'has_trade_ids', 'TradesFile', 'read_trades', 'trade_symbols']
 
 # %% ../../../nbs/02_market/03_files/02_trades.ipynb #c2eda4f0
+_ORDERS = {'l': 'limit', 'm': 'market'}
 _REST = {
     'symbol': SYMBOL,
     'unix_seconds': SECONDS,
@@ -58,7 +60,6 @@ _REST = {
     ),
     'trade_id': COUNT._replace(is_optional=True),
 }
-_ORDERS = {'l': 'limit', 'm': 'market'}
 _CSV = {'unix_seconds': SECONDS, 'price': POSITIVE, 'quantity': AMOUNT}
 
 
@@ -119,7 +120,7 @@ def _frame_rows(path: Path) -> Iterator[tuple[Any, ...]]:
             if not line.strip():
                 continue
             try:
-                t, raw = _arrived(line.strip())
+                t, raw = _arrived(line.removeprefix(b'\xef\xbb\xbf').strip())
                 found = read_frame(raw).trades
                 for item in found:
                     yield *item, item[6] if t is None else check_ms(t, 't'), number
@@ -141,6 +142,24 @@ def _frame_tables(path: Path) -> Iterator[Any]:
 DISORDER_MS = 10_000  # by which a trade of a higher id may be older
 
 
+def check_disorder(
+    file: str,
+    some: Any,  # trades of one symbol by rising ids
+    word: str,
+    newest_ms: int = 0,  # of the trades before them
+) -> None:
+    "Raise `ValueError` where a time falls by more than `DISORDER_MS` while ids rise."
+    times = some['event_ms'].to_numpy()
+    reached = np.maximum(np.maximum.accumulate(times), newest_ms)
+    is_older = times < reached - DISORDER_MS
+    if is_older.any():
+        at = int(np.argmax(is_older))
+        raise ValueError(
+            f'{file}, {word} {some["row"][at]}, column trade_id: expected ids that rise with time, was '
+            f'{some["trade_id"][at]} of {iso(int(times[at]))}, and a lower one is of {iso(int(reached[at]))}'
+        )
+
+# %% ../../../nbs/02_market/03_files/02_trades.ipynb #9d958a4a
 class FileOrder:
     "What the ids and the times of a file's rows say about their order; `note` takes its pieces one by one."
 
@@ -205,24 +224,6 @@ class FileOrder:
                     'cannot be sorted'
                 )
 
-
-def check_disorder(
-    file: str,
-    some: Any,  # trades of one symbol by rising ids
-    word: str,
-    newest_ms: int = 0,  # of the trades before them
-) -> None:
-    "Raise `ValueError` where a time falls by more than `DISORDER_MS` while ids rise."
-    times = some['event_ms'].to_numpy()
-    reached = np.maximum(np.maximum.accumulate(times), newest_ms)
-    is_older = times < reached - DISORDER_MS
-    if is_older.any():
-        at = int(np.argmax(is_older))
-        raise ValueError(
-            f'{file}, {word} {some["row"][at]}, column trade_id: expected ids that rise with time, was '
-            f'{some["trade_id"][at]} of {iso(int(times[at]))}, and a lower one is of {iso(int(reached[at]))}'
-        )
-
 # %% ../../../nbs/02_market/03_files/02_trades.ipynb #85e73977
 def without_repeats(
     table: Any,  # trades of any symbols
@@ -277,6 +278,26 @@ class Numbering:
         if 'side' in table.column_names:
             return table
         return table.append_column('side', pa.array(np.where(moves > 0, 'buy', 'sell')))
+
+# %% ../../../nbs/02_market/03_files/02_trades.ipynb #f16ded6b
+def _trades_kind(path: Path | str) -> str:
+    kind = file_kind(path)
+    if not kind.startswith('trades'):
+        raise ValueError(
+            f'{Path(path).name} is a candles file, and trades are needed here; put candles into the '
+            'store with `crypto-rt backfill --file`'
+        )
+    return kind
+
+
+def has_trade_ids(path: Path | str) -> bool:
+    """Tell whether the trades of a file have the exchange's ids; Kraken's CSV and its replies of older
+    years have none.
+    """
+    kind = file_kind(path)
+    if kind == 'trades_rest':
+        return all(len(rows[0]) >= 7 for rows in rest_pairs(Path(path)).values() if rows)
+    return kind != 'trades_csv'
 
 # %% ../../../nbs/02_market/03_files/02_trades.ipynb #87dfd2aa
 KEPT = 1_000_000  # rows of a file that are kept in memory; of a longer one only what is being read
@@ -333,7 +354,7 @@ class TradesFile:
         if not self.has_ids:
             columns.pop('trade_id', None)
         for piece in pieces(self.path, self.kind):
-            yield self._complete(conform(piece, columns, self.path.name))
+            yield self._complete(admit(piece, columns, self.path.name))
 
     def _complete(self, table: Any) -> Any:
         if 'unix_seconds' in table.column_names:
@@ -343,6 +364,7 @@ class TradesFile:
             table = table.filter(pc.not_equal(table['quantity'], '0'))
         if self.symbol:
             table = table.append_column('symbol', pa.array([self.symbol] * table.num_rows, pa.string()))
+        check_size(table, 'price', 'quantity', (self.path.name, self.word))
         return table
 
     def _sorted(self) -> Any:
@@ -363,26 +385,6 @@ class TradesFile:
         if len(self.order.last) == 1:
             return table
         return table.sort_by([(name, 'ascending') for name in ('event_ms', 'symbol', 'trade_id')])
-
-
-def _trades_kind(path: Path | str) -> str:
-    kind = file_kind(path)
-    if not kind.startswith('trades'):
-        raise ValueError(
-            f'{Path(path).name} is a candles file, and trades are needed here; put candles into the '
-            'store with `crypto-rt backfill --file`'
-        )
-    return kind
-
-
-def has_trade_ids(path: Path | str) -> bool:
-    """Tell whether the trades of a file have the exchange's ids; Kraken's CSV and its replies of older
-    years have none.
-    """
-    kind = file_kind(path)
-    if kind == 'trades_rest':
-        return all(len(rows[0]) >= 7 for rows in rest_pairs(Path(path)).values() if rows)
-    return kind != 'trades_csv'
 
 # %% ../../../nbs/02_market/03_files/02_trades.ipynb #1c61584e
 def _trades(file: TradesFile) -> Iterator[tuple[str, Trade, int]]:
@@ -436,5 +438,5 @@ def trade_symbols(
     else:
         names = set()
         for piece in pieces(path, kind, ['symbol']):
-            names |= set(conform(piece, {'symbol': SYMBOL}, path.name)['symbol'].unique().to_pylist())
+            names |= set(admit(piece, {'symbol': SYMBOL}, path.name)['symbol'].unique().to_pylist())
     return sorted({normalise_symbol(name) for name in names})
