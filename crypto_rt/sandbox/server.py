@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from ..core.settings import Settings
 from ..core.times import iso
-from ..market.files import file_kind
+from ..market.files.forms import names_no_symbol
 from .exchange import SandboxExchange, saved_position, market_clock, speed_of
 from .faults import parse_faults
 from .kraken_rest import rest_answer
@@ -221,7 +221,7 @@ def open_sandbox(
     before, run_id = saved_position(folder, settings.run.id), settings.run.id
     wrong.counts.update(before['faults'])
     if file:
-        named = settings.data.symbols if file_kind(file) == 'trades_csv' else None
+        named = settings.data.symbols if names_no_symbol(file) else None
         exchange = SandboxExchange(
             Recording(file, named), speed_of(speed), faults=wrong, folder=folder, run_id=run_id
         )

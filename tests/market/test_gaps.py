@@ -7,7 +7,7 @@ import pytest
 
 from crypto_rt.core.messages import EPOCH_BITS, Dropped, Gap, Trade, Watermark, decode, encode
 from crypto_rt.market.exchange import Frame
-from crypto_rt.market.files import read_frames, read_trades
+from crypto_rt.market.files.trades import read_frames, read_trades
 from crypto_rt.market.kraken.frames import read_frame
 from crypto_rt.market.sequence import TradeSequence
 from crypto_rt.market.symbol_state import SymbolState
