@@ -48,12 +48,10 @@ async def news(query: Annotated[NewsQuery, Query()], context: Context) -> Respon
     summary='The sum of the scores about a symbol, halving every 6 h, at the ends of its last candles',
 )
 async def news_signal(query: Annotated[NewsSignalQuery, Query()], context: Context) -> Response:
-    settings = context.settings
     symbol = known_symbol(query.symbol, context.hub.symbols)
-    scorer = query.scorer or settings.news_signals.scorers[0]
-    candles = await context.series(
-        'candles', symbol, settings.data.interval_seconds, ListQuery(limit=query.limit)
-    )
+    scorer = query.scorer or context.settings.news_signals.scorers[0]
+    series = context.series('candles', [symbol], None, ListQuery(limit=query.limit))
+    candles = await context.history.messages(series)
     signals = context.hub.news.signals_of(scorer)
     moments = [candle.end_ms for candle in candles]
     points = await asyncio.to_thread(signal_points, signals, symbol, moments)

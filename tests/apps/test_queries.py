@@ -19,7 +19,7 @@ from tests.apps.builders import START
         ('candles', {'symbol': 'BTC/USD', 'since': START, 'until': START}, 422, 'before'),
         ('candles', {'symbol': 'BTC/USD', 'sinse': START}, 422, 'sinse'),
         ('predictions', {'symbol': 'DOGE/USD'}, 404, 'BTC/USD'),
-        ('nothing', {}, 404, 'Not Found'),
+        ('nothing', {}, 404, 'nothing at this address'),
     ],
 )
 def test_a_wrong_question_is_told_what_is_wrong(api, path, query, code, words):
@@ -28,4 +28,4 @@ def test_a_wrong_question_is_told_what_is_wrong(api, path, query, code, words):
 
 def test_a_wrong_method_is_told_the_right_one(api):
     answer = api.client.post('/v1/candles')
-    assert answer.status_code == 405 and answer.headers['allow'] == 'GET' and answer.json()['detail']
+    assert answer.status_code == 405 and answer.headers['allow'] == 'GET, HEAD' and answer.json()['detail']
