@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -102,7 +102,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the socket, or turn it away; wait for the first head."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         super().connection_made(transport)
         self.times = self.limits.settings
         self.unread = UnreadTimer(transport, self.times.unread_seconds)
@@ -257,8 +257,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket over from HTTP."""
+        transport = cast(asyncio.Transport, transport)
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport)
         self.unread = UnreadTimer(transport, self.limits.settings.unread_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -21,18 +21,24 @@ ALWAYS = {
     'Cross-Origin-Resource-Policy': 'same-origin',
     'Permissions-Policy': 'camera=(), geolocation=(), microphone=(), payment=(), usb=()',
 }
+CHART_STYLE = 'sha256-3pRED1tOXas1FXFoPb9TGCjmYe9XQsmO9OV23khV2nY='  # of the library's release in assets.py
 INLINE_SCRIPT = re.compile(r'<script\b(?P<attributes>[^>]*)>(?P<text>.*?)</script\s*>', re.S | re.I)
 MAX_TAGGED = 16 * 2**20  # bytes; a longer answer gets no tag of its own
 
 
-def page_policy(html: str = '', *, inline_styles: bool = False) -> str:
-    """Return the Content-Security-Policy of a page: what it may load and run.
+def page_policy() -> str:
+    """Return the Content-Security-Policy of our own pages: scripts and styles are files of this server.
 
-    Scripts come from this server. Of those inside the page only the very ones of `html` run, by their digests.
+    The one style that is none is what the chart library writes; it may, since its text is known.
+    """
+    return policy("'self'", f"'self' '{CHART_STYLE}'")
 
-    Args:
-        html: The page, where it has scripts inside.
-        inline_styles: Whether styles inside the page, and those that its scripts write, hold too.
+
+def gradio_policy(html: str) -> str:
+    """Return the Content-Security-Policy of the page that Gradio makes.
+
+    Of the scripts inside the page only these very ones run, by their digests. Gradio writes styles all over its
+    page, evaluates the templates of its HTML, and names a base; it cannot do without.
     """
     inside = [
         match['text']
@@ -40,12 +46,16 @@ def page_policy(html: str = '', *, inline_styles: bool = False) -> str:
         if not re.search(r'\bsrc\s*=', match['attributes'])
     ]
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inside]
-    scripts = ' '.join(["'self'", *(f"'sha256-{digest}'" for digest in dict.fromkeys(digests))])
-    styles = "'self' 'unsafe-inline'" if inline_styles else "'self'"
+    scripts = ["'self'", "'unsafe-eval'", *(f"'sha256-{digest}'" for digest in dict.fromkeys(digests))]
+    return policy(' '.join(scripts), "'self' 'unsafe-inline'", base="'self'")
+
+
+def policy(scripts: str, styles: str, base: str = "'none'") -> str:
+    """Return a Content-Security-Policy that loads nothing from anywhere else, in no frame."""
     return (
         f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src 'self' data:; "
         "font-src 'self' data:; connect-src 'self'; manifest-src 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+        f"frame-ancestors 'none'; base-uri {base}; form-action 'none'"
     )
 
 

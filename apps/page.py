@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps import dashboard
 from apps.auth import REFUSED
-from apps.headers import page_policy
+from apps.headers import gradio_policy
 from apps.hub import Hub
 from apps.problems import problem_response
 
@@ -90,7 +90,12 @@ class DashboardPage:
         self.begin()
         allowed = OF_GRADIO.get(scope['method'])
         if self.gradio is not None and allowed and allowed.fullmatch(path):
-            return await self.gradio(scope, receive, with_policy(send) if path == '/' else send)
+            if path != '/':
+                return await self.gradio(scope, receive, send)
+            plain = [
+                pair for pair in scope['headers'] if pair[0] != b'accept-encoding'
+            ]  # packed later, by us
+            return await self.gradio({**scope, 'headers': plain}, receive, with_policy(send))
         if self.gradio is None and path == '/':
             is_read = scope['method'] == 'GET'
             answer: Response = HTMLResponse(dashboard.plain_page()) if is_read else _other_method()
@@ -115,12 +120,14 @@ def with_policy(send: Send) -> Send:
         if message['type'] == 'http.response.start':
             head.update(message)
             return
+        if message['type'] != 'http.response.body':
+            return await send(message)
         pieces.append(message.get('body', b''))
         if message.get('more_body', False):
             return
         body = b''.join(pieces)
         headers = MutableHeaders(raw=list(head.get('headers', ())))
-        headers['Content-Security-Policy'] = page_policy(body.decode(errors='replace'), inline_styles=True)
+        headers['Content-Security-Policy'] = gradio_policy(body.decode(errors='replace'))
         await send({**head, 'headers': headers.raw})
         await send({'type': 'http.response.body', 'body': body})
 
