@@ -45,7 +45,7 @@ from apps.routes import (
 from crypto_rt.core.settings import Settings
 
 HEARTBEAT_SECONDS = 5.0
-DASHBOARD_SECONDS = 8.0  # after so long Gradio is imported even when nobody has come yet
+LATER_SECONDS = 8.0  # after so long what takes long to import is imported, even when nobody has come yet
 SOURCES = {'live': 'live', 'replay': 'replay', 'simulate': 'simulated', 'simulated': 'simulated'}
 ROUTERS = [
     health.router,
@@ -130,6 +130,11 @@ def _put_before(app: FastAPI, settings: Settings, keys: ApiKeys) -> None:
     app.add_middleware(HeadMiddleware)
 
 
+async def _begin_later(context: ApiContext) -> None:
+    await asyncio.sleep(LATER_SECONDS)
+    await context.history.begin()
+
+
 def _lifespan(source: Source | None, heartbeat_seconds: float) -> Lifespan:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -140,7 +145,8 @@ def _lifespan(source: Source | None, heartbeat_seconds: float) -> Lifespan:
         if source is None:
             tasks.append(asyncio.create_task(watch_broker(context.hub, 2 * heartbeat_seconds)))
         if not context.settings.run.until_idle:
-            asyncio.get_running_loop().call_later(DASHBOARD_SECONDS, page.begin)
+            asyncio.get_running_loop().call_later(LATER_SECONDS, page.begin)
+            tasks.append(asyncio.create_task(_begin_later(context)))
         try:
             yield
         finally:

@@ -34,7 +34,6 @@ class ApiContext:
             interval: Seconds; None: that of the settings.
             query: The span of time, and how many rows at most.
         """
-        query.check()
         seconds, span = interval or self.settings.data.interval_seconds, (query.since, query.until)
         recent = self.hub.recent
         received = [raw for symbol in symbols for raw in recent.raw(group, symbol, span, query.limit)]

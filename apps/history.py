@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -21,6 +22,7 @@ from apps.lanes import (
     encode_there,
     one_process,
     one_thread,
+    open_there,
     open_store,
     read_series,
     values_in,
@@ -81,6 +83,12 @@ class History:
         except Exception as error:
             log.warning('%s: %s cannot be read from the store: %s', equal['symbol'], name, error)
             return []
+
+    async def begin(self) -> None:
+        """Start the process for large lists, so that the first one has not to wait for it."""
+        if self.store is None:
+            with contextlib.suppress(Exception):  # the first list tells what is wrong
+                await self.large.do(open_there)
 
     async def messages(self, series: Series) -> list[Any]:
         """Return a series."""

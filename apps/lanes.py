@@ -31,8 +31,9 @@ from crypto_rt.core.settings import Settings
 
 log = logging.getLogger('crypto_rt.api')
 HEAVY_VALUES = 25_000  # rows times columns; from here on a list is made in the process
-NICENESS = 15  # of the process: whoever asks for little goes first
+NICENESS = 5  # of the process: whoever asks for little goes first
 WAIT_SECONDS = 60.0  # longer than this a list does not wait for its turn
+WORK_SECONDS = 60.0  # and longer than this nothing takes
 PACKING = 4  # level of gzip
 SMALLEST_PACKED = 1024  # bytes
 
@@ -155,6 +156,12 @@ def _begin(settings: Settings) -> None:
     _of_this_process['settings'] = settings
 
 
+def open_there() -> None:
+    """Open the store of this process, so that the first list has not to wait for that."""
+    if _of_this_process.get('store') is None:
+        _of_this_process['store'] = open_store(_of_this_process['settings'])
+
+
 def _end_with_parent() -> None:
     """Wait for the end of the process that started this one; then end, whatever is under way."""
     if parent := parent_process():
@@ -164,8 +171,7 @@ def _end_with_parent() -> None:
 
 def encode_there(listing: Listing) -> Encoded:
     """Read a series from the store of this process, and return it as it is answered."""
-    if _of_this_process.get('store') is None:
-        _of_this_process['store'] = open_store(_of_this_process['settings'])
+    open_there()
     return encode_listing(_of_this_process['store'], listing)
 
 
@@ -192,7 +198,7 @@ class Lane:
             is_gone: Tells whether the client has gone meanwhile, so that nothing is done for nobody.
 
         Raises:
-            HTTPException: 503 when too many wait, or the process has died; Retry-After says when to come back.
+            HTTPException: 503 when too many wait, or the work takes too long or dies; Retry-After says when to come back.
         """
         if self.turn.locked() and self.waiting >= self.room:
             raise self._not_now('too much is asked for at once')
@@ -208,11 +214,12 @@ class Lane:
             if is_gone and await is_gone():
                 raise self._not_now('the client has gone')
             self.executor = self.executor or self.make()
-            return await asyncio.get_running_loop().run_in_executor(self.executor, work)
-        except BrokenProcessPool:
-            log.warning('the process that makes large lists has died; the next list starts another')
-            self.executor = None
-            raise self._not_now('the process that makes large lists has died') from None
+            done = asyncio.get_running_loop().run_in_executor(self.executor, work)
+            return await asyncio.wait_for(done, WORK_SECONDS)
+        except (BrokenProcessPool, TimeoutError) as error:
+            log.warning('the process that makes large lists has died or hangs; the next list starts another')
+            self.close()
+            raise self._not_now('this list could not be made') from error
         finally:
             self.seconds = 0.7 * self.seconds + 0.3 * (time.monotonic() - began)
             self.turn.release()
@@ -223,9 +230,14 @@ class Lane:
         return HTTPException(503, f'{words}; ask again later, or for less', {'Retry-After': str(wait)})
 
     def close(self) -> None:
-        """Let the thread or the process end."""
-        if self.executor is not None:
-            self.executor.shutdown(wait=False, cancel_futures=True)
+        """End the process at once, or the thread after what it does now; the next work makes another."""
+        executor, self.executor = self.executor, None
+        if executor is None:
+            return
+        processes = list((getattr(executor, '_processes', None) or {}).values())
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
 
 
 def one_thread() -> Executor:

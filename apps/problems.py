@@ -117,7 +117,10 @@ async def _of_http_exception(request: Request, error: Exception) -> Response:
 async def _of_wrong_parameters(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [
-        {'parameter': '.'.join(map(str, one['loc'][1:])) or str(one['loc'][0]), 'detail': one['msg']}
+        {
+            'parameter': '.'.join(map(str, one['loc'][1:])) or str(one['loc'][0]),
+            'detail': one['msg'].removeprefix('Value error, '),
+        }
         for one in error.errors()
     ]
     detail = '; '.join(f'{one["parameter"]}: {one["detail"]}' for one in errors)

@@ -12,6 +12,7 @@ from crypto_rt.core.messages import Candle, Gap, News, NewsSignal, Prediction, T
 
 MESSAGES = [Candle, TechnicalIndicators, Prediction, Gap, News, NewsSignal]  # that lists are made of
 SCHEMA = '#/components/schemas/{name}'
+STORY = {'$ref': SCHEMA.format(name='Story')}
 ResponsesSchema = dict[int | str, dict[str, Any]]
 
 
@@ -36,6 +37,23 @@ def responses_schema(name: str, row: dict[str, Any]) -> ResponsesSchema:
     return {200: {'content': {'application/json': {'schema': answer}}}}
 
 
+def story_schema(news: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a story with its signals: that of the message, without its `type`.
+
+    Args:
+        news: The schema of the message.
+    """
+    signals = {'type': 'array', 'items': reference(NewsSignal)}
+    properties = {name: schema for name, schema in news['properties'].items() if name != 'type'}
+    required = [name for name in news['required'] if name != 'type']
+    return {
+        **news,
+        'title': 'Story',
+        'properties': {**properties, 'signals': signals},
+        'required': [*required, 'signals'],
+    }
+
+
 def describe_messages(app: FastAPI) -> None:
     """Put the schemas of our messages into the OpenAPI document."""
     make = app.openapi
@@ -46,7 +64,7 @@ def describe_messages(app: FastAPI) -> None:
         if is_first:
             _, schemas = msgspec.json.schema_components(MESSAGES, ref_template=SCHEMA)
             kept = document.setdefault('components', {}).setdefault('schemas', {})
-            kept.update(schemas, Problem=problems.SCHEMA)
+            kept.update(schemas, Problem=problems.SCHEMA, Story=story_schema(schemas['News']))
             for unused in ('HTTPValidationError', 'ValidationError'):
                 kept.pop(unused, None)
         return document

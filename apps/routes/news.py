@@ -13,26 +13,20 @@ from apps.context import Context
 from apps.feature_catalogue import finite
 from apps.hub import Hub
 from apps.queries import ListQuery, NewsQuery, NewsSignalQuery, known_symbol
-from apps.responses import json_response, reference, responses_schema
+from apps.responses import STORY, json_response, responses_schema
 from crypto_rt.core.messages import News, NewsSignal
 from crypto_rt.features.news_features import news_columns
 
 router = APIRouter()
 SHOWN_FEATURE = 'news_sum_6h'  # the feature that /v1/news/signal shows
 
-SIGNALS_SCHEMA = {
-    'type': 'object',
-    'properties': {'signals': {'type': 'array', 'items': reference(NewsSignal)}},
-}
-
 
 @router.get(
     '/v1/news',
     summary='The latest stories, the last known first, and what each scorer says of them',
-    responses=responses_schema('news', {'allOf': [reference(News), SIGNALS_SCHEMA]}),
+    responses=responses_schema('news', STORY),
 )
 async def news(query: Annotated[NewsQuery, Query()], context: Context) -> Response:
-    query.check()
     hub = context.hub
     asset = known_symbol(query.symbol, hub.symbols).partition('/')[0] if query.symbol else None
     stories = [story for story in hub.news.newest(asset) if query.contains(story.available_ms)]
