@@ -7,11 +7,15 @@ uvicorn bounds none of these: without a time-out half a request line holds its s
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from apps.auth import is_loopback
@@ -79,14 +83,25 @@ class ConnectionLimits:
 class UnreadTimer:
     """Cuts a connection whose client does not read what it was sent."""
 
-    def __init__(self, transport: asyncio.Transport, seconds: float) -> None:
-        self.transport, self.seconds = transport, seconds
+    def __init__(
+        self, transport: asyncio.Transport, seconds: float, before_cut: Callable[[], None] = lambda: None
+    ) -> None:
+        self.transport, self.seconds, self.before_cut = transport, seconds, before_cut
         self.timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Cut it after a while, unless it is stopped before; a timer that runs goes on."""
         if self.timer is None:
-            self.timer = asyncio.get_running_loop().call_later(self.seconds, self.transport.abort)
+            self.timer = asyncio.get_running_loop().call_later(self.seconds, self._cut)
+
+    def _cut(self) -> None:
+        self.before_cut()
+        if connection := self.transport.get_extra_info(
+            'socket'
+        ):  # what is not sent is not kept by the kernel either
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        self.transport.abort()
 
     def stop(self) -> None:
         """Let it live."""
@@ -105,7 +120,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         super().connection_made(transport)
         self.times = self.limits.settings
-        self.unread = UnreadTimer(transport, self.times.unread_seconds)
+        self.unread = UnreadTimer(transport, self.times.unread_seconds, self._give_up_answer)
+        self.answering: RequestResponseCycle | None = None  # whose answer is being sent
         self.head_timer: asyncio.TimerHandle | None = None
         self.is_in_head, self.is_over, self.head_bytes = False, False, 0
         self.refusal: Refusal | None = None
@@ -121,7 +137,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Forget the socket."""
         self._stop_timers()
         self._uncount()
+        self._give_up_answer()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self.answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _give_up_answer(self) -> None:
+        if self.answering is not None:
+            self.answering.disconnected = True
+            self.answering.message_event.set()
 
     def _uncount(self) -> None:
         if self.is_counted:

@@ -22,8 +22,8 @@ from apps.lanes import (
     encode_there,
     one_process,
     one_thread,
-    open_there,
     open_store,
+    open_there,
     read_series,
     values_in,
 )
