@@ -99,7 +99,7 @@ class UnreadTimer:
         if connection := self.transport.get_extra_info(
             'socket'
         ):  # what is not sent is not kept by the kernel either
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):  # it may be closed already
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         self.transport.abort()
 

@@ -32,7 +32,7 @@ from crypto_rt.core.settings import Settings
 log = logging.getLogger('crypto_rt.api')
 HEAVY_VALUES = 25_000  # rows times columns; from here on a list is made in the process
 NICENESS = 5  # of the process: whoever asks for little goes first
-WAIT_SECONDS = 60.0  # longer than this a list does not wait for its turn
+WAIT_SECONDS = 30.0  # longer than this a list does not wait for its turn
 WORK_SECONDS = 60.0  # and longer than this nothing takes
 PACKING = 4  # level of gzip
 SMALLEST_PACKED = 1024  # bytes
@@ -186,7 +186,7 @@ class Lane:
     def __init__(self, room: int, executor: Callable[[], Executor]) -> None:
         self.room, self.make = room, executor
         self.turn = asyncio.Semaphore(1)
-        self.waiting = self.refused = 0
+        self.present = self.refused = 0  # who waits or has the turn; who was refused
         self.seconds = 0.1  # that one takes, of late
         self.executor: Executor | None = None
 
@@ -200,15 +200,14 @@ class Lane:
         Raises:
             HTTPException: 503 when too many wait, or the work takes too long or dies; Retry-After says when to come back.
         """
-        if self.turn.locked() and self.waiting >= self.room:
+        if self.present > self.room:
             raise self._not_now('too much is asked for at once')
-        self.waiting += 1
+        self.present += 1
         try:
             await asyncio.wait_for(self.turn.acquire(), WAIT_SECONDS)
         except TimeoutError:
+            self.present -= 1
             raise self._not_now('too much was asked for before this') from None
-        finally:
-            self.waiting -= 1
         began = time.monotonic()
         try:
             if is_gone and await is_gone():
@@ -222,11 +221,12 @@ class Lane:
             raise self._not_now('this list could not be made') from error
         finally:
             self.seconds = 0.7 * self.seconds + 0.3 * (time.monotonic() - began)
+            self.present -= 1
             self.turn.release()
 
     def _not_now(self, words: str) -> HTTPException:
         self.refused += 1
-        wait = max(1, round(self.seconds * (self.waiting + 1)))
+        wait = max(1, round(self.seconds * (self.present + 1)))
         return HTTPException(503, f'{words}; ask again later, or for less', {'Retry-After': str(wait)})
 
     def close(self) -> None:

@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from apps.headers import ALWAYS, NOTHING
+
 MEDIA_TYPE = 'application/problem+json'
 SCHEMA = {
     'type': 'object',
@@ -128,7 +130,12 @@ async def _of_wrong_parameters(request: Request, error: Exception) -> Response:
 
 
 async def _of_our_fault(request: Request, error: Exception) -> Response:
-    return problem_response(500, 'this is our fault; the log of the API says more')
+    headers = {
+        **ALWAYS,
+        'Content-Security-Policy': NOTHING,
+        'Cache-Control': 'no-store',
+    }  # no middleware sees this
+    return problem_response(500, 'this is our fault; the log of the API says more', headers)
 
 
 def answer_with_problems(app: FastAPI) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def serve(folder: str) -> None:
 
     settings = load_settings('/dev/null', env={}, data={'directory': folder, 'symbols': SYMBOL})
     bound = listening_socket('127.0.0.1', 0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again when it has ended
     print(bound.getsockname()[1], flush=True)
     make_server(create_app(settings, iter(())), settings).run(sockets=[bound])
 
