@@ -186,7 +186,7 @@ class Lane:
     def __init__(self, room: int, executor: Callable[[], Executor]) -> None:
         self.room, self.make = room, executor
         self.turn = asyncio.Semaphore(1)
-        self.present = self.refused = 0  # who waits or has the turn; who was refused
+        self.present = 0  # who waits or has the turn
         self.seconds = 0.1  # that one takes, of late
         self.executor: Executor | None = None
 
@@ -205,13 +205,20 @@ class Lane:
         self.present += 1
         try:
             await asyncio.wait_for(self.turn.acquire(), WAIT_SECONDS)
+            try:
+                return await self._do_now(work, is_gone)
+            finally:
+                self.turn.release()
         except TimeoutError:
-            self.present -= 1
             raise self._not_now('too much was asked for before this') from None
+        finally:
+            self.present -= 1
+
+    async def _do_now(self, work: Callable[[], Any], is_gone: Callable[[], Awaitable[bool]] | None) -> Any:
+        if is_gone and await is_gone():
+            raise self._not_now('the client has gone')
         began = time.monotonic()
         try:
-            if is_gone and await is_gone():
-                raise self._not_now('the client has gone')
             self.executor = self.executor or self.make()
             done = asyncio.get_running_loop().run_in_executor(self.executor, work)
             return await asyncio.wait_for(done, WORK_SECONDS)
@@ -221,11 +228,8 @@ class Lane:
             raise self._not_now('this list could not be made') from error
         finally:
             self.seconds = 0.7 * self.seconds + 0.3 * (time.monotonic() - began)
-            self.present -= 1
-            self.turn.release()
 
     def _not_now(self, words: str) -> HTTPException:
-        self.refused += 1
         wait = max(1, round(self.seconds * (self.present + 1)))
         return HTTPException(503, f'{words}; ask again later, or for less', {'Retry-After': str(wait)})
 

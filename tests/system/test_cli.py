@@ -229,7 +229,7 @@ def test_several_files_reach_the_command(monkeypatch, tmp_path, capsys):
 @pytest.fixture
 def benches(monkeypatch):
     "Benches that measure nothing; their figures are what they were called with."
-    for name in ('candles', 'decode', 'features', 'memory', 'news', 'store', 'symbols'):
+    for name in ('api', 'candles', 'decode', 'features', 'memory', 'news', 'store', 'symbols'):
         monkeypatch.setattr(
             f'benches.bench_{name}.bench', lambda *given, name=name: {'given': given, 'ok': name != 'memory'}
         )
@@ -251,7 +251,7 @@ def test_all_benches(arguments, benches, capsys):
     assert main(['bench', *arguments]) == 1
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line)
-    assert found.pop('ok') is False and len(found) == 7 and not found['memory']['ok']
+    assert found.pop('ok') is False and len(found) == 8 and not found['memory']['ok']
 
 
 def test_without_json_the_object_is_indented(benches, capsys):
