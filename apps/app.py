@@ -45,6 +45,7 @@ from apps.routes import (
 from crypto_rt.core.settings import Settings
 
 HEARTBEAT_SECONDS = 5.0
+SOON_SECONDS = 2.0  # after so long the process for large lists is started
 LATER_SECONDS = 8.0  # after so long what takes long to import is imported, even when nobody has come yet
 SOURCES = {'live': 'live', 'replay': 'replay', 'simulate': 'simulated', 'simulated': 'simulated'}
 ROUTERS = [
@@ -130,8 +131,8 @@ def _put_before(app: FastAPI, settings: Settings, keys: ApiKeys) -> None:
     app.add_middleware(HeadMiddleware)
 
 
-async def _begin_later(context: ApiContext) -> None:
-    await asyncio.sleep(LATER_SECONDS)
+async def _begin_soon(context: ApiContext) -> None:
+    await asyncio.sleep(SOON_SECONDS)
     await context.history.begin()
 
 
@@ -146,7 +147,7 @@ def _lifespan(source: Source | None, heartbeat_seconds: float) -> Lifespan:
             tasks.append(asyncio.create_task(watch_broker(context.hub, 2 * heartbeat_seconds)))
         if not context.settings.run.until_idle:
             asyncio.get_running_loop().call_later(LATER_SECONDS, page.begin)
-            tasks.append(asyncio.create_task(_begin_later(context)))
+            tasks.append(asyncio.create_task(_begin_soon(context)))
         try:
             yield
         finally:

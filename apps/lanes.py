@@ -30,7 +30,9 @@ from crypto_rt.core.messages import decode, latest_revisions
 from crypto_rt.core.settings import Settings
 
 log = logging.getLogger('crypto_rt.api')
-HEAVY_VALUES = 25_000  # rows times columns; from here on a list is made in the process
+HEAVY_VALUES = (
+    25_000  # rows times columns; from here on a list is made in the process, such as 500 rows of features
+)
 NICENESS = 5  # of the process: whoever asks for little goes first
 WAIT_SECONDS = 30.0  # longer than this a list does not wait for its turn
 WORK_SECONDS = 60.0  # and longer than this nothing takes
