@@ -18,7 +18,13 @@ router = APIRouter()
 Family = CounterMetricFamily | GaugeMetricFamily
 
 
-@router.get('/metrics', name='metrics', summary='For Prometheus')
+@router.get(
+    '/metrics',
+    name='metrics',
+    summary='For Prometheus',
+    response_class=Response,
+    responses={200: {'content': {'text/plain': {'schema': {'type': 'string'}}}}},
+)
 async def prometheus_metrics(request: Request) -> Response:
     body = generate_latest(request.app.state.registry)
     return Response(body, media_type='text/plain; version=0.0.4; charset=utf-8')

@@ -99,6 +99,17 @@ class RecentMessages:
         rows = self.rows.get((channel, symbol), {})
         return [rows[key].struct for key in sorted(rows)]
 
+    def raw(self, channel: str, symbol: str, span: tuple[int | None, int | None], limit: int) -> list[bytes]:
+        """Return the newest messages of one symbol that start in a span, encoded, oldest first."""
+        rows = self.rows.get((channel, symbol), {})
+        since, until = span
+        inside = [
+            key
+            for key in sorted(rows)
+            if (since is None or since <= key[0]) and (until is None or key[0] < until)
+        ]
+        return [rows[key].raw for key in inside[-limit:]]
+
     def latest(self, channel: str, symbol: str) -> DecodedMessage | None:
         """Return the newest message of one symbol."""
         rows = self.rows.get((channel, symbol))

@@ -152,6 +152,18 @@ class ApiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_queue: int = 256
     ring: int = 2000
     forming_every_ms: int = 250
+    max_clients: int = 1000
+    max_connections: int = 2000
+    connections_per_address: int = 200
+    requests_per_second: float = 50.0
+    request_burst: int = 500
+    max_head_bytes: int = 16_384
+    max_body_bytes: int = 65_536
+    request_seconds: float = 10.0
+    idle_seconds: float = 15.0
+    unread_seconds: float = 30.0
+    heavy_queue: int = 32
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -245,6 +257,17 @@ LIMITS = {
     ('training', 'trees'): (1, 10_000),
     ('api', 'port'): (0, 65535),
     ('api', 'client_queue'): (1, 100_000),
+    ('api', 'max_clients'): (0, 100_000),
+    ('api', 'max_connections'): (10, 100_000),
+    ('api', 'connections_per_address'): (0, 100_000),
+    ('api', 'requests_per_second'): (0, 1_000_000),
+    ('api', 'request_burst'): (1, 1_000_000),
+    ('api', 'max_head_bytes'): (1024, 65_536),
+    ('api', 'max_body_bytes'): (1024, 100_000_000),
+    ('api', 'request_seconds'): (0.1, 600),
+    ('api', 'idle_seconds'): (0.1, 3600),
+    ('api', 'unread_seconds'): (0.1, 3600),
+    ('api', 'heavy_queue'): (0, 10_000),
 }
 
 
