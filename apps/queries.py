@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from fastapi import HTTPException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from crypto_rt.core.symbols import normalise_symbol
+
 WHOLE = re.compile('-?(?:0|[1-9][0-9]{0,17})')
 FIRST_MS, LAST_MS = 10**12, 10**13  # instants in milliseconds lie between: 2001 and 2286
 
@@ -97,8 +99,11 @@ class SymbolQuery(BaseModel):
 
 
 def spelled(symbol: str) -> str:
-    """Return a symbol as we write it: `btc-usd` is `BTC/USD`."""
-    return symbol.strip().upper().replace('-', '/')
+    """Return a symbol as we write it: `btc-usd` is `BTC/USD`, and `AAPLx/USD` stays as it is."""
+    try:
+        return normalise_symbol(symbol)
+    except ValueError:
+        return symbol
 
 
 def known_symbol(text: str, known: list[str]) -> str:
@@ -110,6 +115,9 @@ def known_symbol(text: str, known: list[str]) -> str:
     symbol = spelled(text)
     if symbol in known:
         return symbol
+    same = [name for name in known if name.lower() == symbol.lower()]
+    if len(same) == 1:
+        return same[0]
     nearest = difflib.get_close_matches(symbol, known, 3, cutoff=0.4) or known[:5]
     raise HTTPException(404, f'no symbol {symbol} here; there are {", ".join(nearest)}')
 

@@ -34,7 +34,7 @@ Instant = Annotated[int, Meta(ge=10**12, lt=10**13, description='milliseconds si
 Symbol = Annotated[
     str,
     Meta(
-        pattern=r'^[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}$', description='base and quote currency, such as BTC/USD'
+        pattern=r'^[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}$', description='base and quote currency, such as BTC/USD'
     ),
 ]
 

@@ -45,18 +45,23 @@ QUOTES = (
 _CODES = {'XBT': 'BTC', 'XDG': 'DOGE'}
 
 
-_PAIR = re.compile(r'([A-Z0-9.]{1,16})/([A-Z0-9.]{1,16})')
+_PAIR = re.compile(r'([A-Za-z0-9.]{1,16})/([A-Za-z0-9.]{1,16})')
+_CARELESS = re.compile(r'[A-Z]?[a-z0-9.]+')  # xbt, Btc; but not AAPLx, whose case is a part of its name
+
+
+def _spelled(code: str) -> str:
+    return code.upper() if _CARELESS.fullmatch(code) else code
 
 
 def normalise_symbol(
     text: str,  # as a person, a file or Kraken writes it: BTC/USD, xbt-usd, XXBTZUSD
 ) -> str:  # BTC/USD
     "Return the one spelling of a pair; `ValueError` when `text` is none."
-    name = re.sub(r'[-_ ]', '/', str(text).strip().upper())
+    name = '/'.join(map(_spelled, re.split(r'[-_ /]', str(text).strip())))
     if '/' not in name:
         old = re.fullmatch(r'[XZ]([A-Z0-9]{3})[XZ]([A-Z0-9]{3})', name)
-        quote = next((q for q in QUOTES if name.endswith(q) and len(name) > len(q)), '')
-        base = name.removesuffix(quote)
+        quote = next((q for q in QUOTES if name.upper().endswith(q) and len(name) > len(q)), '')
+        base = name[: len(name) - len(quote)]
         base = base[:-1] if base.endswith('Z') and base[:-1] in QUOTES else base
         name = f'{old[1]}/{old[2]}' if old else f'{base}/{quote}' if quote else name
     if not (pair := _PAIR.fullmatch(name)):

@@ -85,7 +85,7 @@ pub fn check_ms(ms: i64, name: &str) -> Result<i64> {
 
 /// Refuses what is not like `BTC/USD`.
 pub fn check_symbol(text: Cow<'_, [u8]>) -> Result<Cow<'_, [u8]>> {
-    let good = |part: &[u8]| (1..=16).contains(&part.len()) && part.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'.');
+    let good = |part: &[u8]| (1..=16).contains(&part.len()) && part.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'.');
     match text.iter().position(|&b| b == b'/') {
         Some(at) if good(&text[..at]) && good(&text[at + 1..]) => Ok(text),
         _ => expected("a symbol such as BTC/USD", &text),

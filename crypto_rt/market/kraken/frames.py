@@ -28,7 +28,7 @@ __all__ = ['log', 'decode_trade_frame_python', 'sort_trade_frame', 'read_frame',
 
 # %% ../../../nbs/02_market/01_kraken/01_frames.ipynb #7afb6594
 class _Item(Struct):
-    symbol: Annotated[str, Meta(pattern=r'^[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}$')]
+    symbol: Annotated[str, Meta(pattern=r'^[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}$')]
     trade_id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     price: msgspec.Raw
     qty: msgspec.Raw
@@ -73,7 +73,7 @@ except ImportError:
 
 # %% ../../../nbs/02_market/01_kraken/01_frames.ipynb #80afb654
 class _LooseItem(Struct):
-    symbol: Annotated[str, Meta(pattern=r'^[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}$')]
+    symbol: Annotated[str, Meta(pattern=r'^[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}$')]
     trade_id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     price: msgspec.Raw
     qty: msgspec.Raw
@@ -163,7 +163,7 @@ class _Status(Struct):
 
 
 class _Quote(Struct):
-    symbol: Annotated[str, Meta(pattern=r'^[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}$')]
+    symbol: Annotated[str, Meta(pattern=r'^[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}$')]
     bid: msgspec.Raw = msgspec.Raw(b'null')
     ask: msgspec.Raw = msgspec.Raw(b'null')
 
