@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from ..bus.reading import follow, reaches_back, tail
-from ..bus.steps import Out, ReadPositions, Received, dead_letter_of, decoded
+from ..bus.steps import Out, ReadPositions, Received, dead_letter_of, decoded, key_refusal
 from ..core.messages import NewsSignal, NewsWatermark, TechnicalIndicators, decode
 from ..core.settings import Settings
 from ..core.times import iso
@@ -330,6 +330,10 @@ class JoinedStep:
         "Drop what waits of a partition that another instance has taken over."
         self.join.forget(partition)
 
+    def pass_over(self, topic: str, partition: int, offset: int) -> None:
+        "Note a message that is not taken: the reading of its partition goes on."
+        self.join.positions.pass_over(topic, partition, offset)
+
     @property
     def waiting(self) -> int:
         "The number of rows that wait."
@@ -361,7 +365,7 @@ def follow_context(
                     if again:
                         join.hear(None)
                         again = False
-                    join.hear(messages)
+                    join.hear([m for m in messages if not key_refusal(m.topic, m.key)])
                     begun.set()
             except Exception:
                 log.exception('the leader and the news are followed anew')
