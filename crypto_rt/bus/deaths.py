@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import mmap
 import msgspec
 import os
 import sqlite3
@@ -21,7 +22,8 @@ from types import TracebackType
 log = logging.getLogger('crypto_rt.bus.deaths')
 
 # %% auto #0
-__all__ = ['log', 'DEATHS', 'KEPT', 'OUTAGES', 'Span', 'Death', 'SetAside', 'Record', 'judged', 'is_outage', 'Deaths']
+__all__ = ['log', 'DEATHS', 'KEPT', 'OUTAGES', 'NOTE_BYTES', 'Span', 'Death', 'SetAside', 'Record', 'judged', 'is_outage',
+           'Deaths']
 
 # %% ../../nbs/01_bus/05_deaths.ipynb #e267b328
 class Span(Struct, frozen=True):
@@ -103,6 +105,9 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, OUTAGES)
 
 # %% ../../nbs/01_bus/05_deaths.ipynb #3483fc5c
+NOTE_BYTES = 4096
+
+
 class Deaths:
     """The deaths of a service, kept in its data directory; a context around each piece of work, which is
     left noted where the work ends the process.
@@ -116,14 +121,15 @@ class Deaths:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self.file, self.service, self.logs = folder / f'{service}.json', service, logs
-        self.note = _free_slot(folder, service)
+        self.slot = _free_slot(folder, service)
+        self.note = mmap.mmap(self.slot, NOTE_BYTES)
         self.record = Record()
         self.change(self._with_last_life)
 
     def at_work(self, spans: Iterable[tuple[str, int, int, int]]) -> Deaths:
         "Note what is about to be taken: topic, partition, first and last offset."
-        text = ';'.join(f'{topic} {partition} {first} {last}' for topic, partition, first, last in spans)
-        os.pwrite(self.note, f'{text}\n\n'.encode(), 0)
+        text = ';'.join([f'{topic} {partition} {first} {last}' for topic, partition, first, last in spans])
+        self._write(text.encode() + b'\n\n')
         return self
 
     def __enter__(self) -> None:
@@ -133,19 +139,23 @@ class Deaths:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None or is_outage(error):
-            os.pwrite(self.note, b'\n\n', 0)
+            self._write(b'\n\n')
             return
-        spans = os.pread(self.note, 65_536, 0).partition(b'\n')[0]
+        spans = self.note[:].partition(b'\n')[0]
         why = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
-        os.pwrite(self.note, spans + b'\n' + why.encode('utf-8', 'backslashreplace') + b'\n', 0)
+        self._write(spans + b'\n' + why.encode('utf-8', 'backslashreplace') + b'\n')
 
     def suspects(self, topic: str, partition: int) -> list[Span]:
         "Return the spans of a partition whose messages are to be taken one by one."
+        if not self.record.deaths:
+            return []
         spans = (span for death in self.record.deaths for span in death.spans)
         return [span for span in spans if (span.topic, span.partition) == (topic, partition)]
 
     def aside(self, topic: str, partition: int) -> dict[int, SetAside]:
         "Return the messages of a partition that are not taken, by offset."
+        if not self.record.aside:
+            return {}
         found = (each for each in self.record.aside if each.message.topic == topic)
         return {each.message.first: each for each in found if each.message.partition == partition}
 
@@ -173,7 +183,11 @@ class Deaths:
 
     def close(self) -> None:
         "Give the slot back."
-        os.close(self.note)
+        self.note.close()
+        os.close(self.slot)
+
+    def _write(self, text: bytes) -> None:
+        self.note[: min(len(text), NOTE_BYTES)] = text[:NOTE_BYTES]
 
     def _with_last_life(self, record: Record) -> Record:
         is_here = lambda span: span.log == self.logs.get(span.topic, '')  # noqa: E731
@@ -182,7 +196,7 @@ class Deaths:
         if death := self._last_death():
             log.warning('%s died at %s: %s', self.service, death.spans, death.error or 'without a word')
             deaths.append(death)
-        os.pwrite(self.note, b'\n\n', 0)
+        self._write(b'\n\n')
         found = judged(Record(deaths, aside))
         for each in found.aside[len(aside) :]:
             where = f'{each.message.topic}/{each.message.partition}/{each.message.first}'
@@ -190,8 +204,8 @@ class Deaths:
         return found
 
     def _last_death(self) -> Death | None:
-        spans, _, rest = os.pread(self.note, 65_536, 0).partition(b'\n')
-        if not spans:
+        spans, _, rest = self.note[:].partition(b'\n')
+        if not spans.strip(b'\0'):
             return None
         found = [_span(text, self.logs) for text in spans.decode().split(';')]
         return Death(found, rest.partition(b'\n')[0].decode(errors='replace'), now_ms())
@@ -209,6 +223,7 @@ def _free_slot(folder: Path, service: str) -> int:
         )
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, NOTE_BYTES)
             return descriptor
         except BlockingIOError:
             os.close(descriptor)

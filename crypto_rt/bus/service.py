@@ -121,6 +121,7 @@ def take_part(service: Service, run: Callable, part: Sequence[Received]) -> None
 
     first, last = part[0], part[-1]
     name = topic_name(service.settings, first.topic)
+    service.last[first.topic, first.partition] = last.offset
     with service.deaths.at_work(
         [*spans_waiting(service), (first.topic, first.partition, first.offset, last.offset)]
     ):

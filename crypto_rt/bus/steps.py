@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ..core.messages import END, TOPICS, End, dead_letter, decode, encode
 from ..core.settings import Settings
+from functools import lru_cache
+from itertools import compress, count, repeat
+from operator import methodcaller
 from typing import Any, NamedTuple, Protocol
 
 log = logging.getLogger('crypto_rt.bus.steps')
@@ -109,8 +112,11 @@ def columns(
 ) -> tuple[list[bytes], list[int]]:  # their values and their offsets
     "Return what a fold needs of the messages, without making them."
     if isinstance(messages, Batch):
-        return messages.values, [message.offset() for message in messages.messages]
+        return messages.values, list(map(_OFFSET, messages.messages))
     return [message.value for message in messages], [message.offset for message in messages]
+
+
+_OFFSET = methodcaller('offset')
 
 # %% ../../nbs/01_bus/02_steps.ipynb #3900400a
 def batches(
@@ -119,16 +125,24 @@ def batches(
     messages: list[Any],  # Kafka messages, in order within each partition
 ) -> Iterator[Batch]:  # one for each topic partition, by name and number
     "Yield the messages by topic partition."
-    by_partition: dict[Any, list[Any]] = {}
+    where: list[Any] = list(map(_PARTITION, messages))
     if len(inputs) > 1:
-        for message in messages:
-            by_partition.setdefault((message.topic(), message.partition()), []).append(message)
-    else:
-        for message in messages:
-            by_partition.setdefault(message.partition(), []).append(message)
-    for _, mine in sorted(by_partition.items()):
+        where = list(zip(map(_TOPIC, messages), where, strict=True))
+    places = sorted(set(where))
+    for place in places:
+        mine = (
+            messages
+            if len(places) == 1
+            else [m for m, at in zip(messages, where, strict=True) if at == place]
+        )
+        values = list(map(_VALUE, mine))
+        if None in values:
+            values = [value or b'' for value in values]
         topic = mine[0].topic().removeprefix(settings.kafka.topic_prefix)
-        yield Batch(topic, mine[0].partition(), mine, [message.value() or b'' for message in mine])
+        yield Batch(topic, mine[0].partition(), mine, values)
+
+
+_TOPIC, _PARTITION, _VALUE = methodcaller('topic'), methodcaller('partition'), methodcaller('value')
 
 # %% ../../nbs/01_bus/02_steps.ipynb #712e2df9
 LONGEST_KEY = 200  # bytes
@@ -176,19 +190,23 @@ def pieces(
     "Yield the messages in pieces that end at an end marker, or at a message that cannot be used."
     if isinstance(messages, Batch):
         topic, values = messages.topic, messages.values
-        keys = [message.key() for message in messages.messages]
+        keys = list(map(_KEY, messages.messages))
     else:
         topic = messages[0].topic if messages else ''
         values, keys = [message.value for message in messages], [message.key for message in messages]
     stops: dict[int, Piece] = {}
-    for at, value in enumerate(values):
-        if value.startswith(END) and (run_id := _run_id(value)) is not None:
+    for at in compress(count(), map(bytes.startswith, values, repeat(END))):
+        if (run_id := _run_id(values[at])) is not None:
             stops[at] = Piece((), run_id=run_id)
-    if refused := {key: why for key in set(keys) if (why := key_refusal(topic, _text(key)))}:
+    if refused := {key: why for key in set(keys) if (why := _refusal_of(topic, key))}:
         for at in (at for at, key in enumerate(keys) if key in refused and at not in stops):
             stops[at] = Piece((), refusal=refused[keys[at]])
     for at in (at for at, message in enumerate(messages if aside else ()) if message.offset in aside):
         stops[at] = Piece((), refusal=aside[messages[at].offset])
+    if not stops:
+        if values:
+            yield Piece(messages)
+        return
     start = 0
     for at in sorted(stops):
         yield stops[at]._replace(messages=messages[start:at], behind=messages[at])
@@ -197,8 +215,13 @@ def pieces(
         yield Piece(messages[start:] if start else messages)
 
 
-def _text(key: bytes | str | None) -> str:
-    return key if isinstance(key, str) else (key or b'').decode('utf-8', 'surrogateescape')
+@lru_cache(4096)
+def _refusal_of(topic: str, key: bytes | str | None) -> str | None:
+    text = key if isinstance(key, str) else (key or b'').decode('utf-8', 'surrogateescape')
+    return key_refusal(topic, text)
+
+
+_KEY = methodcaller('key')
 
 # %% ../../nbs/01_bus/02_steps.ipynb #c5ffd1bd
 def decoded(

@@ -246,6 +246,12 @@ impl<'a> Cursor<'a> {
         if let Some(value) = self.short_integer() {
             return if value < lowest { self.expected(what) } else { Ok(value) };
         }
+        self.other_integer(what, lowest)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn other_integer(&mut self, what: &str, lowest: i64) -> Result<i64> {
         let start = self.at;
         let text = self.number(what)?;
         let (negative, digits) = match text {

@@ -13,11 +13,14 @@ import pytest
 from crypto_rt.bus.deaths import DEATHS, Deaths
 from crypto_rt.bus.reading import tail
 from crypto_rt.bus.sending import open_producer
+from crypto_rt.bus.service import send_due
+from crypto_rt.bus.steps import Out
 from crypto_rt.bus.topics import ensure_topics
 from crypto_rt.core.compose import Spec
 from crypto_rt.core.messages import decode
 from crypto_rt.core.settings import Settings, load_settings, to_env
 from crypto_rt.core.supervisor import Supervisor
+from tests.services.fuzzing import Message, Wired
 
 BUGGY = """
 import logging, os, sys
@@ -105,7 +108,54 @@ def test_three_deaths_at_a_message_set_it_aside(settings, tmp_path, what, bad):
     assert f'ERROR message set aside: trades/{partition}/40' in log
     events = [decode('service_events', m.value) for m in tail(settings, 'service_events', 100)]
     assert sum(event.counts['set_aside'] for event in events if event.kind == 'counts') >= len(bad)
-    assert Deaths(tmp_path / 'deaths', 'buggy').note  # the record is whole
+    assert Deaths(tmp_path / 'deaths', 'buggy').record.aside  # the record is whole
+
+
+class Waits:
+    "A step behind a join: each row is looked at three times before it goes; some are too much for it."
+
+    def __init__(self, bad: set[bytes]):
+        self.bad, self.rows, self.gone = bad, list[list[Any]](), list[bytes]()
+
+    def take(self, messages: Any) -> list[Out]:
+        self.rows += [[m, 3] for m in messages]
+        return self.due()
+
+    def due(self) -> list[Out]:
+        for row in self.rows:
+            row[1] -= 1
+        while self.rows and self.rows[0][1] <= 0:
+            if self.rows[0][0].value in self.bad:
+                raise KeyError(self.rows[0][0].value)
+            self.gone.append(self.rows.pop(0)[0].value)
+        return []
+
+    def open_from(self, topic: str, partition: int) -> int | None:
+        return self.rows[0][0].offset if self.rows else None
+
+    @property
+    def waiting(self) -> int:
+        return len(self.rows)
+
+
+def test_a_row_that_waited_is_found_out(tmp_path):
+    values = [b'%d' % n for n in range(100)]
+    messages = [Message('trades', at, b'A/B', value) for at, value in enumerate(values)]
+    for life in range(1, 20):  # noqa: B007
+        service = Wired('waits', step := Waits({b'40', b'77'}), tmp_path)
+        try:
+            service.run(messages)
+            while step.waiting:
+                send_due(service)
+            break
+        except KeyError:
+            continue
+        finally:
+            service.deaths.close()
+    assert step.gone == [value for value in values if value not in step.bad]
+    assert life <= 2 * (DEATHS + 1) + 1, life
+    letters = [decode('dead_letters', out.value) for out in service.outs if out.topic == 'dead_letters']
+    assert sorted(letter.deaths for letter in letters) == [DEATHS, DEATHS]
 
 
 def test_an_outage_sets_nothing_aside(settings, tmp_path):

@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from apps.bus_reader import bus_batches
@@ -18,7 +19,7 @@ from apps.recent import DecodedMessage, decode_message
 from crypto_rt.bus.reading import messages_behind, tail
 from crypto_rt.bus.sending import Producer, open_producer, send_end
 from crypto_rt.bus.topics import ensure_topics
-from crypto_rt.core.messages import Candle, End, decode, encode
+from crypto_rt.core.messages import Candle, End, ServiceEvent, decode, encode
 from crypto_rt.core.settings import Settings, load_settings, to_env
 from crypto_rt.services.candles import last_candles
 from crypto_rt.services.candles_replay import played
@@ -27,7 +28,7 @@ from crypto_rt.services.news import last_mark
 from crypto_rt.services.trades import read_previous_run
 from crypto_rt.store.open import open_feature_store, open_group
 from crypto_rt.testing import START_MS
-from tests.bus.mutations import STRANGER
+from tests.bus.mutations import STRANGER, mutants
 from tests.services.fuzzing import GOOD, MINUTES, Wired, fuzzed, stream
 from tests.services.test_fuzz import STEPS
 
@@ -44,6 +45,8 @@ NAMED = {  # once each of them was a loop of crashes
     '900 kB of junk': (b'BTC/USD', b'\xff' * 900_000),
     'nothing': (None, None),
 }
+
+EVENT = ServiceEvent(service='candles', kind='end', at_ms=START_MS, run_id='run-1', counts={'messages': 7})
 
 
 @pytest.fixture
@@ -180,3 +183,22 @@ def test_the_api_reads_past_bad_messages(settings):
         value for _, value in GOOD['candles'][-20:]
     }  # its tail holds 1000 messages
     assert any(isinstance(m, ValueError) and 'key' in str(m) for m in seen)
+
+
+def test_the_runner_hears_events_past_bad_messages(settings):
+    producer = open_producer(settings)
+    own, others = [encode(EVENT)], [value for each in GOOD.values() for _, value in each[:20]]
+    for key, value in [*NAMED.values(), *mutants(1, 'service_events', own, others, MUTANTS)]:
+        producer.send('service_events', key, value, 0)  # type: ignore[arg-type]
+    producer.send('service_events', 'candles', encode(msgspec.structs.replace(EVENT, service='the last one')))
+    producer.flush()
+    code = 'from crypto_rt.core.settings import load_settings; from crypto_rt.system.runner import watch_events; watch_events(load_settings(), "run-1")'
+    run = subprocess.Popen(
+        [sys.executable, '-c', code],
+        env={**os.environ, **to_env(settings)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout and any('the last one' in line for line in run.stdout)
+    run.kill()
+    run.wait()
