@@ -212,8 +212,8 @@ class Deaths:
 
 
 def _span(text: str, logs: Mapping[str, str]) -> Span:
-    topic, *numbers = text.split()
-    return Span(topic, *map(int, numbers), log=logs.get(topic, ''))  # type: ignore[misc]
+    topic, partition, first, last = text.split()
+    return Span(topic, int(partition), int(first), int(last), logs.get(topic, ''))
 
 
 def _free_slot(folder: Path, service: str) -> int:
