@@ -59,6 +59,10 @@ class HubMetrics:
             'crypto_rt_api_undecodable', 'Messages that did not decode', labels=['topic']
         )
         yield with_samples(failed, {topic: undecodable[topic] for topic in TOPICS})
+        aside = len(self.hub.set_aside)
+        yield CounterMetricFamily(
+            'crypto_rt_api_set_aside_messages', 'Messages at which a service died three times', value=aside
+        )
         last = GaugeMetricFamily(
             'crypto_rt_api_last_message_timestamp_seconds',
             'When a topic last brought a message',

@@ -41,8 +41,16 @@ class DecodedMessage(NamedTuple):
     raw: bytes
 
 
-def decode_message(topic: str, raw: bytes) -> DecodedMessage | ValueError:
-    """Decode one message; what does not decode comes back as the error, so that it can be counted."""
+def decode_message(topic: str, raw: bytes, refusal: str | None = None) -> DecodedMessage | ValueError:
+    """Decode one message; what does not decode comes back as the error, so that it can be counted.
+
+    Args:
+        topic: A name of `TOPICS`.
+        raw: The message as it lay in Kafka.
+        refusal: Why it cannot be used whatever its value says; None: it can.
+    """
+    if refusal:
+        return ValueError(f'{topic}: {refusal}')
     try:
         return DecodedMessage(topic, decode(topic, raw), raw)
     except ValueError as error:

@@ -59,6 +59,10 @@ def status_of(hub: Hub) -> dict[str, Any]:
         'dead_letters': {
             'count': hub.received['dead_letters'],
             'last': dead and {'topic': dead.topic, 'reason': dead.reason, 'seen_ms': dead.seen_ms},
+            'set_aside': [
+                {'id': letter.id, 'reason': letter.reason, 'deaths': letter.deaths, 'seen_ms': letter.seen_ms}
+                for letter in hub.set_aside.values()
+            ],
         },
         'services': services,
         'clients': len(hub.clients),

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ..core.messages import Candle, Gap, Trades, Watermark, decode
+from ..bus.steps import decoded
+from ..core.messages import Candle, Gap, Trades, Watermark
 from .gap_filling import BEFORE_MS
 from .sequence import TradeSequence
 from .symbol_state import SymbolState
@@ -21,8 +22,7 @@ def resume(
 ) -> dict[str, SymbolState]:  # by symbol
     "Return the symbols as an earlier run has left them."
     states: dict[str, SymbolState] = {}
-    for raw in messages:
-        message = decode('trades', raw)
+    for message in decoded('trades', messages):
         state = states.setdefault(message.symbol, SymbolState(message.symbol))
         if isinstance(message, Watermark):
             _resume_watermark(state, message)

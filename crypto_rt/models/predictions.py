@@ -171,7 +171,7 @@ def _by_model(
         expected, lower, upper = map(float, model.predict(dict(vector)))
     except Exception as error:
         log.exception('%s: model %s failed at %s', x.symbol, model.version, iso(x.start_ms))
-        return None, [f'the model failed: {error!r}']
+        return None, [f'the model failed: {error!r}'[:500]]
     if not (lower <= upper and all(map(math.isfinite, (expected, lower, upper)))):
         return None, [
             f'the model gave {expected}, {lower}, {upper}: expected three finite numbers, lower <= upper'

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ..bus.reading import tail
 from ..bus.service import run_service
-from ..bus.steps import Out, Received, columns, dead_letter_of
+from ..bus.steps import Out, Received, columns, dead_letter_of, decoded
 from ..candles.fold import open_fold
 from ..core.messages import Candle, decode, latest_revisions
 from ..core.settings import Settings
@@ -52,7 +52,7 @@ class Candles:
             if isinstance(result, str):
                 yield dead_letter_of(message, result)
             else:
-                yield Out('candles', message.key, result)
+                yield Out('candles', decode('candles', result).symbol, result)
         yield from self._late_trades(fold, messages)
         if self.clock() - self.shown >= self.settings.api.forming_every_ms / 1000:
             self.shown = self.clock()
@@ -104,7 +104,8 @@ def last_candles(
 ) -> History:
     "Return the candles that a fold is restored with."
     found: History = {}
-    ours = (c for c in emitted if c.interval_seconds == interval_seconds)
+    span_ms = interval_seconds * 1000
+    ours = (c for c in emitted if c.interval_seconds == interval_seconds and c.start_ms % span_ms == 0)
     for latest in latest_revisions(ours, lambda c: (c.symbol, c.start_ms)):
         found.setdefault(latest.symbol, []).append(latest)
     return {symbol: candles[-last:] for symbol, candles in found.items()}
@@ -121,10 +122,8 @@ def run_candles(
     def read_history() -> History:
         "Read what is out already, when a partition comes."
         known = stored(settings, KEPT + 1) if stored else []
-        emitted = [
-            decode('candles', message.value)
-            for message in tail(settings, 'candles', 2 * (KEPT + 1) * max(1, len(symbols)))
-        ]
+        newest = tail(settings, 'candles', 2 * (KEPT + 1) * max(1, len(symbols)))
+        emitted = decoded('candles', (message.value for message in newest))
         found = last_candles([*known, *emitted], interval)
         log.info('restored: %s', {symbol: candles[-1].end_ms for symbol, candles in found.items()})
         return found

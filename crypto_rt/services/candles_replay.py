@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from ..bus.reading import tail
 from ..bus.sending import Producer, open_producer, send_end
-from ..bus.steps import Received
+from ..bus.steps import Received, decoded
 from ..bus.topics import ensure_topics
-from ..core.messages import Candle, ServiceEvent, decode, encode
+from ..core.messages import Candle, ServiceEvent, encode
 from ..core.settings import Settings
 from ..core.times import iso, now_ms
 from ..market.files.candles import read_candles
@@ -82,8 +82,7 @@ def played(
 ) -> dict[str, int]:  # symbol to the newest start_ms that was sent
     "Return how far a previous run came."
     newest: dict[str, int] = {}
-    for message in messages:
-        candle = decode('candles', message.value)
+    for candle in decoded('candles', (message.value for message in messages)):
         if candle.interval_seconds == interval_seconds:
             newest[candle.symbol] = max(candle.start_ms, newest.get(candle.symbol, 0))
     return newest

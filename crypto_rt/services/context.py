@@ -325,6 +325,10 @@ class JoinedStep:
         "Drop what waits of a partition that another instance has taken over."
         self.join.forget(partition)
 
+    def pass_over(self, topic: str, partition: int, offset: int) -> None:
+        "Note a message that is not taken: the reading of its partition goes on."
+        self.join.positions.pass_over(topic, partition, offset)
+
     @property
     def waiting(self) -> int:
         "The number of rows that wait."

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from ..bus.reading import follow, reaches_back, tail
-from ..bus.steps import Received, decoded
+from ..bus.steps import Received, decoded, key_refusal
 from ..core.messages import NewsSignal, NewsWatermark, TechnicalIndicators
 from ..core.settings import Settings
 from .context import PATIENCE_SECONDS, ContextJoin, LeaderContext, NewsContext
@@ -43,7 +43,7 @@ def follow_context(
                     if again:
                         join.hear(None)
                         again = False
-                    join.hear(messages)
+                    join.hear([m for m in messages if not key_refusal(m.topic, m.key)])
                     begun.set()
             except Exception:
                 log.exception('the leader and the news are followed anew')

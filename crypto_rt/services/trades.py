@@ -14,10 +14,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 from ..bus.reading import tail
 from ..bus.sending import Producer, open_producer, send_end
-from ..bus.steps import Out
+from ..bus.steps import Out, decoded
 from ..bus.topics import ensure_topics
 from ..core.health import Health
-from ..core.messages import Gap, ServiceEvent, decode, encode
+from ..core.messages import Gap, ServiceEvent, encode
 from ..core.settings import Settings
 from ..core.times import iso, now_ms, window_start
 from ..market.exchange import Exchange, Frame, TradePage, TradeSource, trade_pages
@@ -216,11 +216,12 @@ def read_previous_run(
     while True:
         messages = tail(settings, 'trades', count)
         lengths = Counter(m.partition for m in messages)
-        marked = {m.key for m in messages if m.value.startswith(b'{"type":"mark"')}
+        marks = decoded('trades', (m.value for m in messages if m.value.startswith(b'{"type":"mark"')))
+        marked = {mark.symbol for mark in marks}
         if symbols <= marked or max(lengths.values(), default=0) < count // 2 or count > MOST_TAIL:
             break
         count *= 8
-    records = (decode('gaps', m.value) for m in tail(settings, 'gaps', 2000))
+    records = decoded('gaps', (m.value for m in tail(settings, 'gaps', 2000)))
     return resume(m.value for m in messages), [record for record in records if isinstance(record, Gap)]
 
 # %% ../../nbs/10_services/00_trades.ipynb #46b087fa

@@ -104,7 +104,13 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
     let (mut proven_ms, mut proven_by) = (None, Proof::None);
     cursor.object(|cursor, key| {
         match key {
-            b"type" => kind = Some(cursor.string("type 'trades' or 'mark'")?),
+            b"type" => {
+                let text = cursor.string("type 'trades' or 'mark'")?;
+                if kind.as_ref().is_some_and(|first| *first != text) {
+                    return expected("one type", &text);
+                }
+                kind = Some(text);
+            }
             b"symbol" => symbol = Some(check_symbol(cursor.string("a symbol such as BTC/USD")?)?),
             b"trades" => {
                 foreign_to_mark = true;
@@ -113,6 +119,9 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
                     trades.push(trade(cursor)?);
                     Ok(())
                 })?;
+                if trades.is_empty() {
+                    return expected("one trade or more", b"[]");
+                }
             }
             b"ingest_ms" => {
                 foreign_to_mark = true;
@@ -120,7 +129,7 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
             }
             b"duplicates" => {
                 foreign_to_mark = true;
-                cursor.integer("duplicates as a count", 0)?;
+                cursor.count("duplicates as a count")?;
             }
             b"exchange_ms" => {
                 foreign_to_trades = true;
@@ -212,7 +221,7 @@ fn usual_trades<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Option<Cow<'a, [u
     cursor.try_text(b",\"source\":").then_some(())?;
     [&b"\"live\""[..], b"\"replay\"", b"\"simulated\"", b"\"rest\""].iter().any(|source| cursor.try_text(source)).then_some(())?;
     if cursor.try_text(b",\"duplicates\":") {
-        cursor.integer("", 0).ok()?;
+        cursor.count("").ok()?;
     }
     (cursor.try_text(b"}") && cursor.at == raw.len()).then_some(symbol)
 }
@@ -334,6 +343,7 @@ mod tests {
             ("\"side\"", "\"edge\"", "expected a field of Trade, was \"edge\""),
             ("\"order_type\":\"\",", "", "expected a trade with order_type"),
             (",\"source\":\"live\"", "", "expected a message with source"),
+            ("\"trades\",\"s", "\"mark\",\"type\":\"trades\",\"s", "expected one type"),
         ] {
             assert!(TRADES.contains(from));
             let was = decode(TRADES.replacen(from, to, 1).as_bytes(), &mut trades).err().expect(to).0;

@@ -102,12 +102,39 @@ def cases(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     }
 
 
-NAMES = """plain.parquet event_timestamp.parquet event_text.parquet event_null.parquet id_text.parquet
-id_null.parquet id_repeated.parquet ingest_float.parquet order_unknown.parquet mixed_case_symbol.parquet
-quantity_zero.parquet plain.csv newest_first.csv blank_last_line.csv volume_zero.csv price_zero.csv not_utf8.csv
-plain.json side_unknown.json order_unknown.json id_null.json quantity_zero.json candles.parquet
-candles_timestamp.parquet candles_nan.parquet candles_count_nan.parquet candles_interval_text.parquet
-candles_two_intervals.parquet candles_sparse.parquet candles_gone_back.parquet ohlc_last_text.json""".split()
+NAMES = [
+    'plain.parquet',
+    'event_timestamp.parquet',
+    'event_text.parquet',
+    'event_null.parquet',
+    'id_text.parquet',
+    'id_null.parquet',
+    'id_repeated.parquet',
+    'ingest_float.parquet',
+    'order_unknown.parquet',
+    'mixed_case_symbol.parquet',
+    'quantity_zero.parquet',
+    'plain.csv',
+    'newest_first.csv',
+    'blank_last_line.csv',
+    'volume_zero.csv',
+    'price_zero.csv',
+    'not_utf8.csv',
+    'plain.json',
+    'side_unknown.json',
+    'order_unknown.json',
+    'id_null.json',
+    'quantity_zero.json',
+    'candles.parquet',
+    'candles_timestamp.parquet',
+    'candles_nan.parquet',
+    'candles_count_nan.parquet',
+    'candles_interval_text.parquet',
+    'candles_two_intervals.parquet',
+    'candles_sparse.parquet',
+    'candles_gone_back.parquet',
+    'ohlc_last_text.json',
+]
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -22,6 +22,7 @@ def test_status_counts_what_came_and_what_could_not_be_used(api):
     assert body['dead_letters'] == {
         'count': 1,
         'last': {'topic': 'trades', 'reason': 'cut', 'seen_ms': START},
+        'set_aside': [],
     }
     assert body['services']['trades']['counts'] == {'gaps': 2}
     assert body['clock_ms'] == START + 90_000 and body['messages']['candles'] == 1
@@ -53,6 +54,16 @@ def test_what_a_service_cannot_do_is_named_and_counted(api):
     api.send(msgspec.structs.replace(ill, degraded=[], subscriptions=[]))
     assert api.get('/v1/status')['degraded'] == []
     assert 'crypto_rt_degraded{service="trades"} 0.0' in api.client.get('/metrics').text
+
+
+def test_status_names_the_messages_that_killed_a_service(api):
+    letter = DeadLetter(
+        id='candles/trades/0/7', topic='trades', reason='killed', raw='', seen_ms=START, deaths=3
+    )
+    api.send(letter, letter)
+    said = {'id': 'candles/trades/0/7', 'reason': 'killed', 'deaths': 3, 'seen_ms': START}
+    assert api.get('/v1/status')['dead_letters']['set_aside'] == [said]
+    assert 'crypto_rt_api_set_aside_messages_total 1.0' in api.client.get('/metrics').text
 
 
 def test_a_bus_that_is_back_is_no_longer_called_unreachable(api):
