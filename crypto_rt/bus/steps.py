@@ -148,7 +148,7 @@ _TOPIC, _PARTITION, _VALUE = methodcaller('topic'), methodcaller('partition'), m
 LONGEST_KEY = 200  # bytes
 
 
-SYMBOL = re.compile(r'[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}\Z')
+SYMBOL = re.compile(r'[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}\Z')
 
 
 def key_refusal(

@@ -25,7 +25,7 @@ SYMBOLS = ('BTC/USD', 'ETH/USD', 'SOL/USD')
 NOON_MS = 1_762_776_000_000  # 2025-11-10 12:00 UTC
 
 
-JUMPS = {'ETH/USD': 900_000_000, 'SOL/USD': 1}  # a leap ahead, and a new book
+JUMPS = {'ETH/USD': 900_000_000}  # a leap ahead
 
 
 def renumbered(rows: Sequence[SimulatedTrade], jumps: Mapping[str, int]) -> list[SimulatedTrade]:

@@ -23,7 +23,7 @@ from crypto_rt.core.messages import Candle, End, ServiceEvent, decode, encode
 from crypto_rt.core.settings import Settings, load_settings, to_env
 from crypto_rt.services.candles import last_candles
 from crypto_rt.services.candles_replay import played
-from crypto_rt.services.context import rows_behind, signals_behind
+from crypto_rt.services.context_input import rows_behind, signals_behind
 from crypto_rt.services.news import last_mark
 from crypto_rt.services.trades import read_previous_run
 from crypto_rt.store.open import open_feature_store, open_group
