@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from ..bus.steps import Out
 from ..core.messages import Gap, Trade, encode
 from ..core.settings import ExchangeSettings
@@ -68,10 +68,9 @@ class Feed:
         "Whether something is still to be fetched."
         return any(state.is_pending for state in self.states.values())
 
-    @property
-    def lag_ms(self) -> int:
-        "How late REST may show a trade."
-        return round(self.exchange.rest_lag_seconds * 1000)
+    def lag_ms(self, state: SymbolState) -> int:
+        "Return how late REST may show a trade: as the settings say, or as it has been seen."
+        return max(round(self.exchange.rest_lag_seconds * 1000), state.seen_lag_ms)
 
     def take(self, frames: list[Frame], here_ms: int) -> list[Out]:
         "Return the messages that `frames` give; call it with none from time to time."
@@ -98,13 +97,15 @@ class Feed:
         self._suspect_silence()
         return out + self._time_out_gaps(here_ms) + self._watermarks() + self.report_dropped(here_ms)
 
-    def rest_requests(self, here_ms: int) -> list[RestRequest]:
-        "Return what REST should be asked now."
+    def rest_requests(self, here_ms: int, busy: Container[str] = ()) -> list[RestRequest]:
+        "Return what REST should be asked now, nothing of symbols that are `busy` being answered."
         is_over, requests = bool(self.replay_end_ms), []
-        for state in sorted(self.states.values(), key=lambda state: state.proof.until_ms):
-            request = state.request(here_ms, is_over, exchange_ms=self.clock.exchange_ms)
+        exchange_ms = self.clock.believed_ms(here_ms)
+        free = [state for state in self.states.values() if state.symbol not in busy and not state.is_asking]
+        for state in sorted(free, key=lambda state: state.proof.until_ms):
+            request = state.request(here_ms, is_over, exchange_ms=exchange_ms)
             if request is None and self._may_ask_for_proof(state, here_ms):
-                request = state.request(here_ms, is_over, self.clock.exchange_ms, for_proof=True)
+                request = state.request(here_ms, is_over, exchange_ms, for_proof=True)
             if request is not None:
                 requests.append(request)
         return requests
@@ -114,7 +115,7 @@ class Feed:
     ) -> list[Out]:
         "Return the messages that a page of REST gives; after the last one the symbol has caught up."
         state, limit_ms = self.states[symbol], self.clock.latest_ms(here_ms)
-        state.see_page(trades)
+        state.see_page(trades, bool(bad_rows))
         self._convict(state, trades)
         unseen = [row for row in bad_rows if (symbol, row.raw) not in self._bad_rows]  # pages overlap
         self._bad_rows.update({(symbol, row.raw): None for row in unseen})
@@ -129,7 +130,7 @@ class Feed:
         if out:
             state.gaps.wait_anew(here_ms)
         if is_last:
-            state.end_round(self.clock.moment(here_ms), self.lag_ms)
+            state.end_round(self.clock.moment(here_ms), self.lag_ms(state))
             out += self._gap_messages(state, here_ms)
         return out
 
@@ -184,7 +185,7 @@ class Feed:
             elif trade.event_ms > limit_ms:
                 letters.append(self._future_trade(state, trade, frame.raw or encode(trade), here_ms))
             else:
-                self.clock.see_trade(trade.event_ms)
+                self.clock.see_trade(trade.event_ms, here_ms)
                 believed.append((symbol, trade))
                 if self.is_connected:
                     state.see_trades(here_ms, is_snapshot)
@@ -194,7 +195,7 @@ class Feed:
         self._counts[f'frames_{frame.kind}'] += 1
         match frame.kind:
             case 'heartbeat':
-                self.clock.see_heartbeat(frame.exchange_ms)
+                self.clock.see_heartbeat(frame.exchange_ms, here_ms)
             case 'connected' | 'disconnected':
                 return self._reconnect(frame.kind == 'connected', here_ms)
             case 'ack' if frame.channel == 'trade' and frame.symbol in self.states:
@@ -202,7 +203,7 @@ class Feed:
                 self.clock.see_ack(frame.exchange_ms, here_ms)
             case 'nack' if frame.channel != 'ticker':
                 self.refused.append(frame)
-            case 'replay_end' if not self.replay_end_ms:
+            case 'replay_end' if self.source == 'replay' and not self.replay_end_ms:
                 self.replay_end_ms = frame.exchange_ms
                 for state in self.states.values():
                     state.fetch_first, state.ask_at_ms = (
@@ -278,7 +279,7 @@ class Feed:
         )
 
     def _may_ask_for_proof(self, state: SymbolState, here_ms: int) -> bool:
-        needs = state.needs_proof(self.clock.exchange_ms, self.interval_seconds, self.lag_ms)
+        needs = state.needs_proof(self.clock.exchange_ms, self.interval_seconds, self.lag_ms(state))
         if not (self.is_connected and needs and here_ms >= state.ask_at_ms and self.budget.take(here_ms)):
             return False
         self._counts['proof_calls'] += 1
@@ -298,11 +299,14 @@ class Feed:
                     log.info('%s: %s; asking REST', state.symbol, reason)
 
     def _convict(self, state: SymbolState, trades: list[Trade]) -> None:
-        if not (state.was_whole and self.is_connected and state.pulse.last_ms):
+        numbered = [(t.trade_id + state.sequence.epoch_base, t.event_ms) for t in trades]
+        unknown = [at for number, at in numbered if number > state.sequence.contiguous_id]
+        if (late := [at for at in unknown if at < state.proof.until_ms]) and state.asked_ms:
+            state.see_lag(state.asked_ms - min(late))  # an earlier answer should have shown them
+        if not (state.was_whole and self.is_connected):
             return
-        limit_ms = state.asked_ms - self.lag_ms
-        withheld = [t for t in trades if state.pulse.last_ms < t.event_ms < limit_ms]
-        fresh = [t for t in withheld if t.trade_id + state.sequence.epoch_base > state.sequence.contiguous_id]
+        limit_ms = state.asked_ms - self.lag_ms(state)
+        fresh = [at for at in unknown if state.pulse.last_ms < at < limit_ms]
         if fresh and state.pulse.convict(self.clock.exchange_ms):
             self._mute(state, f'REST has {len(fresh)} trades that the stream did not bring')
 
@@ -323,6 +327,9 @@ class Feed:
             self._counts['received'] += 1
             self._counts['bad_trades'] += 1
             state = self.states.get(trade.symbol) or next(iter(self.states.values()), None)
+            if trade.symbol in self.states and trade.trade_id is not None and trade.trade_id >= 0:
+                mine = self.states[trade.symbol]
+                mine.bad_id = max(mine.bad_id, trade.trade_id + mine.sequence.epoch_base)
             if state is not None:  # whose it was is not always known; it is counted once
                 state.dead_letters += 1
             letters.append(self.output.dead_letter(trade.symbol or 'websocket', trade.raw, trade.reason))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..core.messages import Witness
 
 # %% auto #0
-__all__ = ['TIMES', 'LEAST_MS', 'MOST_MS', 'REMEMBERED', 'Proof', 'CallBudget', 'Pulse']
+__all__ = ['TIMES', 'LEAST_MS', 'MOST_MS', 'REMEMBERED', 'YOUNG_MS', 'Proof', 'CallBudget', 'Pulse']
 
 # %% ../../nbs/02_market/07_proof.ipynb #30dd6458
 class Proof:
@@ -56,6 +56,7 @@ class CallBudget:
 TIMES = 20  # the mean distance of trades: longer silence is suspicious
 LEAST_MS, MOST_MS = 20_000, 900_000  # what is suspicious is not shorter and not longer than this
 REMEMBERED = 100  # trades
+YOUNG_MS = 120_000  # patience with a market of which too few trades have been heard to judge it
 
 
 class Pulse:
@@ -74,7 +75,7 @@ class Pulse:
     def patience_ms(self) -> int:
         "How long a silence is believed."
         if self.trades < 10:
-            return MOST_MS
+            return YOUNG_MS
         return round(min(MOST_MS, max(LEAST_MS, TIMES * self.mean_ms)))
 
     @property
@@ -97,8 +98,10 @@ class Pulse:
 
     def alarms(self, exchange_ms: int) -> bool:
         "Tell whether it is time to suspect the subscription; again after every further such silence."
+        if not self.last_ms:
+            self.last_ms = exchange_ms  # the silence is counted from the first look on
         since_ms = max(self.last_ms, self.alarm_ms, self.checked_ms)
-        if not self.last_ms or exchange_ms - since_ms <= self.patience_ms:
+        if not exchange_ms or exchange_ms - since_ms <= self.patience_ms:
             return False
         self.alarm_ms, self.wants_look = exchange_ms, True
         return True

@@ -41,13 +41,23 @@ class WatermarkClock:
         self.skew_ms: int | None = None  # add it to our clock to have the exchange's
         self.counts: Counter[str] = Counter()
 
-    def see_trade(self, event_ms: int) -> None:
-        "Move on to the time of a trade."
+    def see_trade(self, event_ms: int, here_ms: int | None = None) -> None:
+        "Move on to the time of a trade, but not past what our own clock can tell of the exchange's."
+        if here_ms is not None and self.source == 'live' and self.skew_ms is not None:
+            event_ms = min(event_ms, here_ms + self.skew_ms)
         self.exchange_ms = max(self.exchange_ms, event_ms)
 
-    def see_heartbeat(self, exchange_ms: int) -> None:
-        "Take the time that a heartbeat tells, if it tells one (not 0)."
-        if exchange_ms:
+    def believed_ms(self, here_ms: int) -> int:
+        "Return the exchange's time now, never more than our own clock can tell of it."
+        if self.source == 'live' and self.skew_ms is not None:
+            return min(self.exchange_ms, here_ms + self.skew_ms)
+        return self.exchange_ms
+
+    def see_heartbeat(self, exchange_ms: int, here_ms: int | None = None) -> None:
+        "Take the time that a heartbeat tells, if it tells one (not 0) that can be believed."
+        if here_ms is not None and exchange_ms > self.latest_ms(here_ms):
+            self.counts['clocks_refused'] += 1
+        elif exchange_ms:
             self.exchange_ms, self.has_exchange_clock = max(self.exchange_ms, exchange_ms), True
 
     def see_ack(self, exchange_ms: int, here_ms: int) -> None:

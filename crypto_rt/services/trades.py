@@ -89,7 +89,7 @@ class Fetcher:
             self.health.fails(what, error)  # of whatever kind: the stream goes on
             self.failures[symbol] += 1
             wait_ms = min(MOST_REST_FAILED_MS, REST_FAILED_MS * 2 ** min(self.failures[symbol] - 1, 10))
-            feed.states[symbol].ask_at_ms = here_ms + wait_ms
+            feed.states[symbol].fail_round(here_ms + wait_ms)
         while self.pages:
             symbol, page = self.pages.popleft()
             out += feed.take_rest_page(symbol, page.trades, page.is_last, here_ms, page.bad)
@@ -150,7 +150,7 @@ async def drive(
             check.look(feed)
             for symbol in feed.take_mute():
                 exchange.renew(symbol)
-            fetcher.start(feed.rest_requests(here_ms))
+            fetcher.start(feed.rest_requests(here_ms, busy=fetcher.running))
             if feed.replay_end_ms and not finished and not feed.is_pending and not fetcher.running:
                 data = settings.data
                 out += feed.final_watermarks(data.interval_seconds, data.grace_ms, here_ms)
@@ -170,7 +170,7 @@ async def catch_up(
     "Fetch what is missing before the service ends, so that it does not wait for the next start."
     fetcher, until_ms = Fetcher(source), now_ms() + seconds * 1000
     for state in feed.states.values():
-        state.ask_at_ms = 0
+        state.fail_round(0)
     while (here_ms := now_ms()) < until_ms:
         missing = {symbol for symbol, state in feed.states.items() if state.sequence.ids.early_runs}
         if not missing:

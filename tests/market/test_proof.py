@@ -100,7 +100,7 @@ class Run:
         for at_ms, symbol, since_ms in [asked for asked in self.asked if asked[0] <= now_ms]:
             self.asked.remove((at_ms, symbol, since_ms))
             if any(a <= now_ms < b for a, b in self.market.down):
-                self.feed.states[symbol].ask_at_ms = now_ms + 5000  # as the service does
+                self.feed.states[symbol].fail_round(now_ms + 5000)  # as the service does
                 continue
             out += self.feed.take_rest_page(symbol, self.market.shown(symbol, since_ms, at_ms), True, now_ms)
         busy = {symbol for _, symbol, _ in self.asked}
