@@ -98,7 +98,11 @@ class CandleFold:
     def _windows_of(self, symbol: str) -> SymbolWindows:
         if symbol not in self.symbols:
             self.symbols[symbol] = SymbolWindows(
-                symbol, self.interval_seconds, self.grace_ms, self.keep_closed, self.proof_wait_ms
+                symbol,
+                self.interval_seconds,
+                self.grace_ms,
+                keep_closed=self.keep_closed,
+                proof_wait_ms=self.proof_wait_ms,
             )
         return self.symbols[symbol]
 

@@ -98,7 +98,7 @@ class Evidence:
         return known or self.nothing_follows(last_id, window.end_ms)
 
     def is_whole(self, window: Window, before: Candle | None) -> bool:
-        "Tell whether no trade of a window can be missing, as far as anybody said, given the candle before it."
+        "Tell whether no trade of a window can be missing, as far as is said, given the candle before it."
         if before is None or not window.trades:
             return False
         first_id, last_id = min(window.trades), max(window.trades)

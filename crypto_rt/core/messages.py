@@ -117,7 +117,7 @@ class Trades(
 class Watermark(
     Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='mark'
 ):
-    """A symbol's clock: exchange time reached, and the trade_id that nothing is missing before (-1: no trade).
+    """A symbol's clock: exchange time reached, and the trade_id with nothing missing before (-1: no trade).
 
     No trade from before `proven_ms` is missing, says `proven_by`; 0: nobody says so. A message of an older
     version has none: for it a living connection was proof enough.
@@ -172,8 +172,8 @@ class Candle(
 ):
     """One final candle.
 
-    `evidence` says what proves that no trade is missing at its end; `is_unproven`: nothing has, so far. Both are
-    null where nobody asked: in candles of older versions, and in those that the exchange made.
+    `evidence` says what proves that no trade is missing at its end; `is_unproven`: nothing has, so far.
+    Both are null where nobody asked: in candles of older versions, and in those that the exchange made.
     """
 
     symbol: Symbol
@@ -222,7 +222,7 @@ class FormingCandle(Struct, frozen=True, forbid_unknown_fields=True, tag_field='
 class TechnicalIndicators(
     Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='indicators'
 ):
-    "The features of one final candle; `is_partial`: trades may be missing in it, or nobody has proven its end."
+    "The features of one final candle; `is_partial`: trades may be missing in it, or its end is unproven."
 
     symbol: Symbol
     interval_seconds: Seconds

@@ -54,8 +54,8 @@ class RestRound:
     def shows(self, known_id: int) -> bool:
         """Tell whether the round reaches back to a trade that is known; -1: there is none.
 
-        A round that does not show it was answered by somebody who is behind, or began too late: it says nothing
-        of what follows that trade.
+        A round that does not show it was answered by somebody who is behind, or began too late: it says
+        nothing of what follows that trade.
         """
         if known_id < 0:
             return True

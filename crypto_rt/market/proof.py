@@ -60,7 +60,7 @@ YOUNG_MS = 120_000  # patience with a market of which too few trades have been h
 
 
 class Pulse:
-    "How often trades of a symbol come over the stream, and whether its silence is longer than its past explains."
+    "How often trades of a symbol come over the stream, and whether its silence is out of the ordinary."
 
     def __init__(self) -> None:
         self.mean_ms = 0.0  # between two trades
@@ -113,7 +113,7 @@ class Pulse:
             self.alarm_ms, self.checked_ms = 0, exchange_ms
 
     def convict(self, exchange_ms: int) -> bool:
-        "Note that somebody else has shown trades that the stream should have brought; tell whether it is news."
+        "Note that REST has shown trades that the stream should have brought; tell whether it is news."
         is_news, self.is_convicted, self.wants_look = not self.is_convicted, True, True
         self.alarm_ms = exchange_ms
         return is_news

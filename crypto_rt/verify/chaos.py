@@ -165,7 +165,7 @@ def flagged_candles(settings: Settings) -> pd.DataFrame:
 
 
 def differs_only_flagged(quiet: Path, run: Path) -> bool:
-    "Tell whether the candles of two runs are equal where the second one flags none; a missing one is a difference."
+    "Tell whether the candles of two runs are equal where the second one flags none; missing ones differ."
     import pandas as pd
 
     read = {

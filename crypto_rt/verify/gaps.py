@@ -17,7 +17,7 @@ __all__ = ['candle_proofs', 'verify_gaps']
 
 # %% ../../nbs/11_verify/00_gaps.ipynb #8ec7b2c2
 def candle_proofs(store: FeatureStore) -> Counter[str]:
-    "Return by what proves their end how many candles there are: a witness, `unproven`, or `unknown` in older ones."
+    "Return how many candles there are by what proves their end: a witness, `unproven`, or `unknown`."
     candles = open_group(store, 'candles').read(equal={'source': 'trades'})
     proofs = candles.evidence.fillna('unknown').mask(
         candles.is_unproven.fillna(False).astype(bool), 'unproven'

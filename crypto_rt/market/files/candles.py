@@ -240,7 +240,7 @@ def read_candles(
     wanted = normalise_symbol(symbol) if symbol else None
     word = word_of(kind)
     table = candle_table(path, kind, named_symbol(path, {wanted} if wanted else None), word)
-    table, seconds = of_interval(table, path.name, interval_seconds, absent, word)
+    table, seconds = of_interval(table, path.name, interval_seconds, absent=absent, word=word)
     if wanted:
         table = table.filter(pc.equal(table['symbol'], wanted))
     check_raster(table, seconds, path.name, word)

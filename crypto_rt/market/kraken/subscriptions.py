@@ -159,7 +159,9 @@ class Subscriptions:
     def states(self) -> list[Subscription]:
         "Return what became of each channel of each symbol."
         return [
-            Subscription(symbol, channel, asking.state, asking.since_ms or self.at_ms(), asking.why)
+            Subscription(
+                symbol, channel, asking.state, since_ms=asking.since_ms or self.at_ms(), why=asking.why
+            )
             for (symbol, channel), asking in list(self.all.items())
         ]
 
