@@ -11,7 +11,7 @@ import msgspec
 from collections import Counter
 from collections.abc import Sequence
 from ..core.health import Health
-from ..core.messages import Subscription
+from ..core.messages import Subscription, clean_text
 from ..core.symbols import unknown_symbol
 from ..core.times import iso, now_ms
 from .exchange import Exchange, Frame
@@ -106,14 +106,14 @@ def subscription_counts(subscribed: Sequence[Subscription]) -> dict[str, int]:
 
 # %% ../../nbs/02_market/12_exchange_health.ipynb #9c2133e8
 def with_silence(subscribed: Sequence[Subscription], feed: Feed) -> list[Subscription]:
-    "Return the subscriptions, those that are granted and yet bring nothing as `silent`."
+    "Return the subscriptions, those that are granted and yet bring nothing as `silent`; `why` can be sent."
     found = []
     for each in subscribed:
         state = feed.states.get(each.symbol)
         if each.channel == 'trade' and each.state == 'acknowledged' and state and state.pulse.is_mute:
             why = 'REST has trades that it did not bring' if state.pulse.is_convicted else 'longer than usual'
             each = msgspec.structs.replace(each, state='silent', since_ms=state.pulse.last_ms, why=why)
-        found.append(each)
+        found.append(msgspec.structs.replace(each, why=clean_text(each.why)) if each.why else each)
     return found
 
 

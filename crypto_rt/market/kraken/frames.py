@@ -185,6 +185,8 @@ def read_frame(
             return _method_frame(raw, head)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f'frame: {error}; got {raw[:120]!r}') from None
+    except RecursionError:
+        raise ValueError(f'frame: nested too deeply; got {raw[:120]!r}') from None
     raise ValueError(f'frame: expected a channel or a method, got {raw[:120]!r}')
 
 # %% ../../../nbs/02_market/01_kraken/01_frames.ipynb #cd9f4a8b
@@ -299,7 +301,7 @@ def parse_rest_trades(
     "Return the trades of one page, its cursor, and the rows that cannot be used."
     result = rest_result(body)
     rows, last = rows_of(result), str(result['last'])
-    if not last.isdecimal():
+    if not re.fullmatch('[0-9]{1,20}', last):
         raise ExchangeError(f'expected nanoseconds as last, was {last[:40]!r}')
     trades: list[Trade] = []
     bad: list[BadTrade] = []
