@@ -1136,6 +1136,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'crypto_rt/market/kraken/exchange.py'),
                                                   'crypto_rt.market.kraken.exchange.Kraken.trade_page': ( '02_market/01_kraken/exchange.html#kraken.trade_page',
                                                                                                           'crypto_rt/market/kraken/exchange.py'),
+                                                  'crypto_rt.market.kraken.exchange._page_of': ( '02_market/01_kraken/exchange.html#_page_of',
+                                                                                                 'crypto_rt/market/kraken/exchange.py'),
                                                   'crypto_rt.market.kraken.exchange._status_of': ( '02_market/01_kraken/exchange.html#_status_of',
                                                                                                    'crypto_rt/market/kraken/exchange.py'),
                                                   'crypto_rt.market.kraken.exchange._time_of': ( '02_market/01_kraken/exchange.html#_time_of',
