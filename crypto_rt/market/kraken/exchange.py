@@ -10,7 +10,15 @@ from ...core.messages import Candle, Subscription, Trade
 from ...core.settings import Settings
 from ...core.symbols import unknown_symbol
 from ...core.times import check_ms
-from ..exchange import BadTrade, Exchange, ExchangeLimits, Frame, TradePage, check_interval
+from crypto_rt.market.exchange import (
+    BadTrade,
+    ClockReading,
+    Exchange,
+    ExchangeLimits,
+    Frame,
+    TradePage,
+    check_interval,
+)
 from .answers import ExchangeError, parse_asset_pairs, rest_result
 from .frames import parse_rest_ohlc, parse_rest_trades
 from .rest import ATTEMPTS, RestClient, is_local
@@ -81,7 +89,11 @@ class Kraken(Exchange):
 
     def time_ms(self) -> int:
         "Return the exchange's clock, milliseconds, cut to the second."
-        return self.client.ask('Time', _time_of, attempts=FEW_ATTEMPTS)
+        return self.read_clock().exchange_ms
+
+    def read_clock(self) -> ClockReading:
+        "Return the exchange's clock, with ours around the one request that was answered."
+        return ClockReading(*self.client.ask_timed('Time', _time_of, attempts=FEW_ATTEMPTS))
 
     def first_cursor(self, since_ms: int) -> str:
         "Return the cursor, nanoseconds as text and exclusive, of the first trade at or after `since_ms`."
