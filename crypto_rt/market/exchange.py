@@ -45,6 +45,7 @@ class Frame(NamedTuple):
     channel: str = ''  # ack, nack, error: what was asked for, `trade` or `ticker`; empty where unknown
     bad_trades: list[BadTrade] = []  # trade: those that cannot be used
     req_id: int = 0  # ack, nack, error: the number of the request that it answers; 0: it does not say
+    is_mistake: bool = False  # nack: it says that there is no such symbol; a refusal that may pass does not
 
 # %% ../../nbs/02_market/00_exchange.ipynb #eca4264e
 class TradePage(NamedTuple):
