@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from .messages import clean_text
 from .times import iso, now_ms
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Health:
 
     def fails(self, what: str, why: object) -> None:
         "Note that `what` does not work, and why."
-        now, reason = self.clock(), ' '.join(str(why).split())[:300]
+        now, reason = self.clock(), _line(why)
         fault = self.faults.setdefault(what, _Fault(now, 0, reason, False))
         fault.times, fault.why = fault.times + 1, reason
         if self._may_log(what, now):
@@ -58,13 +59,13 @@ class Health:
     def tell(self, what: str, words: object) -> None:
         "Log a warning that is no fault of ours, at most once a minute like the others."
         if self._may_log(what, self.clock()):
-            self.log.warning('%s: %s', what, ' '.join(str(words).split())[:300])
+            self.log.warning('%s: %s', what, _line(words))
 
     def reasons(self, after_ms: int = 0) -> list[str]:
         "Return a line for each fault that has lasted longer than `after_ms`: what, why and since when."
         now = self.clock()
         return [
-            f'{what}: {fault.why} (since {iso(fault.since_ms)})'
+            f'{clean_text(what)}: {fault.why} (since {iso(fault.since_ms)})'
             for what, fault in sorted(self.faults.items())
             if now - fault.since_ms >= after_ms
         ]
@@ -77,3 +78,7 @@ class Health:
         if len(self._logged_ms) > REMEMBERED:
             del self._logged_ms[next(iter(self._logged_ms))]
         return True
+
+
+def _line(words: object) -> str:
+    return ' '.join(clean_text(words).split())[:300]

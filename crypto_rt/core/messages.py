@@ -22,7 +22,7 @@ __all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'LARGEST_ID', 'LARGEST_COUN
            'Name', 'Text', 'Names', 'Source', 'Witness', 'Proof', 'OrderType', 'EPOCH_BITS', 'TOPICS', 'encode', 'END',
            'KEPT_BYTES', 'Trade', 'Trades', 'Watermark', 'End', 'Gap', 'Dropped', 'Candle', 'FormingCandle',
            'TechnicalIndicators', 'Prediction', 'DeadLetter', 'Subscription', 'ServiceEvent', 'News', 'NewsSignal',
-           'NewsWatermark', 'Topic', 'decode', 'dead_letter', 'supersedes', 'latest_revisions', 'schema',
+           'NewsWatermark', 'Topic', 'decode', 'clean_text', 'dead_letter', 'supersedes', 'latest_revisions', 'schema',
            'write_contracts']
 
 # %% ../../nbs/00_core/04_messages.ipynb #1d2f8311
@@ -411,6 +411,11 @@ def _value_at(value: Any, path: list[str]) -> Any:
             value = value[name]
     return value
 
+# %% ../../nbs/00_core/04_messages.ipynb #42e67d05
+def clean_text(value: object) -> str:
+    "Return the text of a value, with `?` for each half of a character, which no message can hold."
+    return str(value).encode('utf-8', 'replace').decode()
+
 # %% ../../nbs/00_core/04_messages.ipynb #f883c807
 KEPT_BYTES = 65_536  # of a bad message; a letter must fit a topic that holds messages of at most 1 MB
 
@@ -425,14 +430,14 @@ def dead_letter(
 ) -> DeadLetter:
     "Return the record that keeps a bad message aside: length, digest and its first `KEPT_BYTES`."
     return DeadLetter(
-        id=where,
+        id=clean_text(where),
         topic=topic,
-        reason=reason[:500],
+        reason=clean_text(reason)[:500],
         raw=base64.b64encode(raw[:KEPT_BYTES]).decode(),
         seen_ms=now_ms(),
         length=len(raw),
         sha256=hashlib.sha256(raw).hexdigest(),
-        key=key[:200],
+        key=clean_text(key)[:200],
         deaths=deaths,
     )
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from ..core.messages import Candle, Subscription, Trade
+from ..core.times import now_ms
 from typing import NamedTuple, Protocol
 
 # %% auto #0
-__all__ = ['TradeItem', 'BadTrade', 'Frame', 'TradePage', 'ExchangeLimits', 'TradeSource', 'CandleSource', 'Exchange',
-           'check_interval', 'trade_pages']
+__all__ = ['TradeItem', 'BadTrade', 'Frame', 'TradePage', 'ExchangeLimits', 'ClockReading', 'TradeSource', 'CandleSource',
+           'Exchange', 'check_interval', 'trade_pages']
 
 # %% ../../nbs/02_market/00_exchange.ipynb #b3e839dc
 TradeItem = tuple[
@@ -44,6 +45,7 @@ class Frame(NamedTuple):
     channel: str = ''  # ack, nack, error: what was asked for, `trade` or `ticker`; empty where unknown
     bad_trades: list[BadTrade] = []  # trade: those that cannot be used
     req_id: int = 0  # ack, nack, error: the number of the request that it answers; 0: it does not say
+    is_mistake: bool = False  # nack: it says that there is no such symbol; a refusal that may pass does not
 
 # %% ../../nbs/02_market/00_exchange.ipynb #eca4264e
 class TradePage(NamedTuple):
@@ -62,6 +64,14 @@ class ExchangeLimits(NamedTuple):
     candles: int  # in one answer, the newest
     intervals: tuple[int, ...]  # lengths of the candles that it makes, seconds
 
+# %% ../../nbs/02_market/00_exchange.ipynb #fb5bf972
+class ClockReading(NamedTuple):
+    "What an exchange's clock said, and ours right before the question and right after the answer; milliseconds."
+
+    exchange_ms: int  # perhaps cut to the second
+    asked_ms: int
+    answered_ms: int
+
 # %% ../../nbs/02_market/00_exchange.ipynb #a926057b
 class TradeSource(Protocol):
     "Who can be asked for the trades of the past. Calls block, and may come from several threads."
@@ -69,6 +79,14 @@ class TradeSource(Protocol):
     def time_ms(self) -> int:
         "Return its clock, milliseconds, perhaps cut to the second."
         ...
+
+    def read_clock(self) -> ClockReading:
+        """Return its clock with ours around the one question that was answered, without waits before it.
+
+        Without a body of its own, ours are around `time_ms`, and so around all its waits.
+        """
+        asked_ms = now_ms()
+        return ClockReading(self.time_ms(), asked_ms, now_ms())
 
     def first_cursor(self, since_ms: int) -> str:
         "Return the cursor of the page that begins with the first trade at or after `since_ms`."

@@ -9,9 +9,9 @@ import asyncio
 import logging
 import msgspec
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ..core.health import Health
-from ..core.messages import Subscription
+from ..core.messages import Subscription, clean_text
 from ..core.symbols import unknown_symbol
 from ..core.times import iso, now_ms
 from .exchange import Exchange, Frame
@@ -20,8 +20,8 @@ from .feed import Feed
 log = logging.getLogger('crypto_rt.market.exchange_health')
 
 # %% auto #0
-__all__ = ['log', 'STREAM', 'STATE', 'CLOCK', 'note_connection', 'exchange_clock', 'RefusalCheck', 'subscription_counts',
-           'with_silence', 'muted']
+__all__ = ['log', 'STREAM', 'STATE', 'CLOCK', 'LISTS_APART_MS', 'note_connection', 'exchange_clock', 'RefusalCheck',
+           'subscription_counts', 'with_silence', 'muted']
 
 # %% ../../nbs/02_market/12_exchange_health.ipynb #a8f71d57
 STREAM, STATE = "the exchange's stream", "the exchange's state"
@@ -62,39 +62,55 @@ def exchange_clock(exchange: Exchange, health: Health) -> int:  # milliseconds
     return at_ms
 
 # %% ../../nbs/02_market/12_exchange_health.ipynb #3522671f
+LISTS_APART_MS = 30_000  # two lists of symbols that both lack one
+
+
 class RefusalCheck:
     "Finds out, in the background, whether a refused symbol is one that the exchange does not have."
 
-    def __init__(self, exchange: Exchange, health: Health | None = None):
-        self.exchange, self.health = exchange, health or Health(log)
+    def __init__(self, exchange: Exchange, health: Health | None = None, clock: Callable[[], int] = now_ms):
+        self.exchange, self.health, self.clock = exchange, health or Health(log), clock
         self.suspects: dict[str, str] = {}  # symbol, and what the exchange said
+        self.absent: dict[str, int] = {}  # suspects that a list lacked, and when
+        self.next_ms = 0
         self.task: asyncio.Task[Sequence[str]] | None = None
 
     def look(self, feed: Feed) -> None:
-        "Take the refusals that the feed has seen; `ValueError` for a symbol that a healthy list lacks."
+        "Take the refusals that the feed has seen; `ValueError` for a symbol that two healthy lists lack."
         for frame in feed.refused:
-            state = feed.states.get(frame.symbol)
-            is_new = (
-                state is not None and state.sequence.ids.contiguous_id is None and state.granted_ms is None
-            )
-            if feed.connections == 1 and is_new:
+            if frame.is_mistake and feed.connections == 1 and _is_new(feed, frame.symbol):
                 self.suspects[frame.symbol] = frame.text
         feed.refused.clear()
+        for symbol in [each for each in self.suspects if not _is_new(feed, each)]:
+            self._clear(symbol)
         if self.task is not None and self.task.done():
             self._judge(self.task)
             self.task = None
-        if self.suspects and self.task is None:
+        if self.suspects and self.task is None and self.clock() >= self.next_ms:
             self.task = asyncio.create_task(asyncio.to_thread(self.exchange.symbols))
 
     def _judge(self, task: asyncio.Task[Sequence[str]]) -> None:
-        suspects, self.suspects = self.suspects, {}  # who is refused again is suspected again
+        now = self.clock()
+        self.next_ms = now + LISTS_APART_MS
         if (error := task.exception()) is not None:
             self.health.fails('the list of symbols', error)
             return
         self.health.works('the list of symbols')
-        for symbol, text in suspects.items():
-            if task.result() and symbol not in task.result():
-                raise unknown_symbol(symbol, task.result(), f'{self.exchange.url} ({text})')
+        listed = task.result()
+        for symbol, text in list(self.suspects.items()):
+            if symbol in listed:
+                self._clear(symbol)  # who is refused again is suspected again
+            elif listed and now - self.absent.setdefault(symbol, now) >= LISTS_APART_MS:
+                raise unknown_symbol(symbol, listed, f'{self.exchange.url} ({text})')
+
+    def _clear(self, symbol: str) -> None:
+        self.suspects.pop(symbol, None)
+        self.absent.pop(symbol, None)
+
+
+def _is_new(feed: Feed, symbol: str) -> bool:
+    state = feed.states.get(symbol)
+    return state is not None and state.sequence.ids.contiguous_id is None and state.granted_ms is None
 
 # %% ../../nbs/02_market/12_exchange_health.ipynb #cad018a4
 def subscription_counts(subscribed: Sequence[Subscription]) -> dict[str, int]:
@@ -106,14 +122,14 @@ def subscription_counts(subscribed: Sequence[Subscription]) -> dict[str, int]:
 
 # %% ../../nbs/02_market/12_exchange_health.ipynb #9c2133e8
 def with_silence(subscribed: Sequence[Subscription], feed: Feed) -> list[Subscription]:
-    "Return the subscriptions, those that are granted and yet bring nothing as `silent`."
+    "Return the subscriptions, those that are granted and yet bring nothing as `silent`; `why` can be sent."
     found = []
     for each in subscribed:
         state = feed.states.get(each.symbol)
         if each.channel == 'trade' and each.state == 'acknowledged' and state and state.pulse.is_mute:
             why = 'REST has trades that it did not bring' if state.pulse.is_convicted else 'longer than usual'
             each = msgspec.structs.replace(each, state='silent', since_ms=state.pulse.last_ms, why=why)
-        found.append(each)
+        found.append(msgspec.structs.replace(each, why=clean_text(each.why)) if each.why else each)
     return found
 
 

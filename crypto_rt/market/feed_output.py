@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from ..bus.steps import Out
-from ..core.messages import Dropped, Gap, Trade, Trades, Watermark, dead_letter, encode
+from ..core.messages import Dropped, Gap, Trade, Trades, Watermark, clean_text, dead_letter, encode
 from ..core.times import now_ms
 from .proof import Proof
 from typing import Any
@@ -89,4 +89,4 @@ class FeedOutput:
         self.letters += 1
         log.log(logging.WARNING if self.letters <= LETTERS_LOGGED else logging.DEBUG, reason)
         letter = dead_letter('websocket', raw, reason, f'websocket/{self._born_ms}/{self.letters}')
-        return Out('dead_letters', key, encode(letter))
+        return Out('dead_letters', clean_text(key), encode(letter))

@@ -20,7 +20,7 @@ from ..core.health import Health
 from ..core.messages import Gap, ServiceEvent, encode
 from ..core.settings import Settings
 from ..core.times import iso, now_ms, window_start
-from ..market.exchange import Exchange, Frame, TradePage, TradeSource, trade_pages
+from ..market.exchange import ClockReading, Exchange, Frame, TradePage, TradeSource, trade_pages
 from crypto_rt.market.exchange_health import (
     CLOCK,
     RefusalCheck,
@@ -42,9 +42,9 @@ from typing import Any
 log = logging.getLogger('crypto_rt.services.trades')
 
 # %% auto #0
-__all__ = ['log', 'REST_FAILED_MS', 'MOST_REST_FAILED_MS', 'SKEW_EVERY_MS', 'FIRST_TAIL', 'MOST_TAIL', 'TRADE_SOURCES',
-           'COUNTS_EVERY_MS', 'MOST_SUBSCRIPTIONS', 'Fetcher', 'SkewMeter', 'drive', 'catch_up', 'Recorder',
-           'read_previous_run', 'warm_start', 'Sender', 'serve_trades', 'run_trades']
+__all__ = ['log', 'REST_FAILED_MS', 'MOST_REST_FAILED_MS', 'SKEW_EVERY_MS', 'AGAIN_MS', 'LONGEST_ROUND_TRIP_MS', 'FIRST_TAIL',
+           'MOST_TAIL', 'TRADE_SOURCES', 'COUNTS_EVERY_MS', 'MOST_SUBSCRIPTIONS', 'Fetcher', 'SkewMeter', 'drive',
+           'catch_up', 'Recorder', 'read_previous_run', 'warm_start', 'Sender', 'serve_trades', 'run_trades']
 
 # %% ../../nbs/10_services/00_trades.ipynb #58832b29
 REST_FAILED_MS = 5000  # until REST is asked again; twice as long each time
@@ -97,6 +97,8 @@ class Fetcher:
 
 # %% ../../nbs/10_services/00_trades.ipynb #b79df103
 SKEW_EVERY_MS = 60_000
+AGAIN_MS = 5000  # until a skew that leapt is measured again
+LONGEST_ROUND_TRIP_MS = 2000
 
 
 class SkewMeter:
@@ -104,24 +106,28 @@ class SkewMeter:
 
     def __init__(self, source: TradeSource, health: Health | None = None):
         self.source, self.next_ms, self.health = source, 0, health or Health(log)
-        self.task: asyncio.Task[int] | None = None
+        self.task: asyncio.Task[ClockReading] | None = None
 
     def look(self, feed: Feed, here_ms: int) -> None:
         "Take an answer that has come; ask when it is time."
         if self.task and self.task.done():
             if (error := self.task.exception()) is None:
-                feed.clock.see_rest_time(self.task.result())
+                self._take(self.task.result(), feed, here_ms)
                 self.health.works(CLOCK)
             else:
                 self.health.fails(CLOCK, error)
             self.task = None
         elif not self.task and here_ms >= self.next_ms:
             self.next_ms = here_ms + SKEW_EVERY_MS
-            self.task = asyncio.create_task(asyncio.to_thread(self._ask))
+            self.task = asyncio.create_task(asyncio.to_thread(self.source.read_clock))
 
-    def _ask(self) -> int:
-        asked = now_ms()
-        return skew_of(self.source.time_ms(), asked, now_ms())
+    def _take(self, reading: ClockReading, feed: Feed, here_ms: int) -> None:
+        if (took_ms := reading.answered_ms - reading.asked_ms) > LONGEST_ROUND_TRIP_MS:
+            self.health.tell(CLOCK, f'its answer took {took_ms} ms, and says nothing of the skew')
+            return
+        feed.clock.see_rest_time(skew_of(*reading))
+        if feed.clock.doubted is not None:
+            self.next_ms = here_ms + AGAIN_MS
 
 # %% ../../nbs/10_services/00_trades.ipynb #617953a1
 async def drive(

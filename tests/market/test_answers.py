@@ -14,6 +14,7 @@ from crypto_rt.core.health import Health
 from crypto_rt.core.messages import Trades, decode
 from crypto_rt.core.settings import load_settings
 from crypto_rt.core.times import now_ms
+from crypto_rt.market.exchange import trade_pages
 from crypto_rt.market.exchange_health import exchange_clock
 from crypto_rt.market.feed import Feed
 from crypto_rt.market.kraken.exchange import Kraken
@@ -158,11 +159,40 @@ def test_a_bad_row_among_good_ones_is_set_aside_alone():
     assert [(bad.symbol, bad.trade_id) for bad in found.bad] == [('BTC/USD', 2)]
 
 
-def test_a_page_that_leads_nowhere_is_the_last_one():
-    rows = ','.join(f'["1.5","2",1762795433.5,"b","l","",{n}]' for n in range(1000))
-    for last in ('5', '4'):
-        reply = httpx.Response(200, text=f'{{"error":[],"result":{{"X":[{rows}],"last":"{last}"}}}}')
-        assert kraken([reply])[0].trade_page('BTC/USD', '5').is_last
+def rows_of(count, last):
+    rows = ','.join(f'["1.5","2",1762795433.5,"b","l","",{n}]' for n in range(count))
+    return httpx.Response(200, text=f'{{"error":[],"result":{{"X":[{rows}],"last":"{last}"}}}}')
+
+
+@pytest.mark.parametrize('count', [100, 500, 1000])
+@pytest.mark.parametrize('last', ['5', '4'])
+def test_a_page_whose_cursor_stands_still_is_asked_for_again(count, last):
+    client, waits = kraken([rows_of(count, last), rows_of(count, '6')])
+    found = client.trade_page('BTC/USD', '5')
+    assert (len(found.trades), found.cursor, found.is_last) == (count, '6', False) and len(waits) == 1
+    with pytest.raises(ConnectionError, match='expected a cursor behind 5'):
+        kraken([rows_of(count, last)])[0].trade_page('BTC/USD', '5')
+
+
+def test_a_small_page_is_the_last_one_wherever_its_cursor_is():
+    assert all(kraken([rows_of(99, last)])[0].trade_page('BTC/USD', '5').is_last for last in ('4', '5', '6'))
+
+
+@pytest.mark.parametrize('most', [100, 500, 1000])
+def test_smaller_pages_than_asked_for_lose_no_trade(most):
+    began = 1762776000
+    rows = [['100', '0.1', began + n / 10, 'b', 'l', '', n] for n in range(3000)]
+
+    def answer(request):
+        since = int(request.url.params['since'])
+        page = [row for row in rows if round(row[2] * 1e9) > since][:most]
+        last = str(round(page[-1][2] * 1e9)) if page else str(since)
+        return httpx.Response(200, json={'error': [], 'result': {'X': page, 'last': last}})
+
+    client = Kraken(load_settings(env={}), httpx.MockTransport(answer), lambda seconds: None)
+    pages = list(trade_pages(client, 'BTC/USD', began * 1000))
+    assert [trade.trade_id for page in pages for trade in page.trades] == list(range(3000))
+    assert len(pages) == 3000 // most + 1 and [page.is_last for page in pages].count(True) == 1
 
 
 def test_too_much_of_one_pair_holds_all_others():

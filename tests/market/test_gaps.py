@@ -176,6 +176,8 @@ def test_the_skew_is_measured_and_alarmed(caplog):
     feed.clock.see_rest_time(skew_of(START, START + 1270, START + 1290))
     assert feed.counts['skew_ms'] == -780 and feed.counts['skew_alarms'] == 0
     feed.clock.see_rest_time(skew_of(START + 60_000, START, START))
+    assert feed.counts['skew_ms'] == -780 and feed.counts['skew_alarms'] == 0, 'a leap needs a second witness'
+    feed.clock.see_rest_time(skew_of(START + 60_000, START, START))
     assert feed.counts['skew_alarms'] == 1 and 'clock is 60500 ms behind' in caplog.text
 
 

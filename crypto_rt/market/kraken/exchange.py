@@ -6,11 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from ...core.messages import Candle, Subscription
+from ...core.messages import Candle, Subscription, Trade
 from ...core.settings import Settings
 from ...core.symbols import unknown_symbol
 from ...core.times import check_ms
-from ..exchange import Exchange, ExchangeLimits, Frame, TradePage, check_interval
+from crypto_rt.market.exchange import (
+    BadTrade,
+    ClockReading,
+    Exchange,
+    ExchangeLimits,
+    Frame,
+    TradePage,
+    check_interval,
+)
 from .answers import ExchangeError, parse_asset_pairs, rest_result
 from .frames import parse_rest_ohlc, parse_rest_trades
 from .rest import ATTEMPTS, RestClient, is_local
@@ -21,10 +29,11 @@ from typing import Any, TypeVar
 T = TypeVar('T')
 
 # %% auto #0
-__all__ = ['T', 'FEW_ATTEMPTS', 'Kraken']
+__all__ = ['T', 'FEW_ATTEMPTS', 'SMALL_PAGE', 'Kraken']
 
 # %% ../../../nbs/02_market/01_kraken/05_exchange.ipynb #60dde0f2
 FEW_ATTEMPTS = 2  # for what one can do without
+SMALL_PAGE = 100  # rows; a page with fewer is the last one
 
 
 class Kraken(Exchange):
@@ -80,7 +89,11 @@ class Kraken(Exchange):
 
     def time_ms(self) -> int:
         "Return the exchange's clock, milliseconds, cut to the second."
-        return self.client.ask('Time', _time_of, attempts=FEW_ATTEMPTS)
+        return self.read_clock().exchange_ms
+
+    def read_clock(self) -> ClockReading:
+        "Return the exchange's clock, with ours around the one request that was answered."
+        return ClockReading(*self.client.ask_timed('Time', _time_of, attempts=FEW_ATTEMPTS))
 
     def first_cursor(self, since_ms: int) -> str:
         "Return the cursor, nanoseconds as text and exclusive, of the first trade at or after `since_ms`."
@@ -92,13 +105,12 @@ class Kraken(Exchange):
         """
         trades, after, bad = self._ask_of_pair(
             'Trades',
-            lambda body: parse_rest_trades(body, symbol),
+            lambda body: _page_of(body, symbol, cursor),
             symbol,
             since=cursor,
             count=self.limits.trades,
         )
-        is_last = len(trades) + len(bad) < self.limits.trades or int(after) <= int(cursor)
-        return TradePage(trades, after, is_last, bad)
+        return TradePage(trades, after, len(trades) + len(bad) < SMALL_PAGE, bad)
 
     def candles(self, symbol: str, interval_seconds: int) -> list[Candle]:
         """Return the newest final candles, oldest first; `ValueError` for an interval that Kraken does not
@@ -125,6 +137,13 @@ class Kraken(Exchange):
             if error.verdict == 'mistake' and symbol not in (listed := self.symbols()):
                 raise unknown_symbol(symbol, listed, self.url) from None
             raise
+
+
+def _page_of(body: bytes, symbol: str, cursor: str) -> tuple[list[Trade], str, list[BadTrade]]:
+    trades, after, bad = parse_rest_trades(body, symbol)
+    if (rows := len(trades) + len(bad)) >= SMALL_PAGE and int(after) <= int(cursor):
+        raise ExchangeError(f'expected a cursor behind {cursor} with {rows} rows, was {after}')
+    return trades, after, bad
 
 
 def _status_of(body: bytes) -> str:

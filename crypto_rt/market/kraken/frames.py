@@ -15,7 +15,7 @@ from ...core.messages import Candle, Trade
 from ...core.symbols import order_type_text
 from ...core.times import check_ms, rfc3339_ms, seconds_text_ms
 from ..exchange import BadTrade, Frame, TradeItem
-from .answers import ExchangeError, rest_result, rows_of
+from .answers import ExchangeError, answer_verdict, rest_result, rows_of
 from decimal import Decimal, ROUND_HALF_EVEN
 from msgspec import Meta, Struct
 from typing import Annotated, Any, Literal
@@ -185,6 +185,8 @@ def read_frame(
             return _method_frame(raw, head)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f'frame: {error}; got {raw[:120]!r}') from None
+    except RecursionError:
+        raise ValueError(f'frame: nested too deeply; got {raw[:120]!r}') from None
     raise ValueError(f'frame: expected a channel or a method, got {raw[:120]!r}')
 
 # %% ../../../nbs/02_market/01_kraken/01_frames.ipynb #cd9f4a8b
@@ -242,7 +244,8 @@ def _method_frame(raw: bytes, head: _Head) -> Frame:
     reason = _words(head.error) or 'no reason given'
     refused = _words(head.symbol) or next(iter(re.findall(r'not supported (\S+)', reason)), '')
     kind = 'nack' if head.method == 'subscribe' else 'error'
-    return Frame(kind, raw, refused, exchange_ms=clock, text=reason, channel=channel, req_id=req_id)
+    frame = Frame(kind, raw, refused, exchange_ms=clock, text=reason, channel=channel, req_id=req_id)
+    return frame._replace(is_mistake=answer_verdict([reason]) == 'mistake')
 
 # %% ../../../nbs/02_market/01_kraken/01_frames.ipynb #80ff919c
 _SIDES: dict[str, Any] = {'b': 'buy', 's': 'sell', 'buy': 'buy', 'sell': 'sell'}
@@ -299,7 +302,7 @@ def parse_rest_trades(
     "Return the trades of one page, its cursor, and the rows that cannot be used."
     result = rest_result(body)
     rows, last = rows_of(result), str(result['last'])
-    if not last.isdecimal():
+    if not re.fullmatch('[0-9]{1,20}', last):
         raise ExchangeError(f'expected nanoseconds as last, was {last[:40]!r}')
     trades: list[Trade] = []
     bad: list[BadTrade] = []

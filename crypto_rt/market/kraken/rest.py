@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from ...core.settings import Settings
+from ...core.times import now_ms
 from .answers import ExchangeError, asks_too_much, answer_verdict
 from email.utils import parsedate_to_datetime
 from tenacity import (
@@ -130,6 +131,12 @@ class RestClient:
         **params: Any,  # of the call
     ) -> T:
         "Return the parsed reply of a call; `ExchangeError` when all attempts failed, or another is of no use."
+        return self.ask_timed(call, parse, pair, attempts, **params)[0]
+
+    def ask_timed(
+        self, call: str, parse: Callable[[bytes], T], pair: str = '', attempts: int = ATTEMPTS, **params: Any
+    ) -> tuple[T, int, int]:  # and our clock before and after the one attempt that was answered, milliseconds
+        "Return the parsed reply like `ask`, and when it was asked for and came, without any wait."
         attempt = Retrying(
             retry=retry_if_exception(_may_pass),
             stop=stop_after_attempt(attempts) | stop_when_event_set(self.closed),  # type: ignore[arg-type]
@@ -138,11 +145,14 @@ class RestClient:
         )
         is_again = False
 
-        def once() -> T:
+        def once() -> tuple[T, int, int]:
             nonlocal is_again
             self._wait_turn(pair, is_again)
             is_again = True
-            return self._parsed(parse, self.ask_once(call, ({'pair': pair} if pair else {}) | params))
+            asked_ms = now_ms()
+            body = self.ask_once(call, ({'pair': pair} if pair else {}) | params)
+            answered_ms = now_ms()
+            return self._parsed(parse, body), asked_ms, answered_ms
 
         try:
             return attempt(once)
