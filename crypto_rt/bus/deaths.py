@@ -124,13 +124,22 @@ class Deaths:
         self.slot = _free_slot(folder, service)
         self.note = mmap.mmap(self.slot, NOTE_BYTES)
         self.record = Record()
+        self.places: dict[tuple[str, int], bytes] = {}  # how a note of each partition begins
         self.change(self._with_last_life)
 
     def at_work(self, spans: Iterable[tuple[str, int, int, int]]) -> Deaths:
         "Note what is about to be taken: topic, partition, first and last offset."
-        text = ';'.join([f'{topic} {partition} {first} {last}' for topic, partition, first, last in spans])
-        self._write(text.encode() + b'\n\n')
+        self._write(b';'.join([self._place(*span[:2]) + b'%d %d' % span[2:] for span in spans]) + b'\n\n')
         return self
+
+    def at_one(self, where: tuple[str, int], first: int, last: int) -> Deaths:
+        "Note, as `at_work` does, messages of one topic and partition; the way of all services that join nothing."
+        text = b'%b%d %d\n\n' % (self.places.get(where) or self._place(*where), first, last)
+        self.note[: len(text)] = text
+        return self
+
+    def _place(self, topic: str, partition: int) -> bytes:
+        return self.places.setdefault((topic, partition), f'{topic} {partition} '.encode())
 
     def __enter__(self) -> None:
         pass
@@ -139,7 +148,7 @@ class Deaths:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None or is_outage(error):
-            self._write(b'\n\n')
+            self.note[0] = _NOTHING
             return
         spans = self.note[:].partition(b'\n')[0]
         why = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
@@ -161,6 +170,8 @@ class Deaths:
 
     def survived(self, topic: str, partition: int, offset: int) -> None:
         "Forget the deaths at spans that lie behind: all of their messages up to `offset` were taken alive."
+        if not self.record.deaths:
+            return
         if not any(span.last <= offset for span in self.suspects(topic, partition)):
             return
 
@@ -209,6 +220,9 @@ class Deaths:
             return None
         found = [_span(text, self.logs) for text in spans.decode().split(';')]
         return Death(found, rest.partition(b'\n')[0].decode(errors='replace'), now_ms())
+
+
+_NOTHING = ord('\n')  # an empty first line: at work on nothing
 
 
 def _span(text: str, logs: Mapping[str, str]) -> Span:

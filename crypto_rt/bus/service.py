@@ -9,6 +9,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from .deaths import Deaths, SetAside
 from .sending import PRODUCER
 from .steps import Batch, Out, Received, Step, batches, committable, dead_letter_of, pieces
@@ -17,6 +18,7 @@ from ..core.messages import End, ServiceEvent, TOPICS, encode
 from ..core.settings import Settings
 from ..core.supervisor import SET_ASIDE
 from ..core.times import now_ms
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +102,12 @@ class Service:
 # %% ../../nbs/01_bus/06_service.ipynb #e0064f78
 def take_partition(service: Service, run: Callable, batch: Batch) -> None:
     "Hand the pieces of one partition to the step and note how far a commit may go."
-    topic, partition, last = batch.topic, batch.partition, batch[-1].offset
+    topic, partition, last = batch.topic, batch.partition, batch.offset_at(-1)
     aside = service.deaths.aside(topic, partition)
-    for piece in pieces(batch, {offset: each.reason for offset, each in aside.items()}):
-        for part in one_by_one(service, piece.messages) if piece.messages else ():
+    reasons = {offset: each.reason for offset, each in aside.items()} if aside else aside
+    for piece in pieces(batch, reasons):
+        messages: Any = piece.messages  # a `Batch`, since they are of one
+        for part in one_by_one(service, messages) if messages else ():
             take_part(service, run, part)
         if piece.run_id is not None and piece.behind:
             pass_end(service, piece.run_id, topic=topic, partition=partition, offset=piece.behind.offset)
@@ -114,23 +118,32 @@ def take_partition(service: Service, run: Callable, batch: Batch) -> None:
     store_offset(service, topic, partition, covered(service, topic, partition, last))
 
 
-def take_part(service: Service, run: Callable, part: Sequence[Received]) -> None:
+def take_part(service: Service, run: Callable, part: Batch) -> None:
     "Hand messages of one partition to the step, on record as long as it works on them."
-    from quixstreams.context import copy_context, set_message_context
-    from quixstreams.models import MessageContext
-
-    first, last = part[0], part[-1]
-    name = topic_name(service.settings, first.topic)
-    service.last[first.topic, first.partition] = last.offset
-    with service.deaths.at_work(
-        [*spans_waiting(service), (first.topic, first.partition, first.offset, last.offset)]
-    ):
+    set_message_context, message_context = _quix_context()
+    where, deaths = (part.topic, part.partition), service.deaths
+    first, last = part.offset_at(0), part.offset_at(-1)
+    service.last[where] = last
+    if rows_waiting(service.step):
+        noted = deaths.at_work([*spans_waiting(service), (*where, first, last)])
+    else:
+        noted = deaths.at_one(where, first, last)
+    with noted:
         context = copy_context()
-        context.run(set_message_context, MessageContext(name, first.partition, last.offset, size=0))
+        name = topic_name(service.settings, part.topic)
+        context.run(set_message_context, message_context(name, part.partition, last, 0))
         context.run(run, part, '', now_ms(), None)
         service.taken += len(part)
-        if len(part) == 1:
-            let_go(service, first)
+        if deaths.record.deaths and len(part) == 1:
+            let_go(service, part[0])
+
+
+@cache
+def _quix_context() -> tuple[Callable, Callable]:
+    from quixstreams.context import set_message_context
+    from quixstreams.models import MessageContext
+
+    return set_message_context, MessageContext
 
 
 def refuse(service: Service, message: Received, reason: str, aside: SetAside | None = None) -> None:
@@ -151,21 +164,21 @@ def refuse(service: Service, message: Received, reason: str, aside: SetAside | N
 PATIENCE_SECONDS = 60.0  # how long a suspected row may wait for another input before the next one is taken
 
 
-def one_by_one(service: Service, messages: Sequence[Received]) -> Iterator[Sequence[Received]]:
-    "Yield messages of one partition in order: those under suspicion alone, the others as they stand together."
-    spans = service.deaths.suspects(messages[0].topic, messages[0].partition)
+def one_by_one(service: Service, messages: Batch) -> Sequence[Batch]:
+    "Return messages in order: those under suspicion alone, the others as they stand together."
+    spans = service.deaths.suspects(messages.topic, messages.partition)
     if not spans:
-        yield messages
-        return
-    start = 0
+        return [messages]
+    parts, start = list[Batch](), 0
     for at, message in enumerate(messages):
         if any(span.first <= message.offset <= span.last for span in spans):
             if start < at:
-                yield messages[start:at]
-            yield messages[at : at + 1]
+                parts.append(messages[start:at])
+            parts.append(messages[at : at + 1])
             start = at + 1
     if start < len(messages):
-        yield messages[start:]
+        parts.append(messages[start:])
+    return parts
 
 
 def spans_waiting(service: Service) -> Iterator[tuple[str, int, int, int]]:
@@ -191,12 +204,11 @@ def covered(service: Service, topic: str, partition: int, last: int) -> int:
     """Return up to where a restart need not read: end markers stay open, too, until the last one of their
     run has come.
     """
-    waiting = [
-        ends[topic, partition]
-        for run_id, ends in service.ended.items()
-        if run_id not in service.passed and (topic, partition) in ends
-    ]
-    return min([committable(service.step, topic, partition, last), *(offset - 1 for offset in waiting)])
+    up_to = committable(service.step, topic, partition, last)
+    for run_id, ends in service.ended.items():
+        if run_id not in service.passed and (topic, partition) in ends:
+            up_to = min(up_to, ends[topic, partition] - 1)
+    return up_to
 
 # %% ../../nbs/01_bus/06_service.ipynb #c87e966a
 def store_offset(service: Service, topic: str, partition: int, offset: int) -> None:

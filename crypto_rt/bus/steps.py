@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ..core.messages import END, TOPICS, End, dead_letter, decode, encode
 from ..core.settings import Settings
 from functools import lru_cache
-from itertools import compress, count, repeat
+from itertools import repeat
 from operator import methodcaller
 from typing import Any, NamedTuple, Protocol
 
@@ -97,6 +97,10 @@ class Batch(Sequence[Received]):
     def __iter__(self) -> Iterator[Received]:
         return map(self._received, self.messages, self.values)
 
+    def offset_at(self, at: int) -> int:
+        "Return the offset of the message at an index, without making the message."
+        return self.messages[at].offset()
+
     def _received(self, message: Any, value: bytes) -> Received:
         return Received(
             key=(message.key() or b'').decode('utf-8', 'surrogateescape'),
@@ -128,7 +132,7 @@ def batches(
     where: list[Any] = list(map(_PARTITION, messages))
     if len(inputs) > 1:
         where = list(zip(map(_TOPIC, messages), where, strict=True))
-    places = sorted(set(where))
+    places = where[:1] if where.count(where[0]) == len(where) else sorted(set(where))
     for place in places:
         mine = (
             messages
@@ -136,7 +140,7 @@ def batches(
             else [m for m, at in zip(messages, where, strict=True) if at == place]
         )
         values = list(map(_VALUE, mine))
-        if None in values:
+        if not all(values):
             values = [value or b'' for value in values]
         topic = mine[0].topic().removeprefix(settings.kafka.topic_prefix)
         yield Batch(topic, mine[0].partition(), mine, values)
@@ -186,33 +190,33 @@ class Piece(NamedTuple):
 def pieces(
     messages: Sequence[Received],  # of one topic partition
     aside: Mapping[int, str] = {},  # offset to why the message there must not be taken
-) -> Iterator[Piece]:
-    "Yield the messages in pieces that end at an end marker, or at a message that cannot be used."
+) -> Sequence[Piece]:
+    "Return the messages in pieces that end at an end marker, or at a message that cannot be used."
     if isinstance(messages, Batch):
-        topic, values = messages.topic, messages.values
-        keys = list(map(_KEY, messages.messages))
+        topic, values, keys = messages.topic, messages.values, list(map(_KEY, messages.messages))
     else:
         topic = messages[0].topic if messages else ''
         values, keys = [message.value for message in messages], [message.key for message in messages]
     stops: dict[int, Piece] = {}
-    for at in compress(count(), map(bytes.startswith, values, repeat(END))):
-        if (run_id := _run_id(values[at])) is not None:
-            stops[at] = Piece((), run_id=run_id)
-    if refused := {key: why for key in set(keys) if (why := _refusal_of(topic, key))}:
-        for at in (at for at, key in enumerate(keys) if key in refused and at not in stops):
-            stops[at] = Piece((), refusal=refused[keys[at]])
+    if any(map(bytes.startswith, values, repeat(END))):
+        for at, value in enumerate(values):
+            if value.startswith(END) and (run_id := _run_id(value)) is not None:
+                stops[at] = Piece((), run_id=run_id)
+    for key in set(keys):
+        if refusal := _refusal_of(topic, key):
+            for at in (at for at, other in enumerate(keys) if other == key and at not in stops):
+                stops[at] = Piece((), refusal=refusal)
     for at in (at for at, message in enumerate(messages if aside else ()) if message.offset in aside):
         stops[at] = Piece((), refusal=aside[messages[at].offset])
     if not stops:
-        if values:
-            yield Piece(messages)
-        return
-    start = 0
+        return [Piece(messages)] if values else []
+    found, start = list[Piece](), 0
     for at in sorted(stops):
-        yield stops[at]._replace(messages=messages[start:at], behind=messages[at])
+        found.append(stops[at]._replace(messages=messages[start:at], behind=messages[at]))
         start = at + 1
     if start < len(values):
-        yield Piece(messages[start:] if start else messages)
+        found.append(Piece(messages[start:]))
+    return found
 
 
 @lru_cache(4096)

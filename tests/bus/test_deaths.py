@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from crypto_rt.bus.deaths import DEATHS, Deaths
+from crypto_rt.bus.deaths import DEATHS, Deaths, Record
 from crypto_rt.bus.reading import tail
 from crypto_rt.bus.sending import open_producer
 from crypto_rt.bus.service import send_due
 from crypto_rt.bus.steps import Out
-from crypto_rt.bus.topics import ensure_topics
+from crypto_rt.bus.topics import ensure_topics, log_ids
 from crypto_rt.core.compose import Spec
 from crypto_rt.core.messages import decode
 from crypto_rt.core.settings import Settings, load_settings, to_env
@@ -92,6 +92,11 @@ def letters(settings: Settings) -> dict[str, Any]:
     return {letter.id: letter for letter in found}
 
 
+def record_of(settings: Settings, tmp_path: Path) -> Record:
+    "Return what the lives of the buggy service left to the next one, which reads the same logs."
+    return Deaths(tmp_path / 'deaths', 'buggy', log_ids(settings, ['trades'])).record
+
+
 @pytest.mark.parametrize(('what', 'bad'), [('raises', ('40', '41')), ('aborts', ('40',))])
 def test_three_deaths_at_a_message_set_it_aside(settings, tmp_path, what, bad):
     supervisor = supervised(settings, tmp_path, dict.fromkeys(bad, what), 100)
@@ -108,7 +113,9 @@ def test_three_deaths_at_a_message_set_it_aside(settings, tmp_path, what, bad):
     assert f'ERROR message set aside: trades/{partition}/40' in log
     events = [decode('service_events', m.value) for m in tail(settings, 'service_events', 100)]
     assert sum(event.counts['set_aside'] for event in events if event.kind == 'counts') >= len(bad)
-    assert Deaths(tmp_path / 'deaths', 'buggy').record.aside  # the record is whole
+    record = record_of(settings, tmp_path)
+    assert [each.message.first for each in record.aside] == [int(number) for number in bad]
+    assert not record.deaths
 
 
 class Waits:
@@ -161,4 +168,4 @@ def test_a_row_that_waited_is_found_out(tmp_path):
 def test_an_outage_sets_nothing_aside(settings, tmp_path):
     supervisor = supervised(settings, tmp_path, {'40': 'outage'}, 100, give_up=8)
     assert len(supervisor.fallen) == 5 and letters(settings) == {}
-    assert Deaths(tmp_path / 'deaths', 'buggy').record.deaths == []
+    assert record_of(settings, tmp_path).deaths == []

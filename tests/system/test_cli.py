@@ -78,7 +78,10 @@ def test_every_promised_command_has_its_options():
 
 def test_each_check_and_each_bench_is_a_command():
     root = get_command(app)
-    checks = {file.stem for file in (ROOT / 'crypto_rt/verify').glob('[a-z]*.py')} - {'digests', 'chaos_schedule'}  # helpers
+    checks = {file.stem for file in (ROOT / 'crypto_rt/verify').glob('[a-z]*.py')} - {
+        'digests',
+        'chaos_schedule',
+    }  # helpers
     assert set(root.commands['verify'].commands) - {'store'} == checks
     benches = {file.stem.removeprefix('bench_') for file in (ROOT / 'benches').glob('bench_*.py')}
     assert set(root.commands['bench'].commands) - {'all'} == benches
