@@ -104,7 +104,7 @@ def take_partition(service: Service, run: Callable, batch: Batch) -> None:
     "Hand the pieces of one partition to the step and note how far a commit may go."
     topic, partition, last = batch.topic, batch.partition, batch.offset_at(-1)
     aside = service.deaths.aside(topic, partition)
-    reasons = {offset: each.reason for offset, each in aside.items()} if aside else aside
+    reasons = {offset: each.reason for offset, each in aside.items()}
     for piece in pieces(batch, reasons):
         messages: Any = piece.messages  # a `Batch`, since they are of one
         for part in one_by_one(service, messages) if messages else ():

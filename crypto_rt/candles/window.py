@@ -88,7 +88,7 @@ class Window:
         if last is None:
             return True
         both_empty = last.source == 'trades' and last.trade_count == candle.trade_count == 0
-        now_proven = last.is_unproven and not candle.is_unproven
+        now_proven = bool(last.is_unproven) and not candle.is_unproven
         if self.is_restored and not both_empty:
             more = candle.trade_count > last.trade_count
             now_whole = last.is_partial and not candle.is_partial

@@ -22,7 +22,9 @@ def candle_proofs(store: FeatureStore) -> Counter[str]:
     proofs = candles.evidence.fillna('unknown').mask(
         candles.is_unproven.fillna(False).astype(bool), 'unproven'
     )
-    return Counter({'unproven': 0} | proofs.value_counts().to_dict())
+    found = Counter(unproven=0)
+    found.update(map(str, proofs))
+    return found
 
 # %% ../../nbs/11_verify/00_gaps.ipynb #b57fb768
 def verify_gaps(
@@ -61,6 +63,5 @@ def verify_gaps(
         'gaps_' + state: sum(record.state == state for record in records)
         for state in ('open', 'filled', 'timed_out')
     }
-    figures['proofs'] = dict(proofs)
     kept = figures['stored'] + figures['duplicates'] + figures['dead_letters']
-    return {'ok': figures['received'] == kept and not missing and not twice, **figures}
+    return {'ok': figures['received'] == kept and not missing and not twice, **figures, 'proofs': dict(proofs)}

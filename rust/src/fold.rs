@@ -245,7 +245,7 @@ impl Fold {
                 None => Proof::None,
             };
             let first = window.emitted.is_none() && undecided(end_ms);
-            let blind = !mark.connected && !(window.count > 0 && ended);
+            let blind = !(mark.connected || window.count > 0 && ended);
             let said = before.is_some_and(|before| state.nothing_after(mark, before.last_id, end_ms));
             let whole = window.count > 0
                 && ended
