@@ -64,4 +64,8 @@ def verify_gaps(
         for state in ('open', 'filled', 'timed_out')
     }
     kept = figures['stored'] + figures['duplicates'] + figures['dead_letters']
-    return {'ok': figures['received'] == kept and not missing and not twice, **figures, 'proofs': dict(proofs)}
+    return {
+        'ok': figures['received'] == kept and not missing and not twice,
+        **figures,
+        'proofs': dict(proofs),
+    }
