@@ -48,18 +48,20 @@ class Health:
         if self._may_log(what, now):
             fault.is_logged = True
             words = f'; for the {fault.times}th time since {iso(fault.since_ms)}' if fault.times > 1 else ''
-            self.log.warning('%s: %s%s', what, reason, words)
+            self.log.warning('%s: %s%s', clean_text(what), reason, words)
 
     def works(self, what: str) -> None:
         "Note that `what` works; nothing happens where it always did."
         fault = self.faults.pop(what, None)
         if fault is not None and fault.is_logged:
-            self.log.info('%s: works again after %.1f s', what, (self.clock() - fault.since_ms) / 1000)
+            self.log.info(
+                '%s: works again after %.1f s', clean_text(what), (self.clock() - fault.since_ms) / 1000
+            )
 
     def tell(self, what: str, words: object) -> None:
         "Log a warning that is no fault of ours, at most once a minute like the others."
         if self._may_log(what, self.clock()):
-            self.log.warning('%s: %s', what, _line(words))
+            self.log.warning('%s: %s', clean_text(what), _line(words))
 
     def reasons(self, after_ms: int = 0) -> list[str]:
         "Return a line for each fault that has lasted longer than `after_ms`: what, why and since when."

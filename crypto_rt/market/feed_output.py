@@ -87,6 +87,7 @@ class FeedOutput:
     def dead_letter(self, key: str, raw: bytes, reason: str) -> Out:
         "Return the message that keeps what cannot be used, whole; its id is unique over all runs."
         self.letters += 1
+        reason = clean_text(reason)
         log.log(logging.WARNING if self.letters <= LETTERS_LOGGED else logging.DEBUG, reason)
         letter = dead_letter('websocket', raw, reason, f'websocket/{self._born_ms}/{self.letters}')
         return Out('dead_letters', clean_text(key), encode(letter))
