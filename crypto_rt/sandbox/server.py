@@ -42,7 +42,7 @@ REST_CODES = {
 }
 REST_ERRORS = (
     b'{"error":["EDatabase:Internal error"]}',
-    b'{"error":["EGeneral:Temporary lockout"]}',
+    b'{"error":["EGeneral:Internal error"]}',
     b'{"error":["ENew:Never seen before"]}',
     b'{"error":[]}',
     b'{"result":{}}',
