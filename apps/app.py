@@ -12,17 +12,21 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 
 from apps import assets, documents, metrics
-from apps.auth import ApiKeyMiddleware, api_keys
+from apps.auth import OUR_NAMES, ApiKeyMiddleware, ApiKeys, HostMiddleware, OriginMiddleware, api_keys
 from apps.bus_reader import BusReader, send_heartbeats, watch_broker
 from apps.context import ApiContext
 from apps.feature_catalogue import FeatureCatalogue
+from apps.headers import ETagMiddleware, HeadMiddleware, SecurityHeadersMiddleware
 from apps.history import History
 from apps.hub import Hub
+from apps.lanes import PACKING, SMALLEST_PACKED
+from apps.limits import BodyLimitMiddleware, RateLimitMiddleware, RequestBudget
 from apps.metrics import LatencyMiddleware, hub_registry
 from apps.page import DashboardPage
+from apps.problems import answer_with_problems, documented_problems
 from apps.responses import describe_messages
 from apps.routes import (
     candles,
@@ -41,9 +45,9 @@ from apps.routes import (
 from crypto_rt.core.settings import Settings
 
 HEARTBEAT_SECONDS = 5.0
-DASHBOARD_SECONDS = 8.0  # after so long Gradio is imported even when nobody has come yet
+SOON_SECONDS = 2.0  # after so long the process for large lists is started
+LATER_SECONDS = 8.0  # after so long what takes long to import is imported, even when nobody has come yet
 SOURCES = {'live': 'live', 'replay': 'replay', 'simulate': 'simulated', 'simulated': 'simulated'}
-OUR_NAMES = ['127.0.0.1', 'localhost', '[::1]', '::1', 'testserver']  # of this machine
 ROUTERS = [
     health.router,
     ready.router,
@@ -85,7 +89,7 @@ def create_app(
     Raises:
         ValueError: When `[api] host` can be reached by others and there are no API keys.
     """
-    keys = api_keys(settings.api.host)
+    keys = ApiKeys(api_keys(settings.api.host))
     hub = Hub(settings, SOURCES[settings.run.source])
     app = FastAPI(
         title='crypto-rt',
@@ -94,7 +98,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        responses=documented_problems(),
     )
+    answer_with_problems(app)
     app.state.context = ApiContext(settings, hub, History(settings, store), FeatureCatalogue(hub))
     app.state.page = DashboardPage(hub, app, dashboard)
     app.state.registry = hub_registry(hub)
@@ -103,12 +109,31 @@ def create_app(
     app.mount('/crt', assets.VersionedFiles())
     app.mount('/', app.state.page)
     describe_messages(app)
-    app.add_middleware(LatencyMiddleware, registry=app.state.registry)
-    if keys:
-        app.add_middleware(ApiKeyMiddleware, keys=keys)
-    else:  # without keys a page of another site must not reach us by a name of its own (DNS rebinding)
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=OUR_NAMES)
+    _put_before(app, settings, keys)
     return app
+
+
+def _put_before(app: FastAPI, settings: Settings, keys: ApiKeys) -> None:
+    """Put before an app what every request passes, the last named first."""
+    api = settings.api
+    app.add_middleware(ETagMiddleware)
+    app.add_middleware(GZipMiddleware, minimum_size=SMALLEST_PACKED, compresslevel=PACKING)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=api.max_body_bytes, seconds=api.request_seconds)
+    if keys.keys:
+        app.add_middleware(ApiKeyMiddleware, keys=keys)
+    if api.requests_per_second:
+        budget = RequestBudget(api.requests_per_second, api.request_burst)
+        app.add_middleware(RateLimitMiddleware, budget=budget, keys=keys)
+    app.add_middleware(OriginMiddleware)
+    app.add_middleware(HostMiddleware, names=() if keys.keys else OUR_NAMES)
+    app.add_middleware(LatencyMiddleware, registry=app.state.registry)
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(HeadMiddleware)
+
+
+async def _begin_soon(context: ApiContext) -> None:
+    await asyncio.sleep(SOON_SECONDS)
+    await context.history.begin()
 
 
 def _lifespan(source: Source | None, heartbeat_seconds: float) -> Lifespan:
@@ -121,7 +146,8 @@ def _lifespan(source: Source | None, heartbeat_seconds: float) -> Lifespan:
         if source is None:
             tasks.append(asyncio.create_task(watch_broker(context.hub, 2 * heartbeat_seconds)))
         if not context.settings.run.until_idle:
-            asyncio.get_running_loop().call_later(DASHBOARD_SECONDS, page.begin)
+            asyncio.get_running_loop().call_later(LATER_SECONDS, page.begin)
+            tasks.append(asyncio.create_task(_begin_soon(context)))
         try:
             yield
         finally:

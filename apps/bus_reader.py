@@ -23,14 +23,19 @@ Batch = Iterable[DecodedMessage | ValueError]
 HandOver = Callable[[Batch, bool], None]
 
 
-def bus_batches(settings: Settings, stop: threading.Event) -> Iterator[list[tuple[str, bytes]]]:
-    """Yield what the topics bring, beginning with their tails; an empty batch when they bring nothing."""
+def bus_batches(settings: Settings, stop: threading.Event) -> Iterator[list[tuple[str, bytes, str | None]]]:
+    """Yield what the topics bring, beginning with their tails; an empty batch when they bring nothing.
+
+    Yields:
+        Topic and raw value of each message, and why its key cannot be used (None: it can).
+    """
     from crypto_rt.bus.reading import follow
+    from crypto_rt.bus.steps import key_refusal
     from crypto_rt.bus.topics import ensure_topics
 
     ensure_topics(settings)
     for messages in follow(settings, TOPICS, stop, tail=WARM_TAIL):
-        yield [(message.topic, message.value) for message in messages]
+        yield [(m.topic, m.value, key_refusal(m.topic, m.key)) for m in messages]
 
 
 def read_bus(
@@ -55,7 +60,7 @@ def read_bus(
                 publish = now >= warm_until
                 if not batch:
                     warm_until = 0.0
-                hand_over([decode_message(topic, raw) for topic, raw in batch], publish)
+                hand_over([decode_message(*message) for message in batch], publish)
             is_first = False
         except Exception as error:
             is_starting = is_first and time.monotonic() - began < STARTING_SECONDS

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, Request, Response
 from starlette.requests import HTTPConnection
 
 from apps.feature_catalogue import FeatureCatalogue
 from apps.history import History
 from apps.hub import Hub
-from apps.queries import ListQuery, in_range
-from apps.recent import identity
-from crypto_rt.core.messages import latest_revisions
+from apps.lanes import Listing, Series
+from apps.queries import ListQuery
 from crypto_rt.core.settings import Settings
 
 
@@ -26,14 +25,37 @@ class ApiContext:
     history: History
     features: FeatureCatalogue
 
-    async def series(self, group: str, symbol: str, interval_seconds: int, query: ListQuery) -> list[Any]:
-        """Return a symbol's messages of the store and the bus, the highest revision of each, oldest first."""
-        query.check()
-        equal = {'symbol': symbol, 'interval_seconds': interval_seconds}
-        stored = await self.history.rows(group, equal, query)
-        received = self.hub.recent.structs(group, symbol)
-        rows = [*stored, *(r for r in received if r.interval_seconds == interval_seconds)]
-        return in_range(latest_revisions(rows, identity), query)
+    def series(self, group: str, symbols: list[str], interval: int | None, query: ListQuery) -> Series:
+        """Return what a query asks for of a feature group, with what the bus has brought of it.
+
+        Args:
+            group: Its messages are those of the topic of that name.
+            symbols: At least one.
+            interval: Seconds; None: that of the settings.
+            query: The span of time, and how many rows at most.
+        """
+        seconds, span = interval or self.settings.data.interval_seconds, (query.since, query.until)
+        recent = self.hub.recent
+        received = [raw for symbol in symbols for raw in recent.raw(group, symbol, span, query.limit)]
+        selections = tuple({'symbol': symbol, 'interval_seconds': seconds} for symbol in symbols)
+        return Series(group, selections, span=span, limit=query.limit, received=tuple(received))
+
+    async def listed(self, request: Request, name: str, series: Series, **members: Any) -> Response:
+        """Return the answer that lists a series.
+
+        Args:
+            request: Says whether the client takes gzip, and whether it is still there.
+            name: The member that holds the list.
+            series: What is listed.
+            members: The others.
+        """
+        takes_gzip = 'gzip' in request.headers.get('accept-encoding', '')
+        listing = Listing(series, name, members=members, is_packed=takes_gzip)
+        made = await self.history.encoded(listing, request.is_disconnected)
+        headers = {'ETag': made.tag, 'Vary': 'Accept-Encoding'}
+        if made.is_packed:
+            headers['Content-Encoding'] = 'gzip'
+        return Response(made.body, 200, headers, 'application/json')
 
 
 async def _context_of(connection: HTTPConnection) -> ApiContext:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from apps.hub import Hub
 from crypto_rt.core.messages import TechnicalIndicators
+from crypto_rt.features.definition import Feature
 from crypto_rt.features.news_features import NEWS_FEATURES, news_features
-from crypto_rt.features.table import TABLE, Feature
+from crypto_rt.features.table import TABLE
 from crypto_rt.features.vectors import CONTEXT, leader_features
 
 

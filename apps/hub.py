@@ -6,6 +6,7 @@ over.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -19,6 +20,11 @@ from apps.recent import BY_SYMBOL, DecodedMessage, RecentGaps, RecentMessages, R
 from crypto_rt.core.messages import DeadLetter, Dropped, Gap, News, NewsSignal, NewsWatermark, ServiceEvent
 from crypto_rt.core.settings import Settings
 from crypto_rt.core.times import now_ms
+
+SUBSCRIPTION_STATES = ('acknowledged', 'asked', 'refused', 'silent')
+MAX_REASONS = 10  # of what is degraded, in a heartbeat
+log = logging.getLogger('crypto_rt.api')
+MOST_SET_ASIDE = 1000  # in memory
 
 
 class Hub:
@@ -40,6 +46,7 @@ class Hub:
         self.comparison = LastComparison(settings.data.directory)
         self.services: dict[str, ServiceEvent] = {}
         self.last_dead_letter: DeadLetter | None = None
+        self.set_aside: dict[str, DeadLetter] = {}  # by id: those at which a service has died
 
         self.received: Counter[str] = Counter()
         self.undecodable: Counter[str] = Counter()
@@ -60,6 +67,19 @@ class Hub:
     def bus(self) -> str:
         """`connected`, or what is wrong."""
         return self.broker_error or self.bus_error or 'connected'
+
+    def degraded(self) -> list[str]:
+        """Return what services cannot do now, each with the service, the reason and since when."""
+        return [f'{name}: {why}' for name, event in sorted(self.services.items()) for why in event.degraded]
+
+    def subscriptions(self) -> dict[str, int]:
+        """Return how many subscriptions to the exchange are in each state."""
+        found: Counter[str] = Counter()
+        for event in self.services.values():
+            found.update(
+                {state: event.counts.get(f'subscriptions_{state}', 0) for state in SUBSCRIPTION_STATES}
+            )
+        return {state: found[state] for state in SUBSCRIPTION_STATES}
 
     # --- in
 
@@ -83,7 +103,7 @@ class Hub:
             self.received[message.topic] += 1
             self.last_received_ms[message.topic] = now_ms()
             is_overtaken = message.topic == 'candles_forming' and index != last_forming[message.struct.symbol]
-            if not is_overtaken and self._remember(message) and publish:
+            if not is_overtaken and self._remembered(message) and publish:
                 if message.topic in BY_SYMBOL:
                     self.send(message.topic, 'update', message.raw, symbol=message.struct.symbol)
                 else:
@@ -92,6 +112,15 @@ class Hub:
             self.is_warm = True
             self._send_snapshots()
 
+    def _remembered(self, message: DecodedMessage) -> bool:
+        """Keep a message; a bug of ours that it meets costs this message, and not the ones behind it."""
+        try:
+            return self._remember(message)
+        except Exception:
+            log.exception('a message of %s could not be kept: %r', message.topic, message.raw[:200])
+            self.undecodable[message.topic] += 1
+            return False
+
     def _remember(self, message: DecodedMessage) -> bool:
         """Keep a message; True if it is news to the clients."""
         struct = message.struct
@@ -99,6 +128,8 @@ class Hub:
             self.services[struct.service] = struct
         elif isinstance(struct, DeadLetter):
             self.last_dead_letter = struct
+            if struct.deaths and len(self.set_aside) < MOST_SET_ASIDE:
+                self.set_aside[struct.id] = struct
         elif isinstance(struct, NewsWatermark):
             self.news.through_ms = max(self.news.through_ms, struct.through_ms)
         elif isinstance(struct, Gap):
@@ -181,6 +212,9 @@ class Hub:
             'dead_letters': self.received['dead_letters'],
             'undecodable': sum(self.undecodable.values()),
             'gaps': self.gaps.counts(),
+            'candle_proofs': dict(sorted(self.recent.candle_proofs.items())),
+            'degraded': self.degraded()[:MAX_REASONS],
+            'subscriptions': self.subscriptions(),
             'reconciliation': self.comparison.read(),
             'clients': len(self.clients),
             'dashboard': self.dashboard,

@@ -18,7 +18,13 @@ router = APIRouter()
 Family = CounterMetricFamily | GaugeMetricFamily
 
 
-@router.get('/metrics', name='metrics', summary='For Prometheus')
+@router.get(
+    '/metrics',
+    name='metrics',
+    summary='For Prometheus',
+    response_class=Response,
+    responses={200: {'content': {'text/plain': {'schema': {'type': 'string'}}}}},
+)
 async def prometheus_metrics(request: Request) -> Response:
     body = generate_latest(request.app.state.registry)
     return Response(body, media_type='text/plain; version=0.0.4; charset=utf-8')
@@ -53,6 +59,10 @@ class HubMetrics:
             'crypto_rt_api_undecodable', 'Messages that did not decode', labels=['topic']
         )
         yield with_samples(failed, {topic: undecodable[topic] for topic in TOPICS})
+        aside = len(self.hub.set_aside)
+        yield CounterMetricFamily(
+            'crypto_rt_api_set_aside_messages', 'Messages at which a service died three times', value=aside
+        )
         last = GaugeMetricFamily(
             'crypto_rt_api_last_message_timestamp_seconds',
             'When a topic last brought a message',
@@ -66,6 +76,10 @@ class HubMetrics:
             'crypto_rt_gaps', 'Gaps in the trade ids, of those in memory', labels=['state']
         )
         yield with_samples(gaps, self.hub.gaps.counts())
+        proofs = GaugeMetricFamily(
+            'crypto_rt_candle_proofs', 'Candles in memory, by what proves their end', labels=['proof']
+        )
+        yield with_samples(proofs, self.hub.recent.candle_proofs)
         comparison = self.hub.comparison.read()
         windows = GaugeMetricFamily(
             'crypto_rt_reconciled_windows',
@@ -80,6 +94,15 @@ class HubMetrics:
             'When candles were last compared; 0: never',
             value=(comparison['at_ms'] or 0) / 1000,
         )
+        degraded = GaugeMetricFamily(
+            'crypto_rt_degraded', 'Things that a service cannot do now', labels=['service']
+        )
+        services = self.hub.services.items()
+        yield with_samples(degraded, {name: len(event.degraded) for name, event in services})
+        subscriptions = GaugeMetricFamily(
+            'crypto_rt_subscriptions', 'Subscriptions to the exchange', labels=['state']
+        )
+        yield with_samples(subscriptions, self.hub.subscriptions())
         stories = len(self.hub.news.stories)
         yield GaugeMetricFamily('crypto_rt_news_stories', 'News stories in memory', value=stories)
 

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Annotated, Any
 
 from fastapi import HTTPException
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from crypto_rt.core.symbols import normalise_symbol
+
+WHOLE = re.compile('-?(?:0|[1-9][0-9]{0,17})')
 FIRST_MS, LAST_MS = 10**12, 10**13  # instants in milliseconds lie between: 2001 and 2286
 
-Instant = Annotated[int | None, Field(ge=FIRST_MS, lt=LAST_MS, description='milliseconds since 1970 UTC')]
+
+def plain_digits(value: Any) -> Any:
+    """Return a whole number written in ASCII digits as it is.
+
+    Raises:
+        ValueError: For what Python's `int` would take beside it, such as `1_000`, `+5`, ` 5 ` and the digits of other scripts.
+    """
+    if isinstance(value, str) and not WHOLE.fullmatch(value):
+        raise ValueError(f'must be a whole number in plain digits, was {value[:40]!r}')
+    return value
+
+
+PlainDigits = BeforeValidator(plain_digits)
+Instant = Annotated[
+    int | None, Field(ge=FIRST_MS, lt=LAST_MS, description='milliseconds since 1970 UTC'), PlainDigits
+]
 SymbolText = Annotated[
     str, Field(max_length=33, pattern=r'^[A-Za-z0-9.]{1,16}[/-][A-Za-z0-9.]{1,16}$', examples=['BTC/USD'])
 ]
 IntervalSeconds = Annotated[
-    int | None, Field(ge=1, le=7 * 86400, description='seconds; left out: the one of the settings')
+    int | None,
+    Field(ge=1, le=7 * 86400, description='seconds; left out: the one of the settings'),
+    PlainDigits,
 ]
 
 
 class ListQuery(BaseModel):
-    """What every list takes."""
+    """What every list takes; nothing lies in a span that ends where it begins, or before."""
 
     model_config = ConfigDict(extra='forbid')
     since: Instant = None
     until: Instant = None
-    limit: Annotated[int, Field(ge=1, le=5000, description='the newest so many')] = 500
-
-    def check(self) -> None:
-        """Refuse an empty span with 422."""
-        if self.since is not None and self.until is not None and self.since >= self.until:
-            raise HTTPException(422, f'since must be before until, was {self.since} and {self.until}')
+    limit: Annotated[int, Field(ge=1, le=5000, description='the newest so many'), PlainDigits] = 500
 
     def contains(self, at_ms: int) -> bool:
         """Tell whether an instant lies in [since, until)."""
@@ -60,7 +76,7 @@ class GapsQuery(ListQuery):
 class NewsQuery(ListQuery):
     """News about one symbol's base currency, or all, by when it was known."""
 
-    limit: Annotated[int, Field(ge=1, le=1000, description='the newest so many')] = 50
+    limit: Annotated[int, Field(ge=1, le=1000, description='the newest so many'), PlainDigits] = 50
     symbol: SymbolText | None = None
 
 
@@ -72,7 +88,7 @@ class NewsSignalQuery(BaseModel):
     scorer: Annotated[
         str | None, Field(max_length=40, description='left out: the first of [news_signals] scorers')
     ] = None
-    limit: Annotated[int, Field(ge=1, le=1000, description='so many candles back')] = 300
+    limit: Annotated[int, Field(ge=1, le=1000, description='so many candles back'), PlainDigits] = 300
 
 
 class SymbolQuery(BaseModel):
@@ -83,8 +99,11 @@ class SymbolQuery(BaseModel):
 
 
 def spelled(symbol: str) -> str:
-    """Return a symbol as we write it: `btc-usd` is `BTC/USD`."""
-    return symbol.strip().upper().replace('-', '/')
+    """Return a symbol as we write it: `btc-usd` is `BTC/USD`, and `AAPLx/USD` stays as it is."""
+    try:
+        return normalise_symbol(symbol)
+    except ValueError:
+        return symbol
 
 
 def known_symbol(text: str, known: list[str]) -> str:
@@ -96,6 +115,9 @@ def known_symbol(text: str, known: list[str]) -> str:
     symbol = spelled(text)
     if symbol in known:
         return symbol
+    same = [name for name in known if name.lower() == symbol.lower()]
+    if len(same) == 1:
+        return same[0]
     nearest = difflib.get_close_matches(symbol, known, 3, cutoff=0.4) or known[:5]
     raise HTTPException(404, f'no symbol {symbol} here; there are {", ".join(nearest)}')
 
@@ -103,8 +125,3 @@ def known_symbol(text: str, known: list[str]) -> str:
 def known_symbols(text: str | None, known: list[str]) -> list[str]:
     """Return the one symbol that was asked for, or all."""
     return [known_symbol(text, known)] if text else known
-
-
-def in_range(rows: list[Any], query: ListQuery) -> list[Any]:
-    """Return the newest `limit` rows whose start lies in [since, until)."""
-    return [row for row in rows if query.contains(row.start_ms)][-query.limit :]

@@ -41,8 +41,16 @@ class DecodedMessage(NamedTuple):
     raw: bytes
 
 
-def decode_message(topic: str, raw: bytes) -> DecodedMessage | ValueError:
-    """Decode one message; what does not decode comes back as the error, so that it can be counted."""
+def decode_message(topic: str, raw: bytes, refusal: str | None = None) -> DecodedMessage | ValueError:
+    """Decode one message; what does not decode comes back as the error, so that it can be counted.
+
+    Args:
+        topic: A name of `TOPICS`.
+        raw: The message as it lay in Kafka.
+        refusal: Why it cannot be used whatever its value says; None: it can.
+    """
+    if refusal:
+        return ValueError(f'{topic}: {refusal}')
     try:
         return DecodedMessage(topic, decode(topic, raw), raw)
     except ValueError as error:
@@ -61,12 +69,18 @@ def identity(struct: Revised) -> tuple[Any, ...]:
     return (struct.start_ms, struct.interval_seconds)
 
 
+def proof_name(candle: Candle) -> str:
+    """Return what proves that no trade is missing at a candle's end: a witness, `unproven` or `unknown`."""
+    return 'unproven' if candle.is_unproven else candle.evidence or 'unknown'
+
+
 class RecentMessages:
     """The last messages of each channel and symbol, the highest revision of each identity."""
 
     def __init__(self, limit: int = MAX_MESSAGES) -> None:
         self.limit = limit
         self.rows: dict[tuple[str, str], dict[tuple[Any, ...], DecodedMessage]] = {}
+        self.candle_proofs: Counter[str] = Counter(unproven=0)  # of the candles kept, by `proof_name`
 
     def add(self, message: DecodedMessage) -> bool:
         """Keep a message; False if it says nothing new (an older revision, or the same again)."""
@@ -80,15 +94,29 @@ class RecentMessages:
         if known and (known.raw == message.raw or known.struct.revision > message.struct.revision):
             return False
         rows[key] = message
+        gone = [known] if known else []
         if len(rows) > 2 * self.limit:
-            for old in sorted(rows)[: -self.limit]:
-                del rows[old]
+            gone += [rows.pop(old) for old in sorted(rows)[: -self.limit]]
+        if message.topic == 'candles':
+            self.candle_proofs[proof_name(message.struct)] += 1
+            self.candle_proofs.subtract(proof_name(old.struct) for old in gone)
         return True
 
     def structs(self, channel: str, symbol: str) -> list[Any]:
         """Return what is known of one symbol, oldest first."""
         rows = self.rows.get((channel, symbol), {})
         return [rows[key].struct for key in sorted(rows)]
+
+    def raw(self, channel: str, symbol: str, span: tuple[int | None, int | None], limit: int) -> list[bytes]:
+        """Return the newest messages of one symbol that start in a span, encoded, oldest first."""
+        rows = self.rows.get((channel, symbol), {})
+        since, until = span
+        inside = [
+            key
+            for key in sorted(rows)
+            if (since is None or since <= key[0]) and (until is None or key[0] < until)
+        ]
+        return [rows[key].raw for key in inside[-limit:]]
 
     def latest(self, channel: str, symbol: str) -> DecodedMessage | None:
         """Return the newest message of one symbol."""

@@ -7,10 +7,12 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Response
 
+from apps import problems
 from crypto_rt.core.messages import Candle, Gap, News, NewsSignal, Prediction, TechnicalIndicators
 
 MESSAGES = [Candle, TechnicalIndicators, Prediction, Gap, News, NewsSignal]  # that lists are made of
 SCHEMA = '#/components/schemas/{name}'
+STORY = {'$ref': SCHEMA.format(name='Story')}
 ResponsesSchema = dict[int | str, dict[str, Any]]
 
 
@@ -25,17 +27,30 @@ def reference(message: type) -> dict[str, Any]:
 
 
 def responses_schema(name: str, row: dict[str, Any]) -> ResponsesSchema:
-    """Return the OpenAPI words for a list of rows, and for errors.
+    """Return the OpenAPI words for a list of rows.
 
     Args:
         name: The member that holds the list.
         row: The schema of one row.
     """
     answer = {'type': 'object', 'required': [name], 'properties': {name: {'type': 'array', 'items': row}}}
-    error = {'type': 'object', 'required': ['detail'], 'properties': {'detail': {}}}
+    return {200: {'content': {'application/json': {'schema': answer}}}}
+
+
+def story_schema(news: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a story with its signals: that of the message, without its `type`.
+
+    Args:
+        news: The schema of the message.
+    """
+    signals = {'type': 'array', 'items': reference(NewsSignal)}
+    properties = {name: schema for name, schema in news['properties'].items() if name != 'type'}
+    required = [name for name in news['required'] if name != 'type']
     return {
-        200: {'content': {'application/json': {'schema': answer}}},
-        404: {'description': 'unknown symbol', 'content': {'application/json': {'schema': error}}},
+        **news,
+        'title': 'Story',
+        'properties': {**properties, 'signals': signals},
+        'required': [*required, 'signals'],
     }
 
 
@@ -48,7 +63,10 @@ def describe_messages(app: FastAPI) -> None:
         document = make()
         if is_first:
             _, schemas = msgspec.json.schema_components(MESSAGES, ref_template=SCHEMA)
-            document.setdefault('components', {}).setdefault('schemas', {}).update(schemas)
+            kept = document.setdefault('components', {}).setdefault('schemas', {})
+            kept.update(schemas, Problem=problems.SCHEMA, Story=story_schema(schemas['News']))
+            for unused in ('HTTPValidationError', 'ValidationError'):
+                kept.pop(unused, None)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

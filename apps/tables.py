@@ -82,6 +82,8 @@ def candle_state(candle: Candle) -> str:
         words.append('empty')
     if candle.is_partial:
         words.append('partial')
+    if candle.is_unproven:
+        words.append('unproven')
     if candle.revision > 0:
         words.append(f'revision {candle.revision}')
     return ', '.join(words) or 'complete'

@@ -32,13 +32,16 @@ class CandleFold:
     marks, not even on their order.
     """
 
-    def __new__(cls, interval_seconds: int, grace_ms: int = 2000, keep_closed: int = 120) -> Self:
+    def __new__(
+        cls, interval_seconds: int, grace_ms: int = 2000, keep_closed: int = 120, proof_wait_ms: int = 0
+    ) -> Self:
         """Make an empty fold.
 
         Args:
             interval_seconds: Length of a window.
             grace_ms: How long after its end a window still waits for trades, in exchange time.
             keep_closed: For so many windows behind the newest final one a late trade makes a revision.
+            proof_wait_ms: How much longer than grace it waits for a proof that nothing is missing at its end.
 
         Raises:
             ValueError: If a number is out of range.
@@ -103,7 +106,8 @@ class CandleFold:
         """Return the lowest `offset` that a restart must read again, None if none: the first that touched a window still kept."""
 
     def counts(self) -> dict[str, int]:
-        """Return how many trades, duplicates, covered, too_late, marks, candles, empty and revisions there were.
+        """Return how many trades, zero_quantity, duplicates, covered, too_late, marks, candles, empty, unproven and
+        revisions there were.
 
         `covered` counts trades read again that belong to candles from before the first restored one.
         """

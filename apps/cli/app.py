@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +17,7 @@ from crypto_rt.core.supervisor import ERROR
 
 WRONG_INPUT = (ValueError, KeyError)  # 2: it cannot be done as asked
 FAILURE = (OSError, ImportError)  # 1: it could be, and went wrong
+OF_A_FILE = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
 class CommandLine(GroupedCommands):
@@ -27,11 +30,26 @@ class CommandLine(GroupedCommands):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (*WRONG_INPUT, *FAILURE) as error:
-            if ctx.params['debug']:
+            if ctx.params['debug'] or is_slip_of_ours(error):
                 raise
             words = error.args[0] if isinstance(error, KeyError) and error.args else error
             sys.stderr.write(f'{ERROR}{words}\n')
-            return 2 if isinstance(error, WRONG_INPUT) else 1
+            return 2 if isinstance(error, WRONG_INPUT) or is_about_given_file(error, ctx.obj or ()) else 1
+
+
+def is_slip_of_ours(error: Exception) -> bool:
+    "Tell whether an error is a key that our code missed; those that we raise ourselves are sentences."
+    return isinstance(error, KeyError) and not (error.args and ' ' in str(error.args[0]))
+
+
+def is_about_given_file(error: Exception, words: Sequence[str]) -> bool:
+    "Tell whether a file or a folder that the command line named cannot be used: not our fault, as one of ours would be."
+    if not isinstance(error, OF_A_FILE):
+        return False
+    text = str(error.filename or error)
+    given = {word.partition('=')[2] if word.startswith('--') else word for word in words} - {''}
+    folders = {str(Path(name).parent) for name in given if Path(name).parent.name}
+    return any(text == name or text.startswith((f'{name}:', f'{name} ')) for name in given | folders)
 
 
 app = typer.Typer(
@@ -75,7 +93,10 @@ def options(
 def run_command(arguments: list[str] | None = None) -> int:
     "Run one command; return its exit code."
     try:
-        result = get_command(app).main(args=arguments, prog_name='crypto-rt', standalone_mode=False)
+        words = sys.argv[1:] if arguments is None else arguments
+        result = get_command(app).main(
+            args=arguments, prog_name='crypto-rt', standalone_mode=False, obj=tuple(words)
+        )
     except typer.TyperException as error:
         context = getattr(error, 'ctx', None)
         if context is not None:

@@ -65,6 +65,14 @@ def every(json: Json = False) -> list[Measured]:
 
 
 @app.command()
+def api(large: Annotated[int, of_count('large')] = 32, json: Json = False) -> list[Measured]:
+    "A small request to the API while large ones are made, beside the same one alone."
+    from benches.bench_api import bench
+
+    return [Measured('api', bench(large), json)]
+
+
+@app.command()
 def candles(
     trades: Annotated[int, of_count('trades')] = 600_000,
     rounds: Annotated[int, of_count('rounds')] = 3,
@@ -125,6 +133,7 @@ def symbols(trades: Annotated[int, of_count('trades')] = 400_000, json: Json = F
 
 
 BENCHES: tuple[Callable[..., list[Measured]], ...] = (
+    api,
     candles,
     decode,
     features,

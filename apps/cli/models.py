@@ -127,7 +127,7 @@ def promote(
     log_level: LogLevel = None,
 ) -> None:
     "Make a registered model the champion."
-    from crypto_rt.models.registry import promote as make_champion
+    from crypto_rt.models.promotion import promote as make_champion
 
     print(json.dumps(make_champion(*one_model(context, symbol), version=version, why=why), default=str))
 
@@ -142,7 +142,7 @@ def rollback(
     log_level: LogLevel = None,
 ) -> None:
     "Go back to the champion before."
-    from crypto_rt.models.registry import rollback as go_back
+    from crypto_rt.models.promotion import rollback as go_back
 
     print(json.dumps(go_back(*one_model(context, symbol), why=why), default=str))
 

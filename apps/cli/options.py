@@ -58,10 +58,18 @@ Since = Annotated[
 ]
 Until = Annotated[str | None, typer.Option('--until', metavar='T', help='and before this')]
 Absent = Annotated[
-    Literal['hole', 'empty'], typer.Option('--absent', help='what a minute that the file leaves out means')
+    Literal['hole', 'empty'],
+    typer.Option(
+        '--absent', help='what a candle that the file leaves out means: a hole, or a window without trades'
+    ),
 ]
 Files = Annotated[
-    list[str] | None, typer.Option('--file', metavar='F...', help='one or more candles or trades files')
+    list[str] | None,
+    typer.Option(
+        '--file',
+        metavar='F...',
+        help='one or more candles or trades files: Parquet, CSV, JSON lines or REST replies, each taken whole or not at all',
+    ),
 ]
 NewsFiles = Annotated[
     list[str] | None, typer.Option('--news-file', metavar='F...', help='one or more news files')

@@ -71,7 +71,7 @@ def up(
 ) -> int:
     "Run everything: trades in, predictions out, dashboard."
     from apps.cli import main
-    from crypto_rt.market.files import sniff
+    from crypto_rt.market.files.forms import sniff
     from crypto_rt.services.candles_replay import interval_of
     from crypto_rt.system.plan import make_plan
     from crypto_rt.system.runner import up as run_up

@@ -21,7 +21,6 @@ router = APIRouter()
     responses=responses_schema('gaps', reference(Gap)),
 )
 async def gaps(query: Annotated[GapsQuery, Query()], context: Context) -> Response:
-    query.check()
     symbols = known_symbols(query.symbol, context.hub.symbols)
     rows: list[Gap] = []
     for symbol in symbols:

@@ -13,26 +13,20 @@ from apps.context import Context
 from apps.feature_catalogue import finite
 from apps.hub import Hub
 from apps.queries import ListQuery, NewsQuery, NewsSignalQuery, known_symbol
-from apps.responses import json_response, reference, responses_schema
+from apps.responses import STORY, json_response, responses_schema
 from crypto_rt.core.messages import News, NewsSignal
 from crypto_rt.features.news_features import news_columns
 
 router = APIRouter()
 SHOWN_FEATURE = 'news_sum_6h'  # the feature that /v1/news/signal shows
 
-SIGNALS_SCHEMA = {
-    'type': 'object',
-    'properties': {'signals': {'type': 'array', 'items': reference(NewsSignal)}},
-}
-
 
 @router.get(
     '/v1/news',
     summary='The latest stories, the last known first, and what each scorer says of them',
-    responses=responses_schema('news', {'allOf': [reference(News), SIGNALS_SCHEMA]}),
+    responses=responses_schema('news', STORY),
 )
 async def news(query: Annotated[NewsQuery, Query()], context: Context) -> Response:
-    query.check()
     hub = context.hub
     asset = known_symbol(query.symbol, hub.symbols).partition('/')[0] if query.symbol else None
     stories = [story for story in hub.news.newest(asset) if query.contains(story.available_ms)]
@@ -48,12 +42,10 @@ async def news(query: Annotated[NewsQuery, Query()], context: Context) -> Respon
     summary='The sum of the scores about a symbol, halving every 6 h, at the ends of its last candles',
 )
 async def news_signal(query: Annotated[NewsSignalQuery, Query()], context: Context) -> Response:
-    settings = context.settings
     symbol = known_symbol(query.symbol, context.hub.symbols)
-    scorer = query.scorer or settings.news_signals.scorers[0]
-    candles = await context.series(
-        'candles', symbol, settings.data.interval_seconds, ListQuery(limit=query.limit)
-    )
+    scorer = query.scorer or context.settings.news_signals.scorers[0]
+    series = context.series('candles', [symbol], None, ListQuery(limit=query.limit))
+    candles = await context.history.messages(series)
     signals = context.hub.news.signals_of(scorer)
     moments = [candle.end_ms for candle in candles]
     points = await asyncio.to_thread(signal_points, signals, symbol, moments)

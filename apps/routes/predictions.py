@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from apps.context import Context
-from apps.queries import PredictionsQuery, SymbolQuery, in_range, known_symbols
+from apps.queries import PredictionsQuery, SymbolQuery, known_symbols
 from apps.responses import json_response, reference, responses_schema
 from crypto_rt.core.messages import Prediction
 
@@ -17,13 +17,12 @@ RESPONSES = responses_schema('predictions', reference(Prediction))
 
 
 @router.get('/v1/predictions', summary='Predictions, oldest first', responses=RESPONSES)
-async def predictions(query: Annotated[PredictionsQuery, Query()], context: Context) -> Response:
-    interval_seconds = query.interval or context.settings.data.interval_seconds
-    rows: list[Any] = []
-    for symbol in known_symbols(query.symbol, context.hub.symbols):
-        rows += await context.series('predictions', symbol, interval_seconds, query)
-    rows.sort(key=lambda row: (row.start_ms, row.symbol))
-    return json_response({'predictions': in_range(rows, query)})
+async def predictions(
+    query: Annotated[PredictionsQuery, Query()], context: Context, request: Request
+) -> Response:
+    symbols = known_symbols(query.symbol, context.hub.symbols)
+    series = context.series('predictions', symbols, query.interval, query)
+    return await context.listed(request, 'predictions', series)
 
 
 @router.get(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Response
 
 from apps.context import Context
@@ -25,7 +26,13 @@ def status_of(hub: Hub) -> dict[str, Any]:
     now, clock = now_ms(), hub.clock_ms()
     dead = hub.last_dead_letter
     services = {
-        name: {'kind': event.kind, 'at_ms': event.at_ms, 'counts': event.counts}
+        name: {
+            'kind': event.kind,
+            'at_ms': event.at_ms,
+            'counts': event.counts,
+            'degraded': event.degraded,
+            'subscriptions': msgspec.to_builtins(event.subscriptions),
+        }
         for name, event in sorted(hub.services.items())
     }
     return {
@@ -40,15 +47,22 @@ def status_of(hub: Hub) -> dict[str, Any]:
         'clock_ms': clock or None,
         'lag_ms': now - clock if clock and hub.source == 'live' else None,
         'bus': hub.bus,
+        'degraded': hub.degraded(),
+        'subscriptions': hub.subscriptions(),
         'messages': {topic: hub.received[topic] for topic in TOPICS},
         'silent_ms': {topic: now - at for topic, at in hub.last_received_ms.items()},
         'undecodable': dict(hub.undecodable),
         'gaps': hub.gaps.counts(),
+        'candle_proofs': dict(sorted(hub.recent.candle_proofs.items())),
         'reconciliation': hub.comparison.read(),
         'news': {'stories': len(hub.news.stories), 'through_ms': hub.news.through_ms or None},
         'dead_letters': {
             'count': hub.received['dead_letters'],
             'last': dead and {'topic': dead.topic, 'reason': dead.reason, 'seen_ms': dead.seen_ms},
+            'set_aside': [
+                {'id': letter.id, 'reason': letter.reason, 'deaths': letter.deaths, 'seen_ms': letter.seen_ms}
+                for letter in hub.set_aside.values()
+            ],
         },
         'services': services,
         'clients': len(hub.clients),

@@ -9,7 +9,7 @@ import logging
 from fastapi import APIRouter, WebSocket
 from starlette.datastructures import QueryParams
 
-from apps.auth import REFUSED, origin_allowed
+from apps.auth import REFUSED
 from apps.client import Client
 from apps.context import Context
 from apps.hub import Hub
@@ -18,7 +18,7 @@ from apps.recent import CHANNELS
 
 router = APIRouter()
 log = logging.getLogger('crypto_rt.api')
-MAX_CLIENTS = 1000
+MAX_SENT = 100  # messages of one client; none of them is read
 TOO_SLOW = 1013  # the close code for: try again later
 MAX_REASON = 120  # characters; a close frame holds no more than 123 bytes
 PARAMETERS = ('symbols', 'channels', 'since', 'epoch', 'key')
@@ -28,29 +28,34 @@ PARAMETERS = ('symbols', 'channels', 'since', 'epoch', 'key')
 async def serve_stream(websocket: WebSocket, context: Context) -> None:
     """Serve one client until it goes, or is too slow."""
     hub = context.hub
-    if not origin_allowed(websocket.headers.get('origin'), websocket.headers.get('host')):
-        return await websocket.close(REFUSED, 'this page may not read the stream')
     try:
         client, since = subscription_of(websocket.query_params, hub)
     except ValueError as error:
         await websocket.accept()
         return await websocket.close(REFUSED, str(error)[:MAX_REASON])
     await websocket.accept()
-    if len(hub.clients) >= MAX_CLIENTS:
+    if len(hub.clients) >= hub.settings.api.max_clients:
         return await websocket.close(TOO_SLOW, 'too many clients')
     hub.join(client, since, websocket.query_params.get('epoch'))
-    await serve_until_done(websocket, client, hub)
-    if client.too_slow.is_set():
+    is_talking = await serve_until_done(websocket, client, hub)
+    if is_talking:
+        await websocket.close(REFUSED, 'the stream is not read from its clients')
+    elif client.too_slow.is_set():
         hub.evicted += 1
         log.info('a websocket client was dropped: %s messages waited', len(client.waiting))
         with contextlib.suppress(Exception):
             await asyncio.wait_for(websocket.close(TOO_SLOW, 'too slow: come back with since'), 1.0)
 
 
-async def serve_until_done(websocket: WebSocket, client: Client, hub: Hub) -> None:
-    """Send what waits until the client has gone, its connection breaks, or it is too slow; then forget it."""
+async def serve_until_done(websocket: WebSocket, client: Client, hub: Hub) -> bool:
+    """Send what waits until the client has gone, its connection breaks, or it is too slow; then forget it.
+
+    Returns:
+        Whether the client is still there and talks too much.
+    """
+    listening = asyncio.create_task(until_closed(websocket))
     tasks = [
-        asyncio.create_task(until_closed(websocket)),
+        listening,
         asyncio.create_task(client.pump(websocket.send_text)),
         asyncio.create_task(client.too_slow.wait()),
     ]
@@ -64,12 +69,15 @@ async def serve_until_done(websocket: WebSocket, client: Client, hub: Hub) -> No
         for task in tasks:
             if not task.cancelled():
                 task.exception()  # a connection that broke while it was written to needs no word
+    return not listening.cancelled() and not listening.exception() and listening.result()
 
 
-async def until_closed(websocket: WebSocket) -> None:
-    """Return when the client has gone; what it sends is not read."""
-    while (await websocket.receive())['type'] != 'websocket.disconnect':
-        pass
+async def until_closed(websocket: WebSocket) -> bool:
+    """Return when the client has gone, or has sent too much: True; what it sends is not read."""
+    for _ in range(MAX_SENT):
+        if (await websocket.receive())['type'] == 'websocket.disconnect':
+            return False
+    return True
 
 
 def subscription_of(query: QueryParams, hub: Hub) -> tuple[Client, int | None]:
@@ -89,7 +97,7 @@ def subscription_of(query: QueryParams, hub: Hub) -> tuple[Client, int | None]:
     if unknown := sorted(set(channels) - set(CHANNELS)):
         raise ValueError(f'no channel {unknown[0]}; there are {", ".join(CHANNELS)}')
     since = query.get('since', '')
-    if since and not (since.isdigit() and len(since) <= 15):
+    if since and not (since.isascii() and since.isdigit() and len(since) <= 15):
         raise ValueError(f'since must be a number of the stream, was {since[:20]}')
     return Client(symbols, channels, hub.settings.api.client_queue), int(since) if since else None
 

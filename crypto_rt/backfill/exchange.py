@@ -137,6 +137,8 @@ class SymbolBackfill:
         reached, grace_ms = self.reached, self.settings.data.grace_ms
         pages = trade_pages(self.source, reached.symbol, reached.done_ms, until_ms)
         for number, page in enumerate(pages, 1):
+            for bad in page.bad:
+                log.warning('%s: a row is left out: %s; it was %s', reached.symbol, bad.reason, bad.raw[:200])
             if not self.has_begun and (page.trades or reached.last):
                 self._begin(page.trades[0] if page.trades else None)
             for candle in self._fold(page.trades, until_ms + grace_ms if page.is_last else 0):

@@ -13,16 +13,16 @@ from ..core.messages import Candle, Trades
 from ..core.progress import with_progress
 from ..core.settings import Settings
 from ..core.times import window_start
-from ..market import files
-from ..market.files import file_kind, read_candles, read_trades, sniff
+from ..market.files.candles import read_candles
+from ..market.files.forms import sniff
+from ..market.files.trades import has_trade_ids, read_trades
 from ..store.interface import FeatureStore
 from ..store.open import open_feature_store, open_group
 from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['NEWEST', 'BATCHES', 'intervals_of', 'has_ids', 'candles_of_file', 'tee_trades', 'HistoryWriter', 'store_longer',
-           'backfill_file']
+__all__ = ['NEWEST', 'BATCHES', 'intervals_of', 'candles_of_file', 'tee_trades', 'HistoryWriter', 'store_longer', 'backfill_file']
 
 # %% ../../nbs/08_backfill/01_files.ipynb #5b9c3165
 def intervals_of(
@@ -35,18 +35,6 @@ def intervals_of(
         return [base]
     longer = {s for s in settings.data.backfill_intervals if s > base and s % base == 0}
     return [base, *sorted(longer)]
-
-# %% ../../nbs/08_backfill/01_files.ipynb #a7dc2e93
-def has_ids(path: Path | str) -> bool:
-    """Tell whether the trades of a file have the exchange's ids; Kraken's CSV and its replies of older
-    years have none.
-    """
-    kind = file_kind(path)
-    if kind == 'trades_rest':
-        result = files.rest_result(Path(path).read_bytes())
-        firsts = [rows[0] for rows in result.values() if isinstance(rows, list) and rows]
-        return all(len(row) >= 7 for row in firsts)
-    return kind in ('trades_parquet', 'trades_frames')
 
 # %% ../../nbs/08_backfill/01_files.ipynb #5296cac6
 def candles_of_file(
@@ -63,7 +51,7 @@ def candles_of_file(
         base = interval_seconds or settings.data.interval_seconds
         intervals = intervals_of(settings, base, interval_seconds is not None)
         batches = read_trades(path, symbols)
-        if keep and has_ids(path):
+        if keep and has_trade_ids(path):
             batches = tee_trades(batches, keep)
         return candles_of_trades(batches, intervals, grace_ms)
     one = symbols[0] if symbols and len(symbols) == 1 else None

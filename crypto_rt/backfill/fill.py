@@ -31,7 +31,7 @@ def missing(
         old = have.get(candle.start_ms)
         if old is None:
             new.append(candle)
-        elif old.is_partial and not candle.is_partial:
+        elif (old.is_partial or old.is_unproven) and not candle.is_partial:
             new.append(
                 msgspec.structs.replace(
                     candle, revision=old.revision + 1, available_ms=max(candle.available_ms, old.available_ms)

@@ -5,7 +5,7 @@
 # %% ../../nbs/08_backfill/03_news.ipynb #f5d5c3c0
 from __future__ import annotations
 
-
+import logging
 from collections.abc import Sequence
 from ..core.messages import DeadLetter, News, decode, encode
 from ..core.settings import Settings
@@ -14,8 +14,10 @@ from ..store.open import open_feature_store, open_group
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger('crypto_rt.backfill.news')
+
 # %% auto #0
-__all__ = ['stored_news', 'keep_aside', 'backfill_news']
+__all__ = ['log', 'TOLD', 'stored_news', 'keep_aside', 'backfill_news']
 
 # %% ../../nbs/08_backfill/03_news.ipynb #376517a8
 def stored_news(
@@ -57,6 +59,9 @@ def keep_aside(settings: Settings, name: str, letters: Sequence[DeadLetter]) -> 
             )
 
 # %% ../../nbs/08_backfill/03_news.ipynb #4be25fb9
+TOLD = 10  # items that cannot be used, of one file
+
+
 def backfill_news(
     settings: Settings,
     path: Path | str,  # a news file
@@ -71,5 +76,9 @@ def backfill_news(
         new = import_items(items, settings, known, name)
     group.insert(new.stories, wait=True)
     keep_aside(settings, name, new.letters)
+    for letter in new.letters[:TOLD]:
+        log.warning(
+            '%s, item %d is kept aside: %s', name, int(letter.id.rpartition('/')[2]) + 1, letter.reason
+        )
     counts = new.counts
     return {**counts, 'ok': counts['in'] == counts['kept'] + counts['duplicates'] + counts['dead_letters']}

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from .steps import Received, decoded, is_end
+from .steps import Received, decoded, is_end, key_refusal
 from .topics import _client, partitions, repeat_until, topic_name
 from ..core.settings import Settings
 from tenacity import RetryError
@@ -48,7 +48,7 @@ def _watermark_offsets(consumer: Any, where: Any, seconds: float = 5.0) -> tuple
 
 def _received(settings: Settings, message: Any) -> Received:
     return Received(
-        key=(message.key() or b'').decode(),
+        key=(message.key() or b'').decode('utf-8', 'surrogateescape'),
         value=message.value() or b'',
         topic=message.topic().removeprefix(settings.kafka.topic_prefix),
         partition=message.partition(),
@@ -60,7 +60,7 @@ def tail(
     settings: Settings,
     topic: str,  # a name of `TOPICS`
     count: int,  # how many messages of each partition, at most
-) -> list[Received]:  # oldest first within a partition; end markers left out
+) -> list[Received]:  # oldest first within a partition; end markers and what has no usable key left out
     "Return the last messages of a topic as they are now."
     consumer, ends = _assigned(settings, [topic], count)
     found: list[Received] = []
@@ -73,7 +73,7 @@ def tail(
             if where in ends and message.offset() + 1 >= ends[where]:
                 del ends[where]
     consumer.close()
-    return [message for message in found if not is_end(message.value)]
+    return [m for m in found if not (is_end(m.value) or key_refusal(m.topic, m.key))]
 
 # %% ../../nbs/01_bus/04_reading.ipynb #2957baee
 def follow(
@@ -82,7 +82,7 @@ def follow(
     stop: threading.Event,  # set it to end the iteration
     tail: int = 0,  # how many earlier messages of each partition come first
 ) -> Iterator[list[Received]]:  # micro-batches, empty ones included (about five a second)
-    "Yield what arrives, from all partitions, with no group and no commit."
+    "Yield what arrives, whatever its key, from all partitions, with no group and no commit."
     consumer, _ = _assigned(settings, topics, tail)
     while not stop.is_set():
         first = consumer.poll(0.2)
@@ -113,8 +113,10 @@ def messages_behind(
                 raise ConnectionError(
                     f'{topic}/{partition} cannot be read before offset {offset}: {message.error()}'
                 )
-            found.append(message.value())
-            reached = message.offset() + 1
+            one = _received(settings, message)
+            if not key_refusal(topic, one.key):
+                found.append(one.value)
+            reached = one.offset + 1
         if time.monotonic() > deadline:
             raise ConnectionError(
                 f'{topic}/{partition} could not be read from {reached} to {offset} within 60 s'

@@ -6,22 +6,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from ..core.messages import dead_letter, decode, encode
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ..core.messages import END, TOPICS, End, dead_letter, decode, encode
 from ..core.settings import Settings
+from functools import lru_cache
+from itertools import repeat
+from operator import methodcaller
 from typing import Any, NamedTuple, Protocol
 
 log = logging.getLogger('crypto_rt.bus.steps')
 
 # %% auto #0
-__all__ = ['log', 'END', 'Received', 'Out', 'Step', 'committable', 'is_end', 'Batch', 'columns', 'batches', 'cut_at_ends',
-           'decoded', 'dead_letter_of', 'ReadPositions']
+__all__ = ['log', 'LONGEST_KEY', 'SYMBOL', 'Received', 'Out', 'Step', 'committable', 'is_end', 'Batch', 'columns', 'batches',
+           'key_refusal', 'readable_key', 'Piece', 'pieces', 'decoded', 'dead_letter_of', 'ReadPositions']
 
 # %% ../../nbs/01_bus/02_steps.ipynb #d8698e50
 class Received(NamedTuple):
     "A message as it came: key, raw value, and where it lay."
 
-    key: str
+    key: str  # bytes that are no UTF-8 as lone surrogates, see `key_refusal`
     value: bytes
     topic: str
     partition: int
@@ -41,7 +45,8 @@ class Step(Protocol):
     end of a replay, and
     `forget(topic, partition)`, called when another instance takes a partition over; and where rows wait
     for another input,
-    `waiting`, their number, and `due() -> Iterable[Out]`, called at each turn of the loop.
+    `waiting`, their number, and `due() -> Iterable[Out]`, called at each turn of the loop; and
+    `pass_over(topic, partition, offset)`, told of a message that it does not get because it cannot be used.
     """
 
     def take(self, messages: Sequence[Received]) -> Iterable[Out]: ...
@@ -60,14 +65,19 @@ def committable(
     return last if still_open is None else still_open - 1
 
 # %% ../../nbs/01_bus/02_steps.ipynb #b4150b75
-END = b'{"type":"end"'
-
-
 def is_end(
     raw: bytes,  # a message
 ) -> bool:
-    "Tell whether `raw` is an end marker, without decoding the others."
-    return raw.startswith(END)
+    "Tell whether `raw` is an end marker, without decoding what does not begin like one."
+    return raw.startswith(END) and _run_id(raw) is not None
+
+
+def _run_id(raw: bytes) -> str | None:
+    try:
+        found = decode('trades', raw)  # any topic: all of them know the marker
+    except ValueError:
+        return None
+    return found.run_id if isinstance(found, End) else None
 
 # %% ../../nbs/01_bus/02_steps.ipynb #da5873ea
 class Batch(Sequence[Received]):
@@ -87,9 +97,13 @@ class Batch(Sequence[Received]):
     def __iter__(self) -> Iterator[Received]:
         return map(self._received, self.messages, self.values)
 
+    def offset_at(self, at: int) -> int:
+        "Return the offset of the message at an index, without making the message."
+        return self.messages[at].offset()
+
     def _received(self, message: Any, value: bytes) -> Received:
         return Received(
-            key=(message.key() or b'').decode(),
+            key=(message.key() or b'').decode('utf-8', 'surrogateescape'),
             value=value,
             topic=self.topic,
             partition=self.partition,
@@ -102,8 +116,11 @@ def columns(
 ) -> tuple[list[bytes], list[int]]:  # their values and their offsets
     "Return what a fold needs of the messages, without making them."
     if isinstance(messages, Batch):
-        return messages.values, [message.offset() for message in messages.messages]
+        return messages.values, list(map(_OFFSET, messages.messages))
     return [message.value for message in messages], [message.offset for message in messages]
+
+
+_OFFSET = methodcaller('offset')
 
 # %% ../../nbs/01_bus/02_steps.ipynb #3900400a
 def batches(
@@ -112,29 +129,103 @@ def batches(
     messages: list[Any],  # Kafka messages, in order within each partition
 ) -> Iterator[Batch]:  # one for each topic partition, by name and number
     "Yield the messages by topic partition."
-    by_partition: dict[Any, list[Any]] = {}
+    where: list[Any] = list(map(_PARTITION, messages))
     if len(inputs) > 1:
-        for message in messages:
-            by_partition.setdefault((message.topic(), message.partition()), []).append(message)
-    else:
-        for message in messages:
-            by_partition.setdefault(message.partition(), []).append(message)
-    for _, mine in sorted(by_partition.items()):
+        where = list(zip(map(_TOPIC, messages), where, strict=True))
+    places = where[:1] if where.count(where[0]) == len(where) else sorted(set(where))
+    for place in places:
+        mine = (
+            messages
+            if len(places) == 1
+            else [m for m, at in zip(messages, where, strict=True) if at == place]
+        )
+        values = list(map(_VALUE, mine))
+        if not all(values):
+            values = [value or b'' for value in values]
         topic = mine[0].topic().removeprefix(settings.kafka.topic_prefix)
-        yield Batch(topic, mine[0].partition(), mine, [message.value() or b'' for message in mine])
+        yield Batch(topic, mine[0].partition(), mine, values)
 
-# %% ../../nbs/01_bus/02_steps.ipynb #2fdf6395
-def cut_at_ends(
+
+_TOPIC, _PARTITION, _VALUE = methodcaller('topic'), methodcaller('partition'), methodcaller('value')
+
+# %% ../../nbs/01_bus/02_steps.ipynb #712e2df9
+LONGEST_KEY = 200  # bytes
+
+
+SYMBOL = re.compile(r'[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}\Z')
+
+
+def key_refusal(
+    topic: str,  # a name of `TOPICS`
+    key: str,  # of a `Received`
+) -> str | None:  # one line; None: it is a key
+    "Return why a key cannot be used."
+    raw = key.encode('utf-8', 'surrogateescape')
+    if not (TOPICS[topic].one_partition or SYMBOL.match(key)):
+        return f'key: expected a symbol such as BTC/USD, was {raw[:80]!r}'
+    if len(raw) > LONGEST_KEY:
+        return f'key: expected at most {LONGEST_KEY} bytes, was {len(raw)} that begin with {raw[:40]!r}'
+    if any('\udc80' <= c <= '\udcff' for c in key):
+        return f'key: expected UTF-8, was {raw!r}'
+    return None
+
+
+def readable_key(
+    key: str,  # of a `Received`
+) -> str:  # printable
+    "Return a key as a log or a letter can show it, what cannot be shown as escapes, its beginning if it is long."
+    text = key[:LONGEST_KEY].encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+    return text if text.isprintable() else repr(text)[1:-1]
+
+# %% ../../nbs/01_bus/02_steps.ipynb #64dcd2e7
+class Piece(NamedTuple):
+    "Messages that a step gets together, and the one behind them that it does not get."
+
+    messages: Sequence[Received]  # maybe none
+    behind: Received | None = None
+    run_id: str | None = None  # of an end marker
+    refusal: str = ''  # why the message behind cannot be used
+
+
+def pieces(
     messages: Sequence[Received],  # of one topic partition
-) -> Iterator[tuple[Sequence[Received], str | None]]:  # pieces, each with the run_id of the marker behind it
-    "Yield the messages in pieces that end at an end marker."
-    values = messages.values if isinstance(messages, Batch) else [message.value for message in messages]
-    start = 0
-    for end in [at for at, value in enumerate(values) if is_end(value)]:
-        yield messages[start:end], decode('trades', values[end]).run_id
-        start = end + 1
+    aside: Mapping[int, str] = {},  # offset to why the message there must not be taken
+) -> Sequence[Piece]:
+    "Return the messages in pieces that end at an end marker, or at a message that cannot be used."
+    if isinstance(messages, Batch):
+        topic, values, keys = messages.topic, messages.values, list(map(_KEY, messages.messages))
+    else:
+        topic = messages[0].topic if messages else ''
+        values, keys = [message.value for message in messages], [message.key for message in messages]
+    stops: dict[int, Piece] = {}
+    if any(map(bytes.startswith, values, repeat(END))):
+        for at, value in enumerate(values):
+            if value.startswith(END) and (run_id := _run_id(value)) is not None:
+                stops[at] = Piece((), run_id=run_id)
+    for key in set(keys):
+        if refusal := _refusal_of(topic, key):
+            for at in (at for at, other in enumerate(keys) if other == key and at not in stops):
+                stops[at] = Piece((), refusal=refusal)
+    for at in (at for at, message in enumerate(messages if aside else ()) if message.offset in aside):
+        stops[at] = Piece((), refusal=aside[messages[at].offset])
+    if not stops:
+        return [Piece(messages)] if values else []
+    found, start = list[Piece](), 0
+    for at in sorted(stops):
+        found.append(stops[at]._replace(messages=messages[start:at], behind=messages[at]))
+        start = at + 1
     if start < len(values):
-        yield (messages[start:] if start else messages), None
+        found.append(Piece(messages[start:]))
+    return found
+
+
+@lru_cache(4096)
+def _refusal_of(topic: str, key: bytes | str | None) -> str | None:
+    text = key if isinstance(key, str) else (key or b'').decode('utf-8', 'surrogateescape')
+    return key_refusal(topic, text)
+
+
+_KEY = methodcaller('key')
 
 # %% ../../nbs/01_bus/02_steps.ipynb #c5ffd1bd
 def decoded(
@@ -144,8 +235,9 @@ def decoded(
     "Yield what decodes; the rest has its dead letter since it came."
     for raw in raws:
         try:
-            if not is_end(raw):
-                yield decode(topic, raw)
+            found = decode(topic, raw)
+            if not isinstance(found, End):
+                yield found
         except ValueError:
             log.debug('%s: left out %r', topic, raw[:80])
 
@@ -155,12 +247,14 @@ def dead_letter_of(
     reason: str,  # one line
     service: str = '',  # where several services read the topic: whose letter it is
     part: int | str | None = None,  # which part of the message, such as a trade_id; None: all of it
+    deaths: int = 0,  # how often the service died at it
 ) -> Out:  # for `dead_letters`
-    "Return what keeps an unusable message, whole."
+    "Return what keeps an unusable message."
     names = [service, message.topic, message.partition, message.offset, '' if part is None else part]
-    where = '/'.join(str(name) for name in names if name != '')
-    log.warning('%s at %s: %s', message.key, where, reason)
-    return Out('dead_letters', message.key, encode(dead_letter(message.topic, message.value, reason, where)))
+    where, key = '/'.join(str(name) for name in names if name != ''), readable_key(message.key)
+    log.warning('%s at %s: %s', key, where, reason)
+    letter = dead_letter(message.topic, message.value, reason, where, key=key, deaths=deaths)
+    return Out('dead_letters', key, encode(letter))
 
 # %% ../../nbs/01_bus/02_steps.ipynb #2c1bb80a
 class ReadPositions:
@@ -180,6 +274,11 @@ class ReadPositions:
             self.begun[where] = message.offset
         self.next[where] = message.offset + 1
         return moved
+
+    def pass_over(self, topic: str, partition: int, offset: int) -> None:
+        "Note a message that the step does not get: what follows it begins nothing anew."
+        if self.next.get((topic, partition)) == offset:
+            self.next[topic, partition] = offset + 1
 
     def begun_at(self, message: Received) -> int:
         "Return the offset at which the present reading of the message's partition began."

@@ -51,6 +51,8 @@ class Folds:
                 contiguous_through=self.clocks.get(symbol, (0, -1))[1],
                 connected=True,
                 source=self.source,
+                proven_ms=at_ms,
+                proven_by='recording',
             )
         )
         for seconds, fold in self.folds.items():

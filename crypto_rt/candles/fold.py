@@ -14,15 +14,21 @@ from typing import Any
 __all__ = ['COUNTS', 'STALE_MS', 'CandleFold', 'open_fold']
 
 # %% ../../nbs/04_candles/03_fold.ipynb #d9361b03
-COUNTS = ('trades', 'duplicates', 'covered', 'too_late', 'marks', 'candles', 'empty', 'revisions')
+COUNTS = (
+    *('trades', 'zero_quantity', 'duplicates', 'covered', 'too_late', 'marks'),
+    *('candles', 'empty', 'unproven', 'revisions'),
+)
 STALE_MS = 86_400_000
 
 
 class CandleFold:
     "The definition in Python; `crypto_rt._core.CandleFold` equals it byte by byte."
 
-    def __init__(self, interval_seconds: int, grace_ms: int = 2000, keep_closed: int = 120):
+    def __init__(
+        self, interval_seconds: int, grace_ms: int = 2000, keep_closed: int = 120, proof_wait_ms: int = 0
+    ):
         self.interval_seconds, self.grace_ms, self.keep_closed = interval_seconds, grace_ms, keep_closed
+        self.proof_wait_ms = proof_wait_ms
         self.symbols: dict[str, SymbolWindows] = {}
         self.late: list[tuple[int, int, str]] = []  # offset, trade_id, reason
         self.tally: Counter[str] = Counter()
@@ -92,13 +98,18 @@ class CandleFold:
     def _windows_of(self, symbol: str) -> SymbolWindows:
         if symbol not in self.symbols:
             self.symbols[symbol] = SymbolWindows(
-                symbol, self.interval_seconds, self.grace_ms, self.keep_closed
+                symbol,
+                self.interval_seconds,
+                self.grace_ms,
+                keep_closed=self.keep_closed,
+                proof_wait_ms=self.proof_wait_ms,
             )
         return self.symbols[symbol]
 
     def _close_due(self, windows: SymbolWindows, watermark: Watermark, offset: int) -> list[bytes]:
         candles = windows.close_due(watermark, offset)
         self.tally.update(marks=1, candles=len(candles), empty=sum(c.is_empty for c in candles))
+        self.tally['unproven'] += sum(bool(candle.is_unproven) for candle in candles)
         self.tally['revisions'] += sum(candle.revision > 0 for candle in candles)
         return [encode(candle) for candle in candles]
 
@@ -107,8 +118,9 @@ def open_fold(
     interval_seconds: int,
     grace_ms: int = 2000,  # how long after its end a window waits for late trades, in exchange time
     keep_closed: int = 120,  # for so many windows back a late trade makes a revision
+    proof_wait_ms: int = 0,  # how much longer it waits for a proof that nothing is missing at its end
 ) -> Any:  # an object with the methods of `CandleFold`
     "Return an empty fold: the Rust one."
     from crypto_rt import _core
 
-    return _core.CandleFold(interval_seconds, grace_ms, keep_closed)
+    return _core.CandleFold(interval_seconds, grace_ms, keep_closed, proof_wait_ms)

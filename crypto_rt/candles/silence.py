@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .window import Window
-from ..core.messages import Candle, Watermark
+from ..core.messages import Candle, Proof, Watermark
 
 # %% auto #0
 __all__ = ['TradeIds', 'Evidence']
@@ -44,47 +44,75 @@ class TradeIds:
 
 # %% ../../nbs/04_candles/01_silence.ipynb #b57ba3ef
 class Evidence:
-    "What the known ids and one watermark prove about the trades that did not come."
+    "What the known ids and one watermark tell about the trades that did not come."
 
     def __init__(
         self,
         ids: TradeIds,
         watermark: Watermark,
         until_ms: int,  # end of the last window whose grace the watermark has passed
+        overdue_ms: int | None = None,  # end of the last one that waits for a proof no longer; None: the same
     ):
         self.ids, self.watermark, self.until_ms = ids, watermark, until_ms
+        self.overdue_ms = until_ms if overdue_ms is None else overdue_ms
 
     def nothing_follows(self, last_id: int, end_ms: int) -> bool:
-        "Tell whether the watermark proves that no trade before `end_ms` has followed `last_id`."
+        "Tell whether the watermark says that no trade before `end_ms` has followed `last_id`."
         is_last = self.watermark.connected and self.watermark.contiguous_through == self.ids.highest
         return end_ms <= self.until_ms and is_last and self.ids.are_joined(last_id, self.ids.highest)
 
+    def proof_of_nothing(self, last_id: int, end_ms: int) -> Proof | None:
+        "Return what proves that no trade before `end_ms` has followed `last_id`; None: nothing."
+        if not self.nothing_follows(last_id, end_ms):
+            return None
+        if self.watermark.proven_ms is None:
+            return 'connection'
+        return (self.watermark.proven_by or None) if end_ms <= self.watermark.proven_ms else None
+
+    def proof_of_end(self, window: Window) -> Proof | None:
+        "Return what proves that nothing follows the last trade of a window that has trades; None: nothing."
+        last_id, (proven_id, proof) = window.last_id, window.end_proof
+        if proof and proven_id == last_id:
+            return proof
+        return 'next_trade' if last_id + 1 in self.ids else self.proof_of_nothing(last_id, window.end_ms)
+
+    def proof_of_silence(
+        self,
+        before: Candle,
+        next_window: Window | None,  # the next one in which a trade is known
+        end_ms: int,
+    ) -> Proof | None:
+        """Return what proves that nobody traded from the end of a candle to `end_ms`, or to the next window;
+        None: nothing.
+        """
+        if before.last_trade_id < 0:
+            return None
+        if next_window and self.ids.are_joined(before.last_trade_id, next_window.first_id):
+            return 'next_trade'
+        return self.proof_of_nothing(before.last_trade_id, end_ms)
+
     def is_ended(self, window: Window) -> bool:
         "Tell whether something is known behind the last trade of a window that has trades."
-        last_id = max(window.trades)
+        last_id = window.last_id
         known = window.ended_at_id == last_id or last_id + 1 in self.ids
         return known or self.nothing_follows(last_id, window.end_ms)
 
     def is_whole(self, window: Window, before: Candle | None) -> bool:
-        "Tell whether no trade of a window can be missing, given the candle before it."
+        "Tell whether no trade of a window can be missing, as far as is said, given the candle before it."
         if before is None or not window.trades:
             return False
         first_id, last_id = min(window.trades), max(window.trades)
         follows = self.ids.are_joined(before.last_trade_id, first_id)
         return follows and self.ids.are_joined(first_id, last_id) and self.is_ended(window)
 
-    def is_silent(
+    def silent_until(
         self,
         before: Candle,
-        next_window: Window | None,  # the next one that is known
+        next_window: Window | None,  # the next one in which a trade is known
         stop_ms: int,
-    ) -> bool:
-        """Tell whether it is proven that nobody traded from the end of a candle to `stop_ms`, or to the
-        next window.
-        """
-        last_id = before.last_trade_id
-        if last_id < 0:
-            return False
-        next_id = min(next_window.trades, default=None) if next_window else None
-        follows = next_id is not None and self.ids.are_joined(last_id, next_id)
-        return follows or self.nothing_follows(last_id, stop_ms)
+    ) -> int:  # exchange time; 0: nothing speaks for silence
+        "Return how far behind a candle windows may be taken for silent: proven, or said and overdue."
+        proof = self.proof_of_silence(before, next_window, stop_ms)
+        if proof or not self.nothing_follows(before.last_trade_id, stop_ms):
+            return stop_ms if proof else 0
+        return min(stop_ms, max(self.watermark.proven_ms or 0, self.overdue_ms))

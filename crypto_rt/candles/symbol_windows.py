@@ -8,7 +8,7 @@ from __future__ import annotations
 from .silence import Evidence, TradeIds
 from .window import Window, summary
 from ..core.amounts import amount_text, scaled
-from ..core.messages import Candle, FormingCandle, Trade, Watermark
+from ..core.messages import Candle, FormingCandle, Proof, Trade, Watermark
 from ..core.times import window_start
 
 # %% auto #0
@@ -49,8 +49,11 @@ LONGEST_SILENCE = 10_000  # windows
 class SymbolWindows:
     "The windows of one symbol; trades and watermarks go in, final and revised candles come out."
 
-    def __init__(self, symbol: str, interval_seconds: int, grace_ms: int, keep_closed: int):
+    def __init__(
+        self, symbol: str, interval_seconds: int, grace_ms: int, keep_closed: int, proof_wait_ms: int = 0
+    ):
         self.symbol, self.interval_seconds, self.grace_ms = symbol, interval_seconds, grace_ms
+        self.proof_wait_ms = proof_wait_ms
         self.length_ms = interval_seconds * 1000
         self.kept_ms = keep_closed * self.length_ms
         self.windows: dict[int, Window] = {}  # by start_ms
@@ -72,7 +75,9 @@ class SymbolWindows:
         return self.finalised_until_ms - self.kept_ms
 
     def add(self, trade: Trade, offset: int) -> str:
-        "Put a trade into its window; return what it was: trades (taken), duplicates, covered or too_late."
+        """Put a trade into its window; return what it was: trades (taken), zero_quantity, duplicates, covered
+        or too_late.
+        """
         start_ms = window_start(trade.event_ms, self.interval_seconds)
         is_old = start_ms < self.retention_edge_ms
         if trade.trade_id in self.ids:
@@ -82,8 +87,9 @@ class SymbolWindows:
         if is_old or start_ms < self.restored_from_ms:
             return 'covered'
         self.ids.add(trade.trade_id)
+        if not self._window_at(start_ms).add(trade, offset):
+            return 'zero_quantity'
         self.latest_trade_ms = max(self.latest_trade_ms, trade.event_ms)
-        self._window_at(start_ms).add(trade, offset)
         if start_ms >= self.finalised_until_ms:
             self.has_new_trades = True
         return 'trades'
@@ -93,29 +99,32 @@ class SymbolWindows:
         self._note_quotes(watermark, offset)
         self.clock_ms = max(self.clock_ms, watermark.exchange_ms)
         self.watermark_window_ms = window_start(watermark.exchange_ms - self.grace_ms, self.interval_seconds)
-        evidence = Evidence(self.ids, watermark, self.watermark_window_ms)
+        patient_ms = watermark.exchange_ms - self.grace_ms - self.proof_wait_ms
+        overdue_ms = window_start(patient_ms, self.interval_seconds)
+        evidence = Evidence(self.ids, watermark, self.watermark_window_ms, overdue_ms)
         due_ms = finalised_ms = max(self.watermark_window_ms, self.finalised_until_ms)
         closed: list[Candle] = []
         before = self.last_dropped
+        edge_ms = before.end_ms if before else 0  # up to here the walk has come
         while self.windows or before:
-            window = self._window_after(before)
+            window = self._window_from(edge_ms)
             stop_ms = min(window.start_ms, due_ms) if window else due_ms
-            if before and before.end_ms < stop_ms:
-                if self._fill_silence(before, window, stop_ms, evidence):
+            if before and edge_ms < stop_ms:
+                if self._fill_silence(before, edge_ms, stop_ms, evidence):
                     continue
-                if not watermark.connected and stop_ms > self.finalised_until_ms:
-                    finalised_ms = max(before.end_ms, self.finalised_until_ms)
+                is_open = stop_ms > self.finalised_until_ms
+                if is_open and self._may_be_silent(before, edge_ms, stop_ms, evidence):
+                    finalised_ms = max(edge_ms, self.finalised_until_ms)
                     break  # a hole or silence: a later watermark will tell
             if window is None or window.end_ms > due_ms:
                 break
-            if window.trades and evidence.nothing_follows(max(window.trades), window.end_ms):
-                window.ended_at_id = max(window.trades)
-            if self._must_wait(window, evidence):
+            self._note_end(window, evidence)
+            if self._must_wait(window, before, evidence):
                 finalised_ms = window.start_ms
                 break
             if candle := self._emit(window, before, evidence):
                 closed.append(candle)
-            before = window.emitted or before
+            before, edge_ms = window.emitted or before, window.end_ms
         self._advance(finalised_ms)
         return closed
 
@@ -160,9 +169,13 @@ class SymbolWindows:
     def _window_at(self, start_ms: int) -> Window:
         return self.windows.setdefault(start_ms, Window(start_ms, start_ms + self.length_ms))
 
-    def _window_after(self, before: Candle | None) -> Window | None:
-        later = [w for w in self.windows.values() if before is None or w.start_ms >= before.end_ms]
+    def _window_from(self, edge_ms: int) -> Window | None:
+        later = [w for w in self.windows.values() if w.start_ms >= edge_ms]
         return min(later, key=lambda window: window.start_ms, default=None)
+
+    def _known_from(self, edge_ms: int) -> Window | None:
+        known = [w for w in self.windows.values() if w.start_ms >= edge_ms and w.first_id >= 0]
+        return min(known, key=lambda window: window.start_ms, default=None)
 
     def _note_quotes(self, watermark: Watermark, offset: int) -> None:
         start_ms = window_start(
@@ -172,25 +185,53 @@ class SymbolWindows:
         if window is None or window.emitted is None:
             self.quotes.note(start_ms, watermark, offset)
 
-    def _fill_silence(
-        self, before: Candle, next_window: Window | None, stop_ms: int, evidence: Evidence
-    ) -> bool:
-        is_long = (stop_ms - before.end_ms) // self.length_ms > LONGEST_SILENCE
-        if is_long or not evidence.is_silent(before, next_window, stop_ms):
+    def _fill_silence(self, before: Candle, edge_ms: int, stop_ms: int, evidence: Evidence) -> bool:
+        silent_ms = evidence.silent_until(before, self._known_from(edge_ms), stop_ms)
+        until_ms = window_start(silent_ms, self.interval_seconds)
+        if self._is_long(edge_ms, stop_ms) or until_ms <= edge_ms:
             return False
-        for start_ms in range(before.end_ms, stop_ms, self.length_ms):
-            self.windows[start_ms] = Window(start_ms, start_ms + self.length_ms)
+        for start_ms in range(edge_ms, until_ms, self.length_ms):
+            self._window_at(start_ms)
         return True
 
-    def _must_wait(self, window: Window, evidence: Evidence) -> bool:
+    def _may_be_silent(self, before: Candle, edge_ms: int, stop_ms: int, evidence: Evidence) -> bool:
+        if not evidence.watermark.connected:
+            return True
+        is_said = evidence.nothing_follows(before.last_trade_id, stop_ms)
+        return is_said and evidence.overdue_ms < stop_ms and not self._is_long(edge_ms, stop_ms)
+
+    def _is_long(self, edge_ms: int, stop_ms: int) -> bool:
+        return (stop_ms - edge_ms) // self.length_ms > LONGEST_SILENCE
+
+    def _note_end(self, window: Window, evidence: Evidence) -> None:
+        if window.trades and evidence.nothing_follows(window.last_id, window.end_ms):
+            window.ended_at_id = window.last_id
+        if window.trades and (proof := evidence.proof_of_end(window)):
+            window.end_proof = window.last_id, proof
+
+    def _proof_of(self, window: Window, before: Candle | None, evidence: Evidence) -> Proof | None:
+        if window.trades:
+            return evidence.proof_of_end(window)
+        if before is None:
+            return None
+        return evidence.proof_of_silence(before, self._known_from(window.end_ms), window.end_ms)
+
+    def _must_wait(self, window: Window, before: Candle | None, evidence: Evidence) -> bool:
         is_first = window.emitted is None and window.end_ms > self.finalised_until_ms
-        if not is_first or not window.trades or evidence.watermark.connected:
+        if not is_first or self._proof_of(window, before, evidence):
             return False
-        return not evidence.is_ended(window)
+        is_said = bool(window.trades) and evidence.is_ended(window)
+        if not evidence.watermark.connected and not is_said:
+            return True
+        return window.end_ms > evidence.overdue_ms
+
+    def _is_said(self, window: Window, before: Candle | None, evidence: Evidence) -> bool:
+        return before is not None and evidence.nothing_follows(before.last_trade_id, window.end_ms)
 
     def _emit(self, window: Window, before: Candle | None, evidence: Evidence) -> Candle | None:
         numbers, last = window.numbers(before), window.emitted
-        if not numbers:
+        proof = self._proof_of(window, before, evidence)
+        if not numbers or not (last or window.trades or proof or self._is_said(window, before, evidence)):
             return None
         bid, ask = (last.bid, last.ask) if last else self.quotes.take(window.start_ms)
         is_late = window.end_ms <= self.finalised_until_ms
@@ -209,6 +250,8 @@ class SymbolWindows:
             available_ms=available_ms,
             is_empty=not window.trades,
             is_partial=bool(window.trades) and not evidence.is_whole(window, before),
+            is_unproven=None if proof else True,
+            evidence=proof,
             **numbers,
         )
         if not window.is_changed_by(candle):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ..core.amounts import ONE, half_even, amount_text, scaled
-from ..core.messages import Candle, Trade
+from ..core.messages import Candle, Proof, Trade
 from msgspec.structs import replace
 from typing import Any
 
@@ -43,15 +43,31 @@ class Window:
     def __init__(self, start_ms: int, end_ms: int):
         self.start_ms, self.end_ms = start_ms, end_ms
         self.trades: dict[int, Trade] = {}  # by trade_id
+        self.zero_ids: set[int] = set()  # of trades of no quantity, which no candle counts
         self.first_offset: int | None = None  # of the first message that touched it
-        self.ended_at_id = -1  # a watermark proved that no trade of the window follows this one
+        self.ended_at_id = -1  # a watermark said that no trade of the window follows this one
+        self.end_proof: tuple[int, Proof | None] = (-1, None)  # the same, with what proved it
         self.emitted: Candle | None = None
         self.is_restored = False  # `emitted` is of a previous run
 
-    def add(self, trade: Trade, offset: int) -> None:
-        "Take a trade of this window that came with the message at `offset`."
-        self.trades[trade.trade_id] = trade
+    @property
+    def first_id(self) -> int:
+        "The lowest id that is known in it; -1: none."
+        return min((*self.trades, *self.zero_ids), default=-1)
+
+    @property
+    def last_id(self) -> int:
+        "The highest id that is known in it; -1: none."
+        return max((*self.trades, *self.zero_ids), default=-1)
+
+    def add(self, trade: Trade, offset: int) -> bool:
+        "Take a trade of this window that came with the message at `offset`; tell whether it counts."
         self.first_offset = offset if self.first_offset is None else min(self.first_offset, offset)
+        if not scaled(trade.quantity):
+            self.zero_ids.add(trade.trade_id)
+            return False
+        self.trades[trade.trade_id] = trade
+        return True
 
     def numbers(self, before: Candle | None) -> dict[str, Any]:
         """Return the numbers of its candle, given the candle before it; empty if there is nothing to tell
@@ -67,13 +83,16 @@ class Window:
         return prices | amounts | ids | dict(trade_count=0)
 
     def is_changed_by(self, candle: Candle) -> bool:
-        "Tell whether `candle` says something else than the one emitted last."
+        "Tell whether `candle` says something else than the one emitted last; another proof is nothing else."
         last = self.emitted
         if last is None:
             return True
         both_empty = last.source == 'trades' and last.trade_count == candle.trade_count == 0
+        now_proven = bool(last.is_unproven) and not candle.is_unproven
         if self.is_restored and not both_empty:
             more = candle.trade_count > last.trade_count
-            now_whole = candle.trade_count == last.trade_count and last.is_partial and not candle.is_partial
-            return last.source == 'trades' and (more or now_whole)
-        return replace(candle, revision=last.revision, available_ms=last.available_ms) != last
+            now_whole = last.is_partial and not candle.is_partial
+            same_count = candle.trade_count == last.trade_count
+            return last.source == 'trades' and (more or (same_count and (now_whole or now_proven)))
+        kept = ('revision', 'available_ms', 'is_unproven', 'evidence')
+        return now_proven or replace(candle, **{name: getattr(last, name) for name in kept}) != last

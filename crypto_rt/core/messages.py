@@ -6,23 +6,28 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import msgspec
+import re
 from collections.abc import Callable, Iterable
+from .symbols import ORDER_TYPE_LENGTH
 from .times import now_ms
 from msgspec import Meta, Struct
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 # %% auto #0
-__all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'Count', 'Source', 'EPOCH_BITS', 'TOPICS', 'encode', 'Trade', 'Trades',
-           'Watermark', 'End', 'Gap', 'Dropped', 'Candle', 'FormingCandle', 'TechnicalIndicators', 'Prediction',
-           'DeadLetter', 'ServiceEvent', 'News', 'NewsSignal', 'NewsWatermark', 'Topic', 'decode', 'dead_letter',
-           'supersedes', 'latest_revisions', 'schema', 'write_contracts']
+__all__ = ['Amount', 'Instant', 'Symbol', 'Seconds', 'LARGEST_ID', 'LARGEST_COUNT', 'Id', 'LastId', 'Count', 'Whole', 'Price',
+           'Name', 'Text', 'Names', 'Source', 'Witness', 'Proof', 'OrderType', 'EPOCH_BITS', 'TOPICS', 'encode', 'END',
+           'KEPT_BYTES', 'Trade', 'Trades', 'Watermark', 'End', 'Gap', 'Dropped', 'Candle', 'FormingCandle',
+           'TechnicalIndicators', 'Prediction', 'DeadLetter', 'Subscription', 'ServiceEvent', 'News', 'NewsSignal',
+           'NewsWatermark', 'Topic', 'decode', 'clean_text', 'dead_letter', 'supersedes', 'latest_revisions', 'schema',
+           'write_contracts']
 
 # %% ../../nbs/00_core/04_messages.ipynb #1d2f8311
 Amount = Annotated[
-    str, Meta(pattern=r'^[0-9]{1,20}(\.[0-9]{1,12})?$', description='exact decimal text, not negative')
+    str, Meta(pattern=r'^[0-9]{1,20}(\.[0-9]{1,12})?$(?!\n)', description='exact decimal text, not negative')
 ]
 
 
@@ -32,7 +37,8 @@ Instant = Annotated[int, Meta(ge=10**12, lt=10**13, description='milliseconds si
 Symbol = Annotated[
     str,
     Meta(
-        pattern=r'^[A-Z0-9.]{1,16}/[A-Z0-9.]{1,16}$', description='base and quote currency, such as BTC/USD'
+        pattern=r'^[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}$(?!\n)',
+        description='base and quote currency, such as BTC/USD',
     ),
 ]
 
@@ -40,20 +46,59 @@ Symbol = Annotated[
 Seconds = Annotated[int, Meta(ge=1, le=7 * 86400)]
 
 
-Count = Annotated[int, Meta(ge=0)]
+LARGEST_ID = 2**62  # what counts on from there still fits 64 bits with a sign
+
+
+LARGEST_COUNT = 10**12  # sums of a million counts still do
+
+
+Id = Annotated[int, Meta(ge=0, le=LARGEST_ID)]
+
+
+LastId = Annotated[int, Meta(ge=-1, le=LARGEST_ID, description='-1: there is no trade')]
+
+
+Count = Annotated[int, Meta(ge=0, le=LARGEST_COUNT)]
+
+
+Whole = Annotated[int, Meta(ge=-LARGEST_ID, le=LARGEST_ID)]
+
+
+Price = Annotated[float, Meta(ge=0, le=1e20)]
+
+
+Name = Annotated[str, Meta(max_length=200)]
+
+
+Text = Annotated[str, Meta(max_length=30_000)]
+
+
+Names = Annotated[list[Name], Meta(max_length=1000)]
 
 
 Source = Literal['live', 'rest', 'replay', 'simulated']
+
+
+Witness = Literal['', 'snapshot', 'ohlc', 'rest', 'recording']
+
+
+Proof = Literal['next_trade', 'connection', 'snapshot', 'ohlc', 'rest', 'recording']
+
+# %% ../../nbs/00_core/04_messages.ipynb #5cf2ab2d
+OrderType = Annotated[
+    str,
+    Meta(max_length=ORDER_TYPE_LENGTH, description='as the exchange says it, such as limit; may be empty'),
+]
 
 # %% ../../nbs/00_core/04_messages.ipynb #ce74462c
 class Trade(Struct, frozen=True, forbid_unknown_fields=True):
     "One fill; identity is (symbol, trade_id)."
 
-    trade_id: Count
+    trade_id: Id
     price: Amount
     quantity: Amount
     side: Literal['buy', 'sell']
-    order_type: Literal['limit', 'market', '']
+    order_type: OrderType
     event_ms: Instant
 
 # %% ../../nbs/00_core/04_messages.ipynb #31627e9b
@@ -72,21 +117,27 @@ class Trades(
 class Watermark(
     Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='mark'
 ):
-    "A symbol's clock: exchange time reached, and the trade_id that nothing is missing before (-1: no trade)."
+    """A symbol's clock: exchange time reached, and the trade_id with nothing missing before (-1: no trade).
+
+    No trade from before `proven_ms` is missing, says `proven_by`; 0: nobody says so. A message of an older
+    version has none: for it a living connection was proof enough.
+    """
 
     symbol: Symbol
     exchange_ms: Instant
-    contiguous_through: Annotated[int, Meta(ge=-1)]
+    contiguous_through: LastId
     connected: bool
     source: Source
     bid: Amount | None = None
     ask: Amount | None = None
+    proven_ms: Annotated[int, Meta(ge=0, lt=10**13)] | None = None
+    proven_by: Witness = ''
 
 # %% ../../nbs/00_core/04_messages.ipynb #6b97ac72
 class End(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='end'):
     "The end of a replay, sent to every partition and passed on by every service."
 
-    run_id: str
+    run_id: Name
 
 # %% ../../nbs/00_core/04_messages.ipynb #c45a6ba0
 EPOCH_BITS = 48
@@ -96,8 +147,8 @@ class Gap(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag
     "A hole in a symbol's ids; identity is (symbol, first_missing, epoch), the latest revision wins."
 
     symbol: Symbol
-    first_missing: Count
-    last_missing: Count
+    first_missing: Id
+    last_missing: Id
     opened_ms: Instant
     updated_ms: Instant
     state: Literal['open', 'filled', 'exchange_hole', 'timed_out']
@@ -119,7 +170,11 @@ class Dropped(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type',
 class Candle(
     Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field='type', tag='candle'
 ):
-    "One final candle."
+    """One final candle.
+
+    `evidence` says what proves that no trade is missing at its end; `is_unproven`: nothing has, so far.
+    Both are null where nobody asked: in candles of older versions, and in those that the exchange made.
+    """
 
     symbol: Symbol
     interval_seconds: Seconds
@@ -135,14 +190,16 @@ class Candle(
     vwap: Amount
     trade_count: Count
     buy_volume: Amount
-    first_trade_id: Annotated[int, Meta(ge=-1)]
-    last_trade_id: Annotated[int, Meta(ge=-1)]
+    first_trade_id: LastId
+    last_trade_id: LastId
     bid: Amount | None
     ask: Amount | None
     is_empty: bool
     is_partial: bool
     source: Literal['trades', 'exchange']
     available_ms: Instant
+    is_unproven: bool | None = None
+    evidence: Proof | None = None
 
 # %% ../../nbs/00_core/04_messages.ipynb #c3e4dc53
 class FormingCandle(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='forming'):
@@ -158,24 +215,24 @@ class FormingCandle(Struct, frozen=True, forbid_unknown_fields=True, tag_field='
     close: Amount
     volume: Amount
     trade_count: Count
-    last_trade_id: Annotated[int, Meta(ge=-1)]
+    last_trade_id: LastId
     as_of_ms: Instant
 
 # %% ../../nbs/00_core/04_messages.ipynb #7122185a
 class TechnicalIndicators(
     Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='indicators'
 ):
-    "The features of one final candle."
+    "The features of one final candle; `is_partial`: trades may be missing in it, or its end is unproven."
 
     symbol: Symbol
     interval_seconds: Seconds
     start_ms: Instant
     revision: Count
     end_ms: Instant
-    close: float
-    values: dict[str, float | None]
+    close: Price
+    values: Annotated[dict[Name, float | None], Meta(max_length=10_000)]
     warm_up: Count
-    feature_set: str
+    feature_set: Name
     is_partial: bool
     available_ms: Instant
 
@@ -188,74 +245,93 @@ class Prediction(Struct, frozen=True, forbid_unknown_fields=True, tag_field='typ
     horizon_seconds: Seconds
     start_ms: Instant
     revision: Count
-    model_version: str
+    model_version: Name
     made_at_ms: Instant
     target_ms: Instant
-    last_price: float
+    last_price: Price
     expected_log_return: float | None
     lower: float | None
     upper: float | None
     level: float
     expected_price: float | None
     status: Literal['ok', 'baseline', 'abstain']
-    reasons: list[str]
-    model_digest: str
-    feature_hash: str
-    flags: list[str]
+    reasons: Annotated[list[Text], Meta(max_length=1000)]
+    model_digest: Name
+    feature_hash: Name
+    flags: Names
     expires_ms: Instant
-    trace: dict[str, int]
-    feature_set: str = ''
+    trace: Annotated[dict[Name, Whole], Meta(max_length=1000)]
+    feature_set: Name = ''
 
 # %% ../../nbs/00_core/04_messages.ipynb #59911140
 class DeadLetter(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='dead_letter'):
-    "What could not be used, whole: `raw` is base64 of the bytes."
+    "What could not be used: `raw` is base64 of its bytes, of the first ones where there are very many."
 
-    id: str
-    topic: str
-    reason: str
+    id: Text
+    topic: Name
+    reason: Text
     raw: str
     seen_ms: Instant
+    length: Count = 0  # bytes of the whole; 0 also in letters of before there was this field
+    sha256: Name = ''  # of the whole
+    key: Text = ''  # what is no UTF-8 in it as \xNN
+    deaths: Count = 0  # of a service at this message, which is why it was set aside; 0: it was refused
+
+# %% ../../nbs/00_core/04_messages.ipynb #beb1613d
+class Subscription(Struct, frozen=True, forbid_unknown_fields=True):
+    "What became of asking for one channel of one symbol, and since when."
+
+    symbol: str
+    channel: str
+    state: Literal['asked', 'acknowledged', 'refused', 'silent']
+    since_ms: Instant
+    why: str = ''  # of a refusal, or of the silence
 
 # %% ../../nbs/00_core/04_messages.ipynb #cdaa8e5e
 class ServiceEvent(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='event'):
-    "What a service says about itself; the runner waits for `end`."
+    """What a service says about itself; the runner waits for `end`.
 
-    service: str
+    `degraded` names what does not work now, and since when; `subscriptions` those that bring nothing.
+    """
+
+    service: Name
     kind: Literal['started', 'end', 'stopped', 'counts']
     at_ms: Instant
-    run_id: str = ''
-    counts: dict[str, int] = {}
+    run_id: Name = ''
+    counts: Annotated[dict[Name, Whole], Meta(max_length=1000)] = {}
+    degraded: Annotated[list[str], Meta(max_length=1000)] = []
+    subscriptions: Annotated[list[Subscription], Meta(max_length=1000)] = []
 
 # %% ../../nbs/00_core/04_messages.ipynb #3e3d98d2
 class News(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='news'):
     "One story, cleaned: plain text, tracking cut from the link."
 
-    news_id: str
-    title: str
-    body: str
-    source: str
-    url: str
-    assets: list[str]
+    news_id: Name
+    title: Text
+    body: Text
+    source: Name
+    url: Text
+    assets: Names
     published_ms: Instant
     available_ms: Instant
-    text_hash: str
-    flags: list[str] = []
+    text_hash: Name
+    flags: Names = []
 
 # %% ../../nbs/00_core/04_messages.ipynb #e5044400
 class NewsSignal(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='news_signal'):
     "What a scorer says of one story: -1 bad, 1 good for the assets named."
 
-    news_id: str
-    scorer: str
-    version: str
-    assets: list[str]
+    news_id: Name
+    scorer: Name
+    version: Name
+    assets: Names
     score: Annotated[float, Meta(ge=-1, le=1)]
     label: Literal['negative', 'neutral', 'positive']
     confidence: Annotated[float, Meta(ge=0, le=1)]
-    text_hash: str
+    text_hash: Name
     published_ms: Instant
     available_ms: Instant
-    flags: list[str] = []
+    flags: Names = []
 
 # %% ../../nbs/00_core/04_messages.ipynb #168ea53e
 class NewsWatermark(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='news_mark'):
@@ -297,26 +373,72 @@ _DECODERS = {name: msgspec.json.Decoder(topic.carries) for name, topic in TOPICS
 encode = msgspec.json.Encoder().encode
 
 # %% ../../nbs/00_core/04_messages.ipynb #84f66318
+END = b'{"type":"end"'  # how the encoder begins an end marker, and nothing else
+
+
 def decode(
     topic: str,  # a name of `TOPICS`
     raw: bytes,  # one message as it lay in Kafka
 ) -> Any:  # the struct that its `type` names
-    "Return the checked message; `ValueError` that says what was expected and what came."
+    "Return the checked message; `ValueError` that says which field, what was expected and what came."
     try:
-        return _DECODERS[topic].decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{topic}: {error}; got {raw[:120]!r}') from None
+        found = _DECODERS[topic].decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f'{topic}: {_refusal(topic, raw, str(error))}') from None
+    if type(found) is End and not raw.startswith(END):
+        raise ValueError(f'{topic}: type: expected an end marker to begin with {END!r}, was {raw[:80]!r}')
+    return found
+
+
+def _refusal(topic: str, raw: bytes, error: str) -> str:
+    expected, _, path = error.partition(' - at `')
+    field = path.rstrip('`').removeprefix('$').lstrip('.')
+    if field == 'type' and expected.startswith('Invalid value'):
+        kinds = getattr(TOPICS[topic].carries, '__args__', (TOPICS[topic].carries,))
+        expected = 'Expected ' + ' or '.join(repr(kind.__struct_config__.tag) for kind in kinds)
+    try:
+        was = repr(_value_at(msgspec.json.decode(raw), re.findall(r'[^.\[\]]+', field)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        was = repr(raw[:120])
+    return f'{field or "message"}: {expected[:1].lower()}{expected[1:200]}, was {was[:120]}'
+
+
+def _value_at(value: Any, path: list[str]) -> Any:
+    for name in path:
+        if isinstance(value, list) and name.isdigit():
+            value = value[int(name)]
+        elif isinstance(value, dict) and name in value:
+            value = value[name]
+    return value
+
+# %% ../../nbs/00_core/04_messages.ipynb #42e67d05
+def clean_text(value: object) -> str:
+    "Return the text of a value, with `?` for each half of a character, which no message can hold."
+    return str(value).encode('utf-8', 'replace').decode()
 
 # %% ../../nbs/00_core/04_messages.ipynb #f883c807
+KEPT_BYTES = 65_536  # of a bad message; a letter must fit a topic that holds messages of at most 1 MB
+
+
 def dead_letter(
     topic: str,  # where it came from: a topic, or `websocket`
     raw: bytes,  # the message, whole
     reason: str,  # one line
     where: str,  # its place, such as `trades/0/17`; makes the id, so that a second reading gives the same
+    key: str = '',  # of the message
+    deaths: int = 0,  # how often a service died at it
 ) -> DeadLetter:
-    "Return the record that keeps a bad message aside."
+    "Return the record that keeps a bad message aside: length, digest and its first `KEPT_BYTES`."
     return DeadLetter(
-        id=where, topic=topic, reason=reason[:500], raw=base64.b64encode(raw).decode(), seen_ms=now_ms()
+        id=clean_text(where),
+        topic=topic,
+        reason=clean_text(reason)[:500],
+        raw=base64.b64encode(raw[:KEPT_BYTES]).decode(),
+        seen_ms=now_ms(),
+        length=len(raw),
+        sha256=hashlib.sha256(raw).hexdigest(),
+        key=clean_text(key)[:200],
+        deaths=deaths,
     )
 
 # %% ../../nbs/00_core/04_messages.ipynb #418baccb

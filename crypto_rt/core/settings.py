@@ -30,6 +30,7 @@ class DataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval_seconds: int = 60
     horizon_seconds: int = 300
     grace_ms: int = 2000
+    proof_wait_ms: int = 15_000
     log_level: str = 'INFO'
     reconcile_minutes: float = 5.0
     backfill_intervals: tuple[int, ...] = (60, 300, 900, 3600)
@@ -42,11 +43,16 @@ class ExchangeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     websocket_url: str = 'wss://ws.kraken.com/v2'
     rest_url: str = 'https://api.kraken.com/0'
     dead_man_seconds: float = 5.0
+    requests_per_second: float = 5.0
+    acknowledge_seconds: float = 10.0
     reconnect_first_seconds: float = 1.0
     reconnect_max_seconds: float = 60.0
     rest_pause_seconds: float = 1.0
+    rest_calls_per_second: float = 5.0
     rest_timeout_seconds: float = 10.0
     gap_timeout_seconds: float = 120.0
+    rest_lag_seconds: float = 10.0
+    proof_calls_per_minute: float = 120.0
     max_future_seconds: float = 60.0
     max_skew_ms: int = 5000
     quotes: bool = True
@@ -146,6 +152,18 @@ class ApiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_queue: int = 256
     ring: int = 2000
     forming_every_ms: int = 250
+    max_clients: int = 1000
+    max_connections: int = 2000
+    connections_per_address: int = 200
+    requests_per_second: float = 50.0
+    request_burst: int = 500
+    max_head_bytes: int = 16_384
+    max_body_bytes: int = 65_536
+    request_seconds: float = 10.0
+    idle_seconds: float = 15.0
+    unread_seconds: float = 30.0
+    heavy_queue: int = 32
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -218,6 +236,9 @@ LIMITS = {
     ('data', 'grace_ms'): (0, 600_000),
     ('data', 'reconcile_minutes'): (0, 1440),
     ('exchange', 'dead_man_seconds'): (0.1, 600),
+    ('exchange', 'requests_per_second'): (0.01, 1000),
+    ('exchange', 'acknowledge_seconds'): (0.1, 600),
+    ('exchange', 'rest_calls_per_second'): (0.01, 1000),
     ('kafka', 'partitions'): (1, 1000),
     ('kafka', 'batch'): (1, 100_000),
     ('features', 'wait_ms'): (0, 60_000),
@@ -236,6 +257,17 @@ LIMITS = {
     ('training', 'trees'): (1, 10_000),
     ('api', 'port'): (0, 65535),
     ('api', 'client_queue'): (1, 100_000),
+    ('api', 'max_clients'): (0, 100_000),
+    ('api', 'max_connections'): (10, 100_000),
+    ('api', 'connections_per_address'): (0, 100_000),
+    ('api', 'requests_per_second'): (0, 1_000_000),
+    ('api', 'request_burst'): (1, 1_000_000),
+    ('api', 'max_head_bytes'): (1024, 65_536),
+    ('api', 'max_body_bytes'): (1024, 100_000_000),
+    ('api', 'request_seconds'): (0.1, 600),
+    ('api', 'idle_seconds'): (0.1, 3600),
+    ('api', 'unread_seconds'): (0.1, 3600),
+    ('api', 'heavy_queue'): (0, 10_000),
 }
 
 

@@ -23,7 +23,8 @@ from pathlib import Path
 log = logging.getLogger('crypto_rt.core.supervisor')
 
 # %% auto #0
-__all__ = ['log', 'GIVE_UP', 'PAUSES', 'STEADY_SECONDS', 'ERROR', 'EVENTS', 'FIRST_TO_STOP', 'LAST_TO_STOP', 'Supervisor']
+__all__ = ['log', 'GIVE_UP', 'PAUSES', 'STEADY_SECONDS', 'ERROR', 'SET_ASIDE', 'EVENTS', 'FIRST_TO_STOP', 'LAST_TO_STOP',
+           'Supervisor']
 
 # %% ../../nbs/00_core/09_supervisor.ipynb #07869edb
 GIVE_UP = 8  # falls in a row
@@ -43,6 +44,9 @@ STEADY_SECONDS = 60.0  # one that lived so long falls for the first time again
 
 
 ERROR = 'crypto-rt: error: '  # how the last line of a service that cannot go on begins
+
+
+SET_ASIDE = 'message set aside:'  # how a service says that it will not die of this message again
 
 
 EVENTS = 'events'  # the child that tells which services have passed the end marker
@@ -154,6 +158,8 @@ class Supervisor:
         lines, name = child.lines(), child.spec.name
         if name == EVENTS:
             self.ended.update(json.loads(line)['end'] for line in lines if line.startswith('{"end"'))
+        if any(SET_ASIDE in line for line in lines):
+            self.falls.pop(name, None)
         errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
         if errors:
             child.error = errors[-1]

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
+from typing import Any
 
 # %% auto #0
-__all__ = ['QUOTES', 'normalise_symbol', 'nearest_symbols', 'unknown_symbol']
+__all__ = ['QUOTES', 'ORDER_TYPE_LENGTH', 'normalise_symbol', 'nearest_symbols', 'unknown_symbol', 'order_type_text']
 
 # %% ../../nbs/00_core/02_symbols.ipynb #3db59847
 QUOTES = (
@@ -43,18 +45,23 @@ QUOTES = (
 _CODES = {'XBT': 'BTC', 'XDG': 'DOGE'}
 
 
-_PAIR = re.compile(r'([A-Z0-9.]{1,16})/([A-Z0-9.]{1,16})')
+_PAIR = re.compile(r'([A-Za-z0-9.]{1,16})/([A-Za-z0-9.]{1,16})')
+_CARELESS = re.compile(r'[A-Z]?[a-z0-9.]+')  # xbt, Btc; but not AAPLx, whose case is a part of its name
+
+
+def _spelled(code: str) -> str:
+    return code.upper() if _CARELESS.fullmatch(code) else code
 
 
 def normalise_symbol(
     text: str,  # as a person, a file or Kraken writes it: BTC/USD, xbt-usd, XXBTZUSD
 ) -> str:  # BTC/USD
     "Return the one spelling of a pair; `ValueError` when `text` is none."
-    name = re.sub(r'[-_ ]', '/', str(text).strip().upper())
+    name = '/'.join(map(_spelled, re.split(r'[-_ /]', str(text).strip())))
     if '/' not in name:
         old = re.fullmatch(r'[XZ]([A-Z0-9]{3})[XZ]([A-Z0-9]{3})', name)
-        quote = next((q for q in QUOTES if name.endswith(q) and len(name) > len(q)), '')
-        base = name.removesuffix(quote)
+        quote = next((q for q in QUOTES if name.upper().endswith(q) and len(name) > len(q)), '')
+        base = name[: len(name) - len(quote)]
         base = base[:-1] if base.endswith('Z') and base[:-1] in QUOTES else base
         name = f'{old[1]}/{old[2]}' if old else f'{base}/{quote}' if quote else name
     if not (pair := _PAIR.fullmatch(name)):
@@ -86,3 +93,16 @@ def unknown_symbol(
         f'{where} does not list {symbol}; '
         + (f'the nearest are {", ".join(near)}' if near else 'nothing there looks like it')
     )
+
+# %% ../../nbs/00_core/02_symbols.ipynb #382a2e5b
+ORDER_TYPE_LENGTH = 32  # characters; what is longer is cut
+
+
+def order_type_text(
+    value: Any,  # what stands where an order type should
+) -> str:  # at most `ORDER_TYPE_LENGTH` characters; empty where there is nothing
+    "Return an order type that every message can hold."
+    if value is None:
+        return ''
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text[:ORDER_TYPE_LENGTH].encode('utf-8', 'replace').decode()

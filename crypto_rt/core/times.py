@@ -9,10 +9,17 @@ import time
 from datetime import UTC, datetime
 
 # %% auto #0
-__all__ = ['check_ms', 'seconds_text_ms', 'rfc3339_ms', 'parse_time', 'iso', 'window_start', 'now_ms']
+__all__ = ['likely_unit', 'check_ms', 'seconds_text_ms', 'rfc3339_ms', 'parse_time', 'iso', 'window_start', 'now_ms']
 
 # %% ../../nbs/00_core/00_times.ipynb #1b07d6b2
 _UNITS = {range(9, 12): 'seconds', range(15, 18): 'microseconds', range(18, 21): 'nanoseconds'}
+
+
+def likely_unit(
+    number: int,  # an instant, and not in milliseconds
+) -> str | None:  # None: in no unit that is in use
+    "Return the unit that an instant is in, by its magnitude."
+    return next((unit for digits, unit in _UNITS.items() if len(str(abs(number))) in digits), None)
 
 
 def check_ms(
@@ -26,7 +33,7 @@ def check_ms(
         return ms
     if type(ms) is not int:
         raise ValueError(f'{name} must be an integer of milliseconds, was {ms!r}')
-    unit = next((u for digits, u in _UNITS.items() if len(str(abs(ms))) in digits), None)
+    unit = likely_unit(ms)
     raise ValueError(
         f'{name} must be milliseconds since 1970 (13 digits), was {ms}'
         + (f': these look like {unit}' if unit else '')

@@ -6,17 +6,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from ..core.messages import Candle, Trade
+from ..core.messages import Candle, Subscription, Trade
+from ..core.times import now_ms
 from typing import NamedTuple, Protocol
 
 # %% auto #0
-__all__ = ['TradeItem', 'Frame', 'TradePage', 'ExchangeLimits', 'TradeSource', 'CandleSource', 'Exchange', 'check_interval',
-           'trade_pages']
+__all__ = ['TradeItem', 'BadTrade', 'Frame', 'TradePage', 'ExchangeLimits', 'ClockReading', 'TradeSource', 'CandleSource',
+           'Exchange', 'check_interval', 'trade_pages']
 
 # %% ../../nbs/02_market/00_exchange.ipynb #b3e839dc
 TradeItem = tuple[
     str, int, str, str, str, str, int
 ]  # symbol, trade_id, price, quantity, side, order_type, event_ms
+
+
+class BadTrade(NamedTuple):
+    "What stands where a trade should and cannot be used; set aside alone."
+
+    raw: bytes  # the item as it came
+    reason: str  # one line
+    symbol: str = ''  # empty where it does not say
+    trade_id: int | None = None
 
 
 class Frame(NamedTuple):
@@ -33,6 +43,9 @@ class Frame(NamedTuple):
     )
     quotes: list[tuple[str, str | None, str | None]] = []  # ticker: symbol, bid, ask
     channel: str = ''  # ack, nack, error: what was asked for, `trade` or `ticker`; empty where unknown
+    bad_trades: list[BadTrade] = []  # trade: those that cannot be used
+    req_id: int = 0  # ack, nack, error: the number of the request that it answers; 0: it does not say
+    is_mistake: bool = False  # nack: it says that there is no such symbol; a refusal that may pass does not
 
 # %% ../../nbs/02_market/00_exchange.ipynb #eca4264e
 class TradePage(NamedTuple):
@@ -41,6 +54,7 @@ class TradePage(NamedTuple):
     trades: list[Trade]  # oldest first
     cursor: str  # asks for the page behind it
     is_last: bool  # the exchange has no more now
+    bad: list[BadTrade] = []  # rows that cannot be used
 
 
 class ExchangeLimits(NamedTuple):
@@ -50,6 +64,14 @@ class ExchangeLimits(NamedTuple):
     candles: int  # in one answer, the newest
     intervals: tuple[int, ...]  # lengths of the candles that it makes, seconds
 
+# %% ../../nbs/02_market/00_exchange.ipynb #fb5bf972
+class ClockReading(NamedTuple):
+    "What an exchange's clock said, and ours right before the question and right after the answer; milliseconds."
+
+    exchange_ms: int  # perhaps cut to the second
+    asked_ms: int
+    answered_ms: int
+
 # %% ../../nbs/02_market/00_exchange.ipynb #a926057b
 class TradeSource(Protocol):
     "Who can be asked for the trades of the past. Calls block, and may come from several threads."
@@ -58,13 +80,21 @@ class TradeSource(Protocol):
         "Return its clock, milliseconds, perhaps cut to the second."
         ...
 
+    def read_clock(self) -> ClockReading:
+        """Return its clock with ours around the one question that was answered, without waits before it.
+
+        Without a body of its own, ours are around `time_ms`, and so around all its waits.
+        """
+        asked_ms = now_ms()
+        return ClockReading(self.time_ms(), asked_ms, now_ms())
+
     def first_cursor(self, since_ms: int) -> str:
         "Return the cursor of the page that begins with the first trade at or after `since_ms`."
         ...
 
     def trade_page(self, symbol: str, cursor: str) -> TradePage:
-        """Return a page of trades; `ConnectionError` after enough attempts, `ValueError` for an unknown
-        symbol.
+        """Return a page of trades; `ConnectionError` after enough attempts, `ValueError` for a symbol that a
+        healthy list of symbols lacks.
         """
         ...
 
@@ -113,6 +143,17 @@ class Exchange(TradeSource, CandleSource, Protocol):
         "Tell whether the exchange answers; asks once and never raises."
         ...
 
+    def renew(self, symbol: str) -> None:
+        """Ask anew for the trades of a symbol whose subscription seems mute; return at once.
+
+        It is called again and again while the symbol stays mute; the exchange sees to it that this does no
+        harm. Without a body of its own nothing happens.
+        """
+
+    def subscriptions(self) -> Sequence[Subscription]:
+        "Return what became of each channel of each symbol; without a body of its own, nothing is known."
+        return ()
+
     def close(self) -> None:
         "End all waits, from any thread: a call that waits for its turn or for another attempt gives up."
         ...
@@ -140,5 +181,5 @@ def trade_pages(
         if until_ms is not None and inside and inside[-1].event_ms >= until_ms:
             inside = [t for t in inside if t.event_ms < until_ms]
             is_last = True
-        yield TradePage(inside, page.cursor, is_last)
+        yield TradePage(inside, page.cursor, is_last, page.bad)
         cursor = page.cursor

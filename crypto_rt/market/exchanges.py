@@ -10,9 +10,19 @@ from ..core.settings import Settings
 from .exchange import Exchange
 from .kraken.exchange import Kraken
 from importlib.metadata import entry_points
+from types import MethodType
+from typing import Any
 
 # %% auto #0
-__all__ = ['EXCHANGES', 'exchange_names', 'open_exchange']
+__all__ = ['EXCHANGES', 'completed', 'exchange_names', 'open_exchange']
+
+# %% ../../nbs/02_market/02_exchanges.ipynb #1d3f2397
+def completed(exchange: Any) -> Exchange:
+    "Give an exchange the methods of the protocol that have a default and that it lacks; return it."
+    for name in ('renew', 'subscriptions'):
+        if not hasattr(exchange, name):
+            setattr(exchange, name, MethodType(getattr(Exchange, name), exchange))
+    return exchange
 
 # %% ../../nbs/02_market/02_exchanges.ipynb #68478c69
 EXCHANGES: dict[str, Callable[[Settings], Exchange]] = {'kraken': Kraken}
@@ -29,5 +39,5 @@ def open_exchange(settings: Settings) -> Exchange:
     if name in EXCHANGES:
         return EXCHANGES[name](settings)
     for point in entry_points(group='crypto_rt.exchanges', name=name):
-        return point.load()(settings)
+        return completed(point.load()(settings))
     raise ValueError(f'[exchange] name must be one of {", ".join(exchange_names())}, was {name}')

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from ..bus.steps import Out
 from ..core.messages import Gap, Trade, encode
 from ..core.settings import ExchangeSettings
 from ..core.times import iso, window_start
-from .exchange import Frame
+from .exchange import BadTrade, Frame
 from .feed_output import FeedOutput
 from .gap_filling import RestRequest
+from .proof import CallBudget
 from .symbol_state import SymbolState
 from .watermark_clock import WatermarkClock
 from typing import Any
@@ -22,9 +23,12 @@ from typing import Any
 log = logging.getLogger('crypto_rt.market.feed')
 
 # %% auto #0
-__all__ = ['log', 'Feed']
+__all__ = ['log', 'BAD_ROWS', 'Feed']
 
 # %% ../../nbs/02_market/10_feed.ipynb #650590a3
+BAD_ROWS = 1000  # so many rows are remembered as set aside
+
+
 class Feed:
     "The trades of all symbols, from frames to messages."
 
@@ -33,15 +37,20 @@ class Feed:
         states: Iterable[SymbolState],
         source: Any = 'live',  # or replay, simulated
         exchange: ExchangeSettings = ExchangeSettings(),
+        interval_seconds: int = 60,  # of the candles, whose ends are to be proven
     ):
         self.states = {state.symbol: state for state in states}
         self.source, self.exchange = source, exchange
+        self.interval_seconds = interval_seconds
         self.clock, self.output = WatermarkClock(source, exchange), FeedOutput(source)
+        self.budget = CallBudget(exchange.proof_calls_per_minute)
+        self.mute: dict[str, str] = {}  # symbols whose subscription should be renewed, and why
         self.is_connected, self.connections = False, 0
         self.refused: list[Frame] = []  # subscriptions that nobody has looked at yet
         self.replay_end_ms = 0  # 0: it goes on
         self.quotes: dict[str, tuple[str | None, str | None]] = {}  # best bid and ask
         self._counts: Counter[str] = Counter()
+        self._bad_rows: dict[tuple[str, bytes], None] = {}  # of REST, set aside already
         self._reported_ms = 0
 
     @property
@@ -59,6 +68,10 @@ class Feed:
         "Whether something is still to be fetched."
         return any(state.is_pending for state in self.states.values())
 
+    def lag_ms(self, state: SymbolState) -> int:
+        "Return how late REST may show a trade: as the settings say, or as it has been seen."
+        return max(round(self.exchange.rest_lag_seconds * 1000), state.seen_lag_ms)
+
     def take(self, frames: list[Frame], here_ms: int) -> list[Out]:
         "Return the messages that `frames` give; call it with none from time to time."
         out: list[Out] = []
@@ -75,29 +88,49 @@ class Feed:
                 out += self._take_control_frame(frame, here_ms)
         if frames and self.is_connected:
             self.clock.see_frames(here_ms)
+        snapshots = {item[0] for frame in frames if frame.snapshot for item in frame.trades}
         for symbol, some in trades.items():
-            out += self._publish(self.states[symbol], some, here_ms, self.source)
+            state = self.states[symbol]
+            out += self._publish(state, some, here_ms, self.source)
+            newest_ms = max(trade.event_ms for trade in some)
+            state.see_stream(newest_ms, newest_ms if symbol in snapshots else 0)
+        self._suspect_silence()
         return out + self._time_out_gaps(here_ms) + self._watermarks() + self.report_dropped(here_ms)
 
-    def rest_requests(self, here_ms: int) -> list[RestRequest]:
-        "Return what REST should be asked now."
-        is_over = bool(self.replay_end_ms)
-        requests = (state.request(here_ms, is_over) for state in self.states.values())
-        return [request for request in requests if request is not None]
+    def rest_requests(self, here_ms: int, busy: Container[str] = ()) -> list[RestRequest]:
+        "Return what REST should be asked now, nothing of symbols that are `busy` being answered."
+        is_over, requests = bool(self.replay_end_ms), []
+        exchange_ms = self.clock.believed_ms(here_ms)
+        free = [state for state in self.states.values() if state.symbol not in busy and not state.is_asking]
+        for state in sorted(free, key=lambda state: state.proof.until_ms):
+            request = state.request(here_ms, is_over, exchange_ms=exchange_ms)
+            if request is None and self._may_ask_for_proof(state, here_ms):
+                request = state.request(here_ms, is_over, exchange_ms, for_proof=True)
+            if request is not None:
+                requests.append(request)
+        return requests
 
-    def take_rest_page(self, symbol: str, trades: list[Trade], is_last: bool, here_ms: int) -> list[Out]:
+    def take_rest_page(
+        self, symbol: str, trades: list[Trade], is_last: bool, here_ms: int, bad_rows: Sequence[BadTrade] = ()
+    ) -> list[Out]:
         "Return the messages that a page of REST gives; after the last one the symbol has caught up."
         state, limit_ms = self.states[symbol], self.clock.latest_ms(here_ms)
-        state.see_page(trades)
+        state.see_page(trades, bool(bad_rows))
+        self._convict(state, trades)
+        unseen = [row for row in bad_rows if (symbol, row.raw) not in self._bad_rows]  # pages overlap
+        self._bad_rows.update({(symbol, row.raw): None for row in unseen})
+        for row in list(self._bad_rows)[:-BAD_ROWS]:
+            del self._bad_rows[row]
         good = [trade for trade in trades if trade.event_ms <= limit_ms]
         bad = [trade for trade in trades if trade.event_ms > limit_ms]
         self._counts['received'] += len(bad)
-        out = [self._future_trade(state, trade, encode(trade), here_ms) for trade in bad]
+        out = self._bad_trades(unseen)
+        out += [self._future_trade(state, trade, encode(trade), here_ms) for trade in bad]
         out += self._publish(state, good, here_ms, 'rest')
         if out:
             state.gaps.wait_anew(here_ms)
         if is_last:
-            state.end_round(self.clock.moment(here_ms))
+            state.end_round(self.clock.moment(here_ms), self.lag_ms(state))
             out += self._gap_messages(state, here_ms)
         return out
 
@@ -121,6 +154,7 @@ class Feed:
             state.gaps.time_out_all(self.clock.moment(here_ms))
             out += self._gap_messages(state, here_ms)
             state.watermark_ms = max(end_ms, state.watermark_ms)
+            state.proof.see(state.watermark_ms, 'recording')
             out.append(self._watermark(state, True))
         return out + self.report_dropped(here_ms, 0)
 
@@ -134,10 +168,16 @@ class Feed:
             if record.symbol in self.states:
                 self.states[record.symbol].restore_gap(record, here_ms)
 
+    def take_mute(self) -> dict[str, str]:
+        "Return the symbols whose subscription should be renewed, and why; from now on somebody sees to it."
+        found, self.mute = self.mute, {}
+        return found
+
     def _sort_trades(self, frame: Frame, here_ms: int) -> tuple[list[tuple[str, Trade]], list[Out]]:
         self._counts['received'] += len(frame.trades)
+        self._counts['zero_quantity'] += sum(item[3] == '0' for item in frame.trades)
         limit_ms, is_snapshot = self.clock.latest_ms(here_ms), frame.snapshot or self.source == 'replay'
-        believed, letters = [], []
+        believed, letters = [], self._bad_trades(frame.bad_trades)
         for symbol, *fields in frame.trades:
             state, trade = self.states.get(symbol), Trade(*fields)  # type: ignore[arg-type]
             if state is None:
@@ -145,7 +185,7 @@ class Feed:
             elif trade.event_ms > limit_ms:
                 letters.append(self._future_trade(state, trade, frame.raw or encode(trade), here_ms))
             else:
-                self.clock.see_trade(trade.event_ms)
+                self.clock.see_trade(trade.event_ms, here_ms)
                 believed.append((symbol, trade))
                 if self.is_connected:
                     state.see_trades(here_ms, is_snapshot)
@@ -155,17 +195,15 @@ class Feed:
         self._counts[f'frames_{frame.kind}'] += 1
         match frame.kind:
             case 'heartbeat':
-                self.clock.see_heartbeat(frame.exchange_ms)
+                self.clock.see_heartbeat(frame.exchange_ms, here_ms)
             case 'connected' | 'disconnected':
                 return self._reconnect(frame.kind == 'connected', here_ms)
             case 'ack' if frame.channel == 'trade' and frame.symbol in self.states:
                 self.states[frame.symbol].grant(here_ms)
                 self.clock.see_ack(frame.exchange_ms, here_ms)
-            case 'nack' if frame.channel == 'ticker':
-                log.info('%s: no quotes: %s', frame.symbol, frame.text)
-            case 'nack':
+            case 'nack' if frame.channel != 'ticker':
                 self.refused.append(frame)
-            case 'replay_end' if not self.replay_end_ms:
+            case 'replay_end' if self.source == 'replay' and not self.replay_end_ms:
                 self.replay_end_ms = frame.exchange_ms
                 for state in self.states.values():
                     state.fetch_first, state.ask_at_ms = (
@@ -174,10 +212,6 @@ class Feed:
                     )  # REST says whether the last frames were lost
             case 'bad':
                 return [self._unreadable(frame)]
-            case 'error':
-                log.warning('the exchange refused a request: %s', frame.text)
-            case 'status' if frame.text != 'online':
-                log.warning('the exchange says %s', frame.text)
         return []
 
     def _reconnect(self, is_connected: bool, here_ms: int) -> list[Out]:
@@ -188,7 +222,8 @@ class Feed:
         for state in self.states.values():
             if not is_connected and state.watermark_ms:
                 out.append(self._watermark(state, False))
-            state.reconnect(here_ms)
+            state.reconnect(here_ms, self.clock.exchange_ms)
+        self.mute.clear()
         return out
 
     def _publish(self, state: SymbolState, trades: list[Trade], here_ms: int, source: Any) -> list[Out]:
@@ -197,6 +232,7 @@ class Feed:
         fresh = accepted.fresh
         self._counts['published'] += len(fresh)
         if from_rest:
+            self._counts['zero_quantity'] += sum(trade.quantity == '0' for trade in fresh)
             self._counts['received'] += len(fresh)
             self._counts['from_rest'] += len(fresh)
         else:
@@ -239,13 +275,65 @@ class Feed:
             contiguous_id=state.sequence.contiguous_id,
             is_connected=is_connected,
             quote=self.quotes.get(state.symbol, (None, None)) if with_quotes else (None, None),
+            proof=state.proof,
         )
+
+    def _may_ask_for_proof(self, state: SymbolState, here_ms: int) -> bool:
+        needs = state.needs_proof(self.clock.exchange_ms, self.interval_seconds, self.lag_ms(state))
+        if not (self.is_connected and needs and here_ms >= state.ask_at_ms and self.budget.take(here_ms)):
+            return False
+        self._counts['proof_calls'] += 1
+        return True
+
+    def _suspect_silence(self) -> None:
+        if not self.is_connected or self.replay_end_ms:
+            return
+        for state in self.states.values():
+            pulse, was_mute = state.pulse, state.pulse.is_mute
+            if state.granted_ms is not None and pulse.alarms(self.clock.exchange_ms):
+                seconds = (self.clock.exchange_ms - pulse.last_ms) / 1000
+                reason = f'no trade for {seconds:.0f} s, usual are {pulse.mean_ms / 1000:.1f} s'
+                if was_mute:  # and REST has not answered since
+                    self._mute(state, reason)
+                else:
+                    log.info('%s: %s; asking REST', state.symbol, reason)
+
+    def _convict(self, state: SymbolState, trades: list[Trade]) -> None:
+        numbered = [(t.trade_id + state.sequence.epoch_base, t.event_ms) for t in trades]
+        unknown = [at for number, at in numbered if number > state.sequence.contiguous_id]
+        if (late := [at for at in unknown if at < state.proof.until_ms]) and state.asked_ms:
+            state.see_lag(state.asked_ms - min(late))  # an earlier answer should have shown them
+        if not (state.was_whole and self.is_connected):
+            return
+        limit_ms = state.asked_ms - self.lag_ms(state)
+        fresh = [at for at in unknown if state.pulse.last_ms < at < limit_ms]
+        if fresh and state.pulse.convict(self.clock.exchange_ms):
+            self._mute(state, f'REST has {len(fresh)} trades that the stream did not bring')
+
+    def _mute(self, state: SymbolState, reason: str) -> None:
+        self._counts['mute_alarms'] += 1
+        self.mute[state.symbol] = reason
+        log.warning('%s: its subscription may be mute: %s', state.symbol, reason)
 
     def _future_trade(self, state: SymbolState, trade: Trade, raw: bytes, here_ms: int) -> Out:
         state.dead_letters += 1
         event, here = iso(trade.event_ms), iso(here_ms)
         reason = f'{state.symbol}: trade {trade.trade_id} of {event} is ahead of the clock at {here}'
         return self.output.dead_letter(state.symbol, raw, reason)
+
+    def _bad_trades(self, bad: Iterable[BadTrade]) -> list[Out]:
+        letters = []
+        for trade in bad:
+            self._counts['received'] += 1
+            self._counts['bad_trades'] += 1
+            state = self.states.get(trade.symbol) or next(iter(self.states.values()), None)
+            if trade.symbol in self.states and trade.trade_id is not None and trade.trade_id >= 0:
+                mine = self.states[trade.symbol]
+                mine.bad_id = max(mine.bad_id, trade.trade_id + mine.sequence.epoch_base)
+            if state is not None:  # whose it was is not always known; it is counted once
+                state.dead_letters += 1
+            letters.append(self.output.dead_letter(trade.symbol or 'websocket', trade.raw, trade.reason))
+        return letters
 
     def _unreadable(self, frame: Frame) -> Out:
         self._counts['received'] += 1

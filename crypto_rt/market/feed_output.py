@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from ..bus.steps import Out
-from ..core.messages import Dropped, Gap, Trade, Trades, Watermark, dead_letter, encode
+from ..core.messages import Dropped, Gap, Trade, Trades, Watermark, clean_text, dead_letter, encode
 from ..core.times import now_ms
+from .proof import Proof
 from typing import Any
 
 log = logging.getLogger('crypto_rt.market.feed_output')
@@ -57,6 +58,7 @@ class FeedOutput:
         contiguous_id: int,  # no trade up to it is missing
         is_connected: bool,
         quote: tuple[str | None, str | None] = (None, None),  # best bid and ask
+        proof: Proof = Proof(),  # how far it is proven that nothing is missing
     ) -> Out:
         "Return the message that says how far a symbol's time has come."
         bid, ask = quote
@@ -68,6 +70,8 @@ class FeedOutput:
             source=self.source,
             bid=bid,
             ask=ask,
+            proven_ms=proof.until_ms,
+            proven_by=proof.witness,
         )
         return Out('trades', symbol, encode(watermark))
 
@@ -83,6 +87,7 @@ class FeedOutput:
     def dead_letter(self, key: str, raw: bytes, reason: str) -> Out:
         "Return the message that keeps what cannot be used, whole; its id is unique over all runs."
         self.letters += 1
+        reason = clean_text(reason)
         log.log(logging.WARNING if self.letters <= LETTERS_LOGGED else logging.DEBUG, reason)
         letter = dead_letter('websocket', raw, reason, f'websocket/{self._born_ms}/{self.letters}')
-        return Out('dead_letters', key, encode(letter))
+        return Out('dead_letters', clean_text(key), encode(letter))

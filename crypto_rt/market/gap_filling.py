@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['ASK_AGAIN_MS', 'LATE_MS', 'BEFORE_MS', 'EARLIER_MS', 'RestRequest', 'RestRound']
+__all__ = ['ASK_AGAIN_MS', 'LATE_MS', 'MUTE_MS', 'OVERLAP_MS', 'BEFORE_MS', 'MOST_BACK_MS', 'MOST_LAG_MS', 'EARLIER_MS',
+           'RestRequest', 'RestRound']
 
 # %% ../../nbs/02_market/06_gap_filling.ipynb #51724f68
 @dataclass(frozen=True)
@@ -22,7 +23,11 @@ class RestRequest:
 # %% ../../nbs/02_market/06_gap_filling.ipynb #d6b4bcad
 ASK_AGAIN_MS = 1000  # REST is asked for what it does not have yet
 LATE_MS = 60_000  # and for gaps that have timed out
+MUTE_MS = 5_000  # and for the trades of a subscription that is mute
+OVERLAP_MS = 5_000  # REST is asked from so much earlier: the times of trades may go back a little
 BEFORE_MS = 600_000  # a trade that is missing lies so much before the next one at most
+MOST_BACK_MS = 2 * 86_400_000  # a known trade is looked for so far back
+MOST_LAG_MS = 600_000  # REST is believed to be so much behind the stream at most
 EARLIER_MS = 3_600_000  # a round that began too late is followed by one from so much earlier
 
 
@@ -33,6 +38,7 @@ class RestRound:
     from_ms: int = 0  # asked from here on; 0: from the first trade there is
     newest_id: int = -1  # the greatest id shown
     oldest_id: int | None = None  # and the lowest
+    is_readable: bool = True  # there was no row that could not be read
 
     def see(self, ids: Iterable[int]) -> None:
         "Take the ids of a page."
@@ -44,6 +50,16 @@ class RestRound:
     def passes(self, last_id: int) -> bool:
         "Tell whether an id after `last_id` was shown."
         return self.newest_id > last_id
+
+    def shows(self, known_id: int) -> bool:
+        """Tell whether the round reaches back to a trade that is known; -1: there is none.
+
+        A round that does not show it was answered by somebody who is behind, or began too late: it says
+        nothing of what follows that trade.
+        """
+        if known_id < 0:
+            return True
+        return self.oldest_id is not None and self.oldest_id <= known_id <= self.newest_id
 
     def begins_before(self, first_id: int) -> bool:
         "Tell whether the round began before `first_id`: at the first trade there is, or with an id below it."

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ..core.messages import Candle, Gap, Trades, Watermark, decode
+from ..bus.steps import decoded
+from ..core.messages import Candle, Gap, Trades, Watermark
 from .gap_filling import BEFORE_MS
 from .sequence import TradeSequence
 from .symbol_state import SymbolState
@@ -21,8 +22,7 @@ def resume(
 ) -> dict[str, SymbolState]:  # by symbol
     "Return the symbols as an earlier run has left them."
     states: dict[str, SymbolState] = {}
-    for raw in messages:
-        message = decode('trades', raw)
+    for message in decoded('trades', messages):
         state = states.setdefault(message.symbol, SymbolState(message.symbol))
         if isinstance(message, Watermark):
             _resume_watermark(state, message)
@@ -38,6 +38,8 @@ def _resume_watermark(state: SymbolState, message: Watermark) -> None:
     if message.contiguous_through >= 0:
         sequence.ids.confirm(message.contiguous_through)
     state.watermark_ms = message.exchange_ms
+    if message.proven_ms and message.proven_by:
+        state.proof.see(message.proven_ms, message.proven_by)
     sequence.newest_ms = max(sequence.newest_ms or 0, message.exchange_ms)
     sequence.cursor_ms = sequence.cursor_ms or message.exchange_ms - BEFORE_MS
 
@@ -88,6 +90,6 @@ def _initial_state(
         return SymbolState(symbol, sequence, fetch_first=True)
     if candle:
         known = candle.last_trade_id if candle.last_trade_id >= 0 else None
-        sequence = TradeSequence(known, cursor_ms=candle.end_ms)
+        sequence = TradeSequence(known, cursor_ms=candle.start_ms)
         return SymbolState(symbol, sequence, since_ms=candle.end_ms, fetch_first=True)
     return SymbolState(symbol, since_ms=start_ms, fetch_first=start_ms is not None)

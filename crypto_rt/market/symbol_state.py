@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ..core.messages import Gap, Trade
-from .gap_filling import ASK_AGAIN_MS, LATE_MS, RestRequest, RestRound
+from crypto_rt.market.gap_filling import (
+    ASK_AGAIN_MS,
+    BEFORE_MS,
+    LATE_MS,
+    MOST_BACK_MS,
+    MOST_LAG_MS,
+    MUTE_MS,
+    OVERLAP_MS,
+    RestRequest,
+    RestRound,
+)
 from .gap_records import GapRecords
+from .proof import Proof, Pulse
 from .sequence import EPOCH_IDS, TradeSequence
 from .watermark_clock import Moment
 from typing import NamedTuple
@@ -39,6 +50,14 @@ class SymbolState:
         self.sequence = sequence or TradeSequence()
         self.gaps = GapRecords(symbol, self.sequence)
         self.shown = RestRound()  # of the last round of REST
+        self.proof, self.pulse = Proof(), Pulse()
+        self.is_asking = False  # a round of REST is under way
+        self.asked_ms = 0  # exchange time of the last question to REST
+        self.asked_id = -1  # up to which all was known then
+        self.was_whole = False  # when it was asked
+        self.back_ms = 0  # a round that did not reach back to a known trade is followed by one from earlier
+        self.seen_lag_ms = 0  # REST was once so much behind the stream, or more
+        self.bad_id = -1  # a trade of this id came and could not be read
         self.since_ms, self.fetch_first = since_ms, fetch_first
         self.granted_ms: int | None = None  # when the subscription was acknowledged, by our clock
         self.has_caught_up = False  # on this connection
@@ -97,36 +116,64 @@ class SymbolState:
         if is_snapshot:
             self.has_caught_up = True
 
-    def reconnect(self, here_ms: int) -> None:
+    def see_stream(self, event_ms: int, snapshot_ms: int) -> None:
+        "Fresh trades came over the stream; `snapshot_ms`: a snapshot showed all up to here, 0: it was none."
+        self.pulse.see(event_ms)
+        if snapshot_ms and self.is_whole:
+            self.proof.see(snapshot_ms, 'snapshot')
+
+    def needs_proof(self, exchange_ms: int, interval_seconds: int, lag_ms: int) -> bool:
+        "Tell whether REST should be asked whether anything is missing at the end of a window."
+        if not self.has_caught_up or self.is_pending:
+            return False
+        if self.sequence.ids.contiguous_id is None:
+            return self.pulse.wants_look
+        newest_ms = self.sequence.cursor_ms or 0
+        return self.pulse.wants_look or self.proof.is_due(newest_ms, exchange_ms, interval_seconds, lag_ms)
+
+    def reconnect(self, here_ms: int, exchange_ms: int = 0) -> None:
         "A connection began or ended: nobody has caught up."
         self.has_caught_up, self.granted_ms = False, None
+        self.pulse.restart(exchange_ms)
         self.gaps.wait_anew(here_ms)
 
     def request(
         self,
         here_ms: int,
         is_replay_over: bool = False,  # nothing more comes over the stream
+        exchange_ms: int = 0,
+        for_proof: bool = False,  # though nothing is known to be missing
     ) -> RestRequest | None:
         "Return what REST should be asked now, and begin a round with it."
         late = self.gaps.late_cursors()
         granted = self.granted_ms is not None
         unproven = granted and not self.has_caught_up and here_ms - (self.granted_ms or 0) > ASK_AGAIN_MS
         first = self.fetch_first and (granted or is_replay_over)
-        if here_ms < self.ask_at_ms or not (unproven or first or self.sequence.ids.early_runs or late):
+        if self.is_asking:
+            return None
+        is_wanted = unproven or first or bool(self.sequence.ids.early_runs or late) or for_proof
+        if here_ms < self.ask_at_ms or not is_wanted:
             return None
         begin_ms = self.since_ms if self.sequence.cursor_ms is None else self.sequence.cursor_ms
         if begin_ms is not None:
             late.append(begin_ms)
-        self.shown = RestRound(from_ms=min(late, default=0))
+        self.shown = RestRound(from_ms=max(0, min(late, default=0) - self.back_ms))
+        self.asked_ms, self.was_whole = exchange_ms, self.is_whole
+        self.asked_id, self.is_asking = self.sequence.contiguous_id, True
         self.ask_at_ms = here_ms + ASK_AGAIN_MS
-        return RestRequest(self.symbol, max(0, self.shown.from_ms - 1))
+        return RestRequest(self.symbol, max(0, self.shown.from_ms - OVERLAP_MS))
 
-    def see_page(self, trades: Iterable[Trade]) -> None:
-        "Note what a page of REST shows, with ids as the exchange gives them."
+    def fail_round(self, ask_at_ms: int) -> None:
+        "REST has not answered to the end: ask again from a moment on, by our clock."
+        self.is_asking, self.ask_at_ms = False, ask_at_ms
+
+    def see_page(self, trades: Iterable[Trade], has_bad_rows: bool = False) -> None:
+        "Note what a page of REST shows, with ids as the exchange gives them, and rows that cannot be read."
         base = self.sequence.epoch_base
         self.shown.see(trade.trade_id + base for trade in trades)
+        self.shown.is_readable &= not has_bad_rows
 
-    def end_round(self, now: Moment) -> None:
+    def end_round(self, now: Moment, lag_ms: int = 0) -> None:
         "REST has no more: the symbol has caught up, and what REST does not have is proven or asked again."
         ids = self.sequence.ids
         if ids.contiguous_id is not None or not ids.early_runs or self.shown.passes(ids.early_runs[0][0] - 1):
@@ -139,8 +186,28 @@ class SymbolState:
             wait_ms = ASK_AGAIN_MS
         elif self.gaps.late_cursors():
             wait_ms = LATE_MS
+        elif self.pulse.is_convicted:
+            wait_ms = MUTE_MS
+        self.pulse.acquit(self.asked_ms)
         self.ask_at_ms = now.here_ms + wait_ms
         self.gaps.close_proven(self.shown, now)
+        self.is_asking = False
+        if not self.shown.shows(self.asked_id):
+            self._learn_from_silence()
+        elif self.is_whole and self.asked_ms and self.shown.is_readable and self.bad_id <= self.asked_id:
+            self.back_ms = 0
+            self.proof.see(self.asked_ms - lag_ms, 'rest')
+
+    def _learn_from_silence(self) -> None:
+        "REST did not show a trade that is known: it is behind, or was asked from too late on."
+        if self.shown.oldest_id is None or self.shown.oldest_id > self.asked_id:
+            self.back_ms = min(MOST_BACK_MS, max(BEFORE_MS, 4 * self.back_ms))
+        elif self.asked_ms and self.sequence.cursor_ms:
+            self.see_lag(self.asked_ms - self.sequence.cursor_ms)
+
+    def see_lag(self, behind_ms: int) -> None:
+        "Note that REST was so much behind what had happened."
+        self.seen_lag_ms = min(MOST_LAG_MS, max(self.seen_lag_ms, behind_ms + 1000))
 
     def time_out(self, timeout_ms: int, now: Moment) -> None:
         "Abandon gaps that nothing has come for."

@@ -13,7 +13,7 @@ from typing import NamedTuple
 log = logging.getLogger('crypto_rt.market.watermark_clock')
 
 # %% auto #0
-__all__ = ['log', 'WATERMARK_EVERY_MS', 'DAY_AHEAD_MS', 'Moment', 'WatermarkClock', 'skew_of']
+__all__ = ['log', 'WATERMARK_EVERY_MS', 'AGREE_MS', 'DAY_AHEAD_MS', 'Moment', 'WatermarkClock', 'skew_of']
 
 # %% ../../nbs/02_market/05_watermark_clock.ipynb #74c53cee
 class Moment(NamedTuple):
@@ -24,6 +24,7 @@ class Moment(NamedTuple):
 
 # %% ../../nbs/02_market/05_watermark_clock.ipynb #adea3ade
 WATERMARK_EVERY_MS = 1000  # of exchange time
+AGREE_MS = 1000  # two measurements of one skew differ by less
 DAY_AHEAD_MS = 86_400_000  # a simulation may run ahead of this machine by so much
 
 
@@ -39,26 +40,38 @@ class WatermarkClock:
         self.exchange_ms = 0  # 0: nothing has been seen
         self.has_exchange_clock = False  # heartbeats tell the time
         self.skew_ms: int | None = None  # add it to our clock to have the exchange's
+        self.doubted: tuple[int, int] | None = None  # a skew that leapt, and when an ack told it (0: REST)
         self.counts: Counter[str] = Counter()
 
-    def see_trade(self, event_ms: int) -> None:
-        "Move on to the time of a trade."
+    def see_trade(self, event_ms: int, here_ms: int | None = None) -> None:
+        "Move on to the time of a trade, but not past what our own clock can tell of the exchange's."
+        if here_ms is not None and self.source == 'live' and self.skew_ms is not None:
+            event_ms = min(event_ms, here_ms + self.skew_ms)
         self.exchange_ms = max(self.exchange_ms, event_ms)
 
-    def see_heartbeat(self, exchange_ms: int) -> None:
-        "Take the time that a heartbeat tells, if it tells one (not 0)."
-        if exchange_ms:
+    def believed_ms(self, here_ms: int) -> int:
+        "Return the exchange's time now, never more than our own clock can tell of it."
+        if self.source == 'live' and self.skew_ms is not None:
+            return min(self.exchange_ms, here_ms + self.skew_ms)
+        return self.exchange_ms
+
+    def see_heartbeat(self, exchange_ms: int, here_ms: int | None = None) -> None:
+        "Take the time that a heartbeat tells, if it tells one (not 0) that can be believed."
+        if here_ms is not None and exchange_ms > self.latest_ms(here_ms):
+            self.counts['clocks_refused'] += 1
+        elif exchange_ms:
             self.exchange_ms, self.has_exchange_clock = max(self.exchange_ms, exchange_ms), True
 
     def see_ack(self, exchange_ms: int, here_ms: int) -> None:
-        "Measure the skew by an acknowledgement: exact but for the way back."
-        if exchange_ms:
+        "Measure the skew by an acknowledgement: exact but for the way back; a leap needs a second one."
+        if exchange_ms and self._believes(exchange_ms - here_ms, here_ms):
             self.skew_ms = exchange_ms - here_ms
         self.counts['skew_ms'] = self.skew_ms or 0
 
     def see_rest_time(self, skew_ms: int) -> None:
         "Take a skew that is good to half a second only; warn where the clocks differ too much."
-        if self.skew_ms is None or abs(self.skew_ms - skew_ms) > 1000:
+        is_believed = self._believes(skew_ms)
+        if self.skew_ms is None or (is_believed and abs(self.skew_ms - skew_ms) > 1000):
             self.skew_ms = skew_ms
         self.counts['skew_ms'] = self.skew_ms
         limit_ms = self.exchange.max_skew_ms
@@ -90,6 +103,18 @@ class WatermarkClock:
     def is_due(self, last_ms: int) -> bool:
         "Tell whether the watermark after that of `last_ms` is due."
         return self.exchange_ms >= last_ms + WATERMARK_EVERY_MS
+
+    def _believes(self, skew_ms: int, here_ms: int = 0) -> bool:
+        if self.skew_ms is None or abs(skew_ms - self.skew_ms) <= self.exchange.max_skew_ms:
+            self.doubted = None
+            return True
+        if self.doubted is None or abs(skew_ms - self.doubted[0]) > AGREE_MS:
+            self.doubted = skew_ms, here_ms
+            return False
+        if 0 < here_ms < self.doubted[1] + AGREE_MS:
+            return False  # acknowledgements that came together are one measurement
+        self.doubted = None
+        return True
 
 # %% ../../nbs/02_market/05_watermark_clock.ipynb #7b2d4691
 def skew_of(

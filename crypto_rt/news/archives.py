@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import msgspec
@@ -14,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from ..core.messages import DeadLetter, News, dead_letter
 from ..core.settings import Settings
+from ..core.unpacking import unpacked
 from .duplicates import Duplicates
 from .feeds import parse_feed
 from .stories import Entry, panic_entry, story_of
@@ -21,36 +21,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # %% auto #0
-__all__ = ['LARGEST', 'COLUMNS', 'unpacked', 'news_kind', 'Bad', 'read_panic', 'read_table', 'read_news', 'raw_of',
+__all__ = ['READ', 'COLUMNS', 'read_bytes', 'news_kind', 'heading', 'Bad', 'read_panic', 'read_table', 'read_news', 'raw_of',
            'ImportResult', 'import_items', 'balanced']
 
 # %% ../../nbs/06_news/03_archives.ipynb #f462ce4d
-LARGEST = 1 << 30  # bytes, unpacked
-
-
-_READ = (
-    'a JSON object of CryptoPanic posts, a table with semicolons and the columns date, source, '
-    'text, title, url, or an RSS or Atom document'
+READ = (
+    'a JSON object of CryptoPanic posts, a table with the columns date, source, text, title, url between '
+    'semicolons or commas, or an RSS or Atom document'
 )
 
 
-def unpacked(path: Path | str) -> bytes:
-    """Return a file's bytes, gunzipped when they are gzip; `ValueError` when there are too many, or when
-    they are broken.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path.name}: there is no such file; expected {_READ}')
-    with path.open('rb') as raw:
-        packed = raw.read(2) == b'\x1f\x8b'
-    try:
-        with gzip.open(path) if packed else path.open('rb') as file:
-            found = file.read(LARGEST + 1)
-    except (OSError, EOFError) as error:
-        raise ValueError(f'{path.name} cannot be unpacked: {error}') from None
-    if len(found) > LARGEST:
-        raise ValueError(f'{path.name}: expected at most {LARGEST} bytes unpacked, there are more; split it')
-    return found
+def read_bytes(path: Path | str) -> bytes:
+    "Return a news file's bytes, unpacked; `ValueError` when there is no such file or when it is broken."
+    return unpacked(path, READ)
 
 # %% ../../nbs/06_news/03_archives.ipynb #0be27477
 COLUMNS = ('date', 'source', 'text', 'title', 'url')
@@ -66,12 +49,31 @@ def news_kind(
         return 'panic'
     if start.startswith('<') or raw[:2] in (b'\xff\xfe', b'\xfe\xff'):
         return 'feed'
-    first = start.partition('\n')[0].strip().split(';')
-    if {'date', 'title'} <= set(first):
+    first = start.partition('\n')[0].strip()
+    if heading(first, name)[0]:
         return 'table'
-    if 'feeds' in first[0].lower() or first[0].startswith('http'):
+    if 'feeds' in first.partition(';')[0].lower() or first.startswith('http'):
         raise ValueError(f'{name} is a list of feeds; put the addresses you want into [news] feeds')
-    raise ValueError(f'{name}: expected {_READ}, was {start[:60]!r}')
+    raise ValueError(f'{name}: expected {READ}, was {start[:60]!r}')
+
+
+def heading(
+    line: str,  # the first of a file
+    name: str = 'the file',  # for the error
+) -> tuple[
+    list[str], str
+]:  # the names of the columns, and what is between them; none: it is no table of news
+    "Return the columns of a table; `ValueError` when one of ours is there twice."
+    for delimiter in (';', ',', '\t'):
+        names = [cell.strip().strip('"').lower() for cell in line.split(delimiter)]
+        if {'date', 'title'} <= set(names):
+            twice = [column for column in COLUMNS if names.count(column) > 1]
+            if twice:
+                raise ValueError(
+                    f'{name}, line 1: expected one column {twice[0]}, were {names.count(twice[0])}'
+                )
+            return names, delimiter
+    return [], ''
 
 # %% ../../nbs/06_news/03_archives.ipynb #cd56df1b
 class Bad(NamedTuple):
@@ -111,18 +113,23 @@ def read_panic(raw: bytes) -> list[Entry | Bad]:
 
 # %% ../../nbs/06_news/03_archives.ipynb #2843a9eb
 def read_table(raw: bytes) -> list[Entry | Bad]:
-    "Return the rows of a table with semicolons."
+    "Return the rows of a table; `ValueError` when it is not UTF-8."
     csv.field_size_limit(10_000_000)
-    rows = csv.reader(
-        io.StringIO(raw.decode('utf-8-sig', 'replace').replace('\0', ''), newline=''), delimiter=';'
-    )
-    names = [name.strip() for name in next(rows)]
+    try:
+        text = raw.decode('utf-8-sig').replace('\0', '').lstrip()
+    except UnicodeDecodeError as error:
+        line, near = raw.count(b'\n', 0, error.start) + 1, raw[max(error.start - 20, 0) : error.end]
+        raise ValueError(f'line {line}: expected text in UTF-8, was {near!r}') from None
+    names, delimiter = heading(text.partition('\n')[0].strip())
+    rows = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter or ';')
+    next(rows, None)
     found: list[Entry | Bad] = []
     for row in rows:
         if not row:
             continue
         if len(row) != len(names):
-            found.append(Bad(';'.join(row).encode(), f'expected {len(names)} fields, were {len(row)}'))
+            reason = f'line {rows.line_num}: expected {len(names)} fields, were {len(row)}'
+            found.append(Bad(';'.join(row).encode(), reason))
             continue
         value = dict(zip(names, row, strict=True))
         found.append(
@@ -142,7 +149,7 @@ def read_news(
     path: Path | str,
 ) -> list[Entry | Bad]:  # every item, in the order of the file
     "Return what a news file holds; `ValueError` that says what was expected when it is none."
-    raw, name = unpacked(path), Path(path).name
+    raw, name = read_bytes(path), Path(path).name
     kind = news_kind(raw, name)
     try:
         if kind == 'panic':

@@ -41,6 +41,8 @@ class SandboxExchange:
         self.quotes: dict[Any, set[str]] = {}  # who listens to the ticker channel
         self.quoted: dict[str, int] = {}  # when each symbol was quoted last
         self.stalled: set[Any] = set()
+        self.muted: dict[Any, dict[str, int]] = {}  # client, symbol, and the market's time until when
+        self.flaps_left = 0  # connections that end soon after they began
         self.closing: asyncio.Future | None = None
         self.subscribed = asyncio.Event()
         self.reached_ms, self.ended, self.beaten = 0, False, 0.0
@@ -74,6 +76,7 @@ class SandboxExchange:
         "Forget a client."
         self.clients.pop(client, None)
         self.quotes.pop(client, None)
+        self.muted.pop(client, None)
         self.stalled.discard(client)
 
     async def beat(self, every: float = 1.0) -> None:

@@ -27,11 +27,22 @@ FAULTS = {
     'cut': 'the connection ends in the middle of a frame',
     'close': 'the connection is closed, with a code or without',
     'stall': 'the connection stays open and says nothing more, not even a heartbeat',
+    'flap': 'the connection ends, and so do the next few, soon after they began',
+    'mute': 'one subscription brings no trades for some minutes; heartbeats and quotes go on',
+    'muteall': 'no subscription of a connection does',
+    'nack': 'a subscription is refused for the rate of requests',
+    'nackblind': 'a subscription is refused, and the refusal does not say which one',
+    'unknown': 'fields and channels come that nobody has documented',
     'status': 'the exchange says maintenance or cancel_only, and then online again',
     'refuse': 'a new connection is refused',
     'rest429': 'REST answers 429 in HTML',
     'restlimit': 'REST answers EAPI:Rate limit exceeded',
     'rest520': 'REST answers 520 in HTML',
+    'rest4xx': 'REST answers 403, 404 or 408',
+    'rest5xx': 'REST answers 500, 502, 503 or 504 in HTML',
+    'resthtml': 'REST answers 200 with a page of HTML',
+    'restredirect': 'REST sends elsewhere',
+    'resterror': 'REST reports a fault of its own, or has neither error nor result',
     'resttimeout': 'REST answers too late',
     'skew': "milliseconds that a simulated exchange's clock is ahead of ours",
 }
@@ -97,6 +108,8 @@ def distorted(
                 faults.held, (at_ms + chance.randint(least, most), sum(faults.counts.values()), raw)
             )
             return out
+    if faults.hit('unknown'):
+        raw, out = _undocumented(raw), ['{"channel":"liquidations","type":"update","data":[{"x":1}]}', *out]
     if faults.hit('truncate'):
         raw = raw[: len(raw) * 2 // 3]
     return [raw, *out] + [raw] * faults.hit('duplicate')
@@ -116,3 +129,8 @@ def _reversed(raw: str | bytes) -> str | bytes:
         rows = msgspec.json.decode(frame['data'], type=list[msgspec.Raw])
         return msgspec.json.encode({**frame, 'data': rows[::-1]})
     return raw
+
+
+def _undocumented(raw: str | bytes) -> str | bytes:
+    text = raw if isinstance(raw, str) else raw.decode('utf-8', 'replace')
+    return text.replace('"side":', '"liquidation":null,"venue":{"a":[1]},"side":')

@@ -15,8 +15,8 @@ from .recording import last_rows
 from typing import Any
 
 # %% auto #0
-__all__ = ['QUOTE_EVERY_MS', 'rfc3339', 'frame_text', 'send_trades', 'trouble', 'quote_of', 'ticker_text', 'talk',
-           'answer_request', 'subscribe', 'subscribe_quotes']
+__all__ = ['QUOTE_EVERY_MS', 'rfc3339', 'frame_text', 'send_trades', 'mute', 'is_mute', 'trouble', 'quote_of', 'ticker_text',
+           'talk', 'answer_request', 'refusal_of', 'subscribe', 'subscribe_quotes']
 
 # %% ../../nbs/03_sandbox/05_kraken_websocket.ipynb #e5e62f21
 def rfc3339(ns: int) -> str:
@@ -43,7 +43,7 @@ async def send_trades(exchange: SandboxExchange, rows: list[SimulatedTrade], raw
     clients = [
         client
         for client, wanted in list(exchange.clients.items())
-        if (wanted & symbols if symbols else wanted)
+        if (wanted & symbols if symbols else wanted) and not is_mute(exchange, client, symbols)
     ]
     raw = raw or frame_text(rows)
     for piece in (
@@ -52,6 +52,7 @@ async def send_trades(exchange: SandboxExchange, rows: list[SimulatedTrade], raw
         await exchange.send(piece, clients)
     if faults.rates and rows:
         for client in clients:
+            mute(exchange, client, symbols)
             await trouble(exchange, client, raw)
     for row in {row.symbol: row for row in rows}.values():
         if row.ns // 10**6 >= exchange.quoted.get(row.symbol, 0) + QUOTE_EVERY_MS and exchange.quotes:
@@ -60,6 +61,23 @@ async def send_trades(exchange: SandboxExchange, rows: list[SimulatedTrade], raw
                 ticker_text([row]),
                 [client for client, wanted in list(exchange.quotes.items()) if row.symbol in wanted],
             )
+
+# %% ../../nbs/03_sandbox/05_kraken_websocket.ipynb #f894f184
+def mute(exchange: SandboxExchange, client: Any, symbols: set[str]) -> None:
+    "Let subscriptions of a client go mute, if the faults say so."
+    faults, now = exchange.faults, exchange.reached_ms or exchange.clock_ms()
+    until_ms = now + faults.chances['mute'].randint(20_000, 600_000)
+    if faults.hit('mute'):
+        exchange.muted.setdefault(client, {}).update(dict.fromkeys(symbols, until_ms))
+    if faults.hit('muteall'):
+        exchange.muted[client] = dict.fromkeys(exchange.clients.get(client, ()), until_ms)
+
+
+def is_mute(exchange: SandboxExchange, client: Any, symbols: set[str]) -> bool:
+    "Tell whether a client hears nothing of some symbols now."
+    silent = exchange.muted.get(client, {})
+    now = exchange.reached_ms or exchange.clock_ms()
+    return any(silent.get(symbol, 0) > now for symbol in symbols)
 
 # %% ../../nbs/03_sandbox/05_kraken_websocket.ipynb #7a7cf143
 async def trouble(exchange: SandboxExchange, client: Any, raw: str | bytes) -> None:
@@ -81,6 +99,9 @@ async def trouble(exchange: SandboxExchange, client: Any, raw: str | bytes) -> N
         )
         client.transport.close()
         exchange.leave(client)
+    elif faults.hit('flap'):
+        exchange.flaps_left = chance.randint(1, 4)
+        client.transport.abort()
     elif faults.hit('close'):
         if code := chance.choice([0, 1000, 1001, 1011, 1012, 1013]):
             exchange.leave(client)
@@ -126,6 +147,10 @@ async def talk(exchange: SandboxExchange, client: Any) -> None:
     try:
         await client.send(json.dumps({'channel': 'status', 'type': 'update', 'data': [_status_of(client)]}))
         exchange.clients[client] = set()
+        if exchange.flaps_left > 0:
+            exchange.flaps_left -= 1
+            await asyncio.sleep(0.02)
+            client.transport.abort()
         async for raw in client:
             try:
                 request = json.loads(raw)
@@ -176,6 +201,9 @@ async def answer_request(
                 )
             )
             continue
+        if method == 'subscribe' and (refusal := refusal_of(exchange, symbol)):
+            await client.send(json.dumps(common | refusal))
+            continue
         result = {'channel': channel, 'symbol': symbol} | (
             {'snapshot': bool(params.get('snapshot'))} if method == 'subscribe' else {}
         )
@@ -187,6 +215,14 @@ async def answer_request(
         else:
             await subscribe_quotes(exchange, client, symbol, params.get('snapshot', True))
 
+# %% ../../nbs/03_sandbox/05_kraken_websocket.ipynb #005d4bb9
+def refusal_of(exchange: SandboxExchange, symbol: str) -> dict[str, Any]:
+    "Return how a subscription is refused that could be granted; empty: it is granted."
+    refusal: dict[str, Any] = {'error': 'EAPI:Rate limit exceeded', 'success': False}
+    if exchange.faults.hit('nack'):
+        return refusal | {'symbol': symbol}
+    return refusal if exchange.faults.hit('nackblind') else {}
+
 # %% ../../nbs/03_sandbox/05_kraken_websocket.ipynb #525a18e9
 async def subscribe(exchange: SandboxExchange, client: Any, symbol: str, snapshot: bool) -> None:
     "Let a client listen to a symbol, beginning with its last trades."
@@ -196,6 +232,8 @@ async def subscribe(exchange: SandboxExchange, client: Any, symbol: str, snapsho
         else []
     )
     exchange.clients.setdefault(client, set()).add(symbol)
+    if exchange.faults.chances['mute'].random() < 0.5:
+        exchange.muted.get(client, {}).pop(symbol, None)
     exchange.subscribed.set()
     if rows:
         await client.send(frame_text(rows, 'snapshot'))

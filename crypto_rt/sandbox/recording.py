@@ -7,7 +7,8 @@ from __future__ import annotations
 
 
 from collections.abc import Iterable, Iterator
-from ..market.files import file_kind, read_frames, read_trades, trade_symbols
+from ..market.files.forms import file_kind
+from ..market.files.trades import read_frames, read_trades, trade_symbols
 from ..market.kraken.frames import read_frame
 from .random_market import SimulatedTrade
 from itertools import groupby

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from ..core.settings import Settings
 from ..core.times import iso
-from ..market.files import file_kind
+from ..market.files.forms import names_no_symbol
 from .exchange import SandboxExchange, saved_position, market_clock, speed_of
 from .faults import parse_faults
 from .kraken_rest import rest_answer
@@ -27,11 +27,26 @@ from typing import Any
 log = logging.getLogger('crypto_rt.sandbox.server')
 
 # %% auto #0
-__all__ = ['log', 'REST_STALL_SECONDS', 'rest_trouble', 'simulate', 'until', 'replay', 'turn', 'serving', 'http_answer',
-           'open_sandbox', 'run_exchange']
+__all__ = ['log', 'REST_STALL_SECONDS', 'REST_CODES', 'REST_ERRORS', 'rest_trouble', 'simulate', 'until', 'replay', 'turn',
+           'serving', 'http_answer', 'open_sandbox', 'run_exchange']
 
 # %% ../../nbs/03_sandbox/06_server.ipynb #e889fde8
 REST_STALL_SECONDS = 15.0
+REST_CODES = {
+    'rest429': (429,),
+    'rest520': (520,),
+    'rest4xx': (403, 404, 408),
+    'rest5xx': (500, 502, 503, 504),
+    'resthtml': (200,),
+    'restredirect': (301, 302, 307),
+}
+REST_ERRORS = (
+    b'{"error":["EDatabase:Internal error"]}',
+    b'{"error":["EGeneral:Internal error"]}',
+    b'{"error":["ENew:Never seen before"]}',
+    b'{"error":[]}',
+    b'{"result":{}}',
+)
 
 
 async def rest_trouble(exchange: SandboxExchange) -> tuple[int, bytes]:
@@ -39,9 +54,13 @@ async def rest_trouble(exchange: SandboxExchange) -> tuple[int, bytes]:
     faults = exchange.faults
     if faults.hit('resttimeout'):
         await asyncio.sleep(REST_STALL_SECONDS)
-    for kind, code in (('rest429', 429), ('rest520', 520)):
+    chance = faults.chances['rest4xx']
+    for kind, codes in REST_CODES.items():
         if faults.hit(kind):
+            code = chance.choice(codes)
             return code, f'<html><body><h1>Error {code}</h1><p>a fault</p></body></html>'.encode()
+    if faults.hit('resterror'):
+        return 200, chance.choice(REST_ERRORS)
     return 200, b'{"error":["EAPI:Rate limit exceeded"]}' if faults.hit('restlimit') else b''
 
 # %% ../../nbs/03_sandbox/06_server.ipynb #d8f87f2a
@@ -183,13 +202,11 @@ async def http_answer(exchange: SandboxExchange, connection: Any, path: str) -> 
         else await rest_trouble(exchange)
     )
     body = body or await asyncio.to_thread(rest_answer, exchange, path)
-    kind = 'application/json' if code == 200 else 'text/html'
-    return Response(
-        code,
-        str(code),
-        Headers({'Content-Type': kind, 'Content-Length': str(len(body)), 'Connection': 'close'}),
-        body,
-    )
+    kind = 'text/html' if body.startswith(b'<') else 'application/json'
+    fields = {'Content-Type': kind, 'Content-Length': str(len(body)), 'Connection': 'close'}
+    if 300 <= code < 400:
+        fields['Location'] = '/0/elsewhere'
+    return Response(code, str(code), Headers(fields), body)
 
 # %% ../../nbs/03_sandbox/06_server.ipynb #549797a9
 def open_sandbox(
@@ -204,7 +221,7 @@ def open_sandbox(
     before, run_id = saved_position(folder, settings.run.id), settings.run.id
     wrong.counts.update(before['faults'])
     if file:
-        named = settings.data.symbols if file_kind(file) == 'trades_csv' else None
+        named = settings.data.symbols if names_no_symbol(file) else None
         exchange = SandboxExchange(
             Recording(file, named), speed_of(speed), faults=wrong, folder=folder, run_id=run_id
         )

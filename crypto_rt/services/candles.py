@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ..bus.reading import tail
 from ..bus.service import run_service
-from ..bus.steps import Out, Received, columns, dead_letter_of
+from ..bus.steps import Out, Received, columns, dead_letter_of, decoded
 from ..candles.fold import open_fold
 from ..core.messages import Candle, decode, latest_revisions
 from ..core.settings import Settings
@@ -20,10 +20,11 @@ from typing import Any
 log = logging.getLogger('crypto_rt.services.candles')
 
 # %% auto #0
-__all__ = ['log', 'KEPT', 'History', 'Candles', 'last_candles', 'run_candles']
+__all__ = ['log', 'KEPT', 'MOST_WAIT_MS', 'History', 'Candles', 'last_candles', 'run_candles']
 
 # %% ../../nbs/10_services/01_candles.ipynb #e9e2489c
 KEPT = 120  # windows behind the newest final one that a late trade can still revise
+MOST_WAIT_MS = 86_400_000  # for a proof: a recording has one for each window, though perhaps not in time
 
 
 History = dict[str, list[Candle]]  # symbol to its last candles, oldest first
@@ -51,7 +52,7 @@ class Candles:
             if isinstance(result, str):
                 yield dead_letter_of(message, result)
             else:
-                yield Out('candles', message.key, result)
+                yield Out('candles', decode('candles', result).symbol, result)
         yield from self._late_trades(fold, messages)
         if self.clock() - self.shown >= self.settings.api.forming_every_ms / 1000:
             self.shown = self.clock()
@@ -80,7 +81,8 @@ class Candles:
         if partition in self.folds:
             return self.folds[partition]
         data = self.settings.data
-        fold = self.folds[partition] = open_fold(data.interval_seconds, data.grace_ms, KEPT)
+        wait_ms = MOST_WAIT_MS if self.settings.run.source == 'replay' else data.proof_wait_ms
+        fold = self.folds[partition] = open_fold(data.interval_seconds, data.grace_ms, KEPT, wait_ms)
         if self.history is None:  # a rebalance takes all partitions away first, so what is there is fresh
             self.history = self.read_history()
         for symbol, candles in self.history.items():
@@ -102,7 +104,8 @@ def last_candles(
 ) -> History:
     "Return the candles that a fold is restored with."
     found: History = {}
-    ours = (c for c in emitted if c.interval_seconds == interval_seconds)
+    span_ms = interval_seconds * 1000
+    ours = (c for c in emitted if c.interval_seconds == interval_seconds and c.start_ms % span_ms == 0)
     for latest in latest_revisions(ours, lambda c: (c.symbol, c.start_ms)):
         found.setdefault(latest.symbol, []).append(latest)
     return {symbol: candles[-last:] for symbol, candles in found.items()}
@@ -119,10 +122,8 @@ def run_candles(
     def read_history() -> History:
         "Read what is out already, when a partition comes."
         known = stored(settings, KEPT + 1) if stored else []
-        emitted = [
-            decode('candles', message.value)
-            for message in tail(settings, 'candles', 2 * (KEPT + 1) * max(1, len(symbols)))
-        ]
+        newest = tail(settings, 'candles', 2 * (KEPT + 1) * max(1, len(symbols)))
+        emitted = decoded('candles', (message.value for message in newest))
         found = last_candles([*known, *emitted], interval)
         log.info('restored: %s', {symbol: candles[-1].end_ms for symbol, candles in found.items()})
         return found

@@ -5,7 +5,6 @@
 # %% ../../nbs/10_services/02_candles_replay.ipynb #b2a1dc2f
 from __future__ import annotations
 
-import heapq
 import logging
 import math
 import signal
@@ -14,80 +13,38 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from ..bus.reading import tail
 from ..bus.sending import Producer, open_producer, send_end
-from ..bus.steps import Received
+from ..bus.steps import Received, decoded
 from ..bus.topics import ensure_topics
-from ..core.messages import Candle, ServiceEvent, decode, encode
+from ..core.messages import Candle, ServiceEvent, encode
 from ..core.settings import Settings
-from ..core.symbols import normalise_symbol
 from ..core.times import iso, now_ms
-from ..market.files import file_kind, read_candles
+from ..market.files.candles import read_candles
+from ..market.files.forms import names_no_symbol
 from pathlib import Path
 
 log = logging.getLogger('crypto_rt.services.candles_replay')
 
 # %% auto #0
-__all__ = ['log', 'candle_symbols', 'interval_of', 'rising', 'in_order', 'replay_candles', 'played', 'waiting',
-           'send_final_watermarks', 'run_candle_replay']
+__all__ = ['log', 'interval_of', 'in_order', 'replay_candles', 'played', 'waiting', 'send_final_watermarks', 'run_candle_replay']
 
 # %% ../../nbs/10_services/02_candles_replay.ipynb #50b155aa
-def candle_symbols(
-    path: Path | str,
-    symbols: Iterable[str] | None = None,  # for CSV, which names none
-) -> list[str]:  # in alphabetical order
-    "Return the symbols of a candles file."
-    path = Path(path)
-    if file_kind(path) == 'candles_parquet':
-        import pyarrow.parquet as pq
-
-        return sorted(
-            {
-                normalise_symbol(name)
-                for name in pq.read_table(path, columns=['symbol'])['symbol'].unique().to_pylist()
-            }
-        )
-    return sorted({candle.symbol for candle in read_candles(path, _name_for(path, symbols))})
-
-
 def _name_for(path: Path | str, symbols: Iterable[str] | None) -> str | None:
     named = list(symbols or ())
-    return named[0] if len(named) == 1 and file_kind(path) == 'candles_csv' else None
+    return named[0] if len(named) == 1 and names_no_symbol(path) else None
 
-# %% ../../nbs/10_services/02_candles_replay.ipynb #b106c04a
+
 def interval_of(
     path: Path | str,
-    symbols: Iterable[str] | None = None,  # for CSV, which names none
+    symbols: Iterable[str] | None = None,  # for a file that names none
     asked: int | None = None,  # by --interval
 ) -> int:  # seconds
     """Return the length of a file's candles; `ValueError` when it has none, or when another length is
     asked for.
     """
-    first = next(read_candles(path, _name_for(path, symbols)), None)
+    first = next(read_candles(path, _name_for(path, symbols), asked), None)
     if first is None:
         raise ValueError(f'{Path(path).name}: expected candles, found no row')
-    if asked not in (None, first.interval_seconds):
-        raise ValueError(
-            f'{Path(path).name} has candles of {first.interval_seconds} s, --interval asks for {asked}; '
-            'leave it out'
-        )
     return first.interval_seconds
-
-# %% ../../nbs/10_services/02_candles_replay.ipynb #7474ebbc
-def rising(
-    path: Path | str,
-    symbol: str,
-    interval_seconds: int,
-    grace_ms: int,  # after its end a candle counts as known
-) -> Iterator[Candle]:
-    "Yield the candles of one symbol; `ValueError` where they do not rise."
-    before = 0
-    for candle in read_candles(path, symbol, interval_seconds, grace_ms=grace_ms):
-        if candle.start_ms <= before:
-            raise ValueError(
-                f'{Path(path).name}: expected {symbol} to rise in time, was {iso(candle.start_ms)} '
-                f'behind {iso(before)}; sort the file'
-            )
-        before = candle.start_ms
-        yield candle
 
 # %% ../../nbs/10_services/02_candles_replay.ipynb #d3bdede6
 def in_order(
@@ -96,9 +53,10 @@ def in_order(
     interval_seconds: int,
     grace_ms: int = 2000,
 ) -> Iterator[Candle]:
-    "Yield the candles of all symbols by the time at which they became known."
-    each = [rising(path, symbol, interval_seconds, grace_ms) for symbol in sorted(symbols)]
-    return heapq.merge(*each, key=lambda candle: candle.available_ms)
+    "Yield the candles of some symbols by the time at which they became known."
+    wanted = set(symbols)
+    candles = read_candles(path, _name_for(path, wanted), interval_seconds, grace_ms=grace_ms)
+    return (candle for candle in candles if candle.symbol in wanted)
 
 # %% ../../nbs/10_services/02_candles_replay.ipynb #a3457b2e
 def replay_candles(
@@ -124,8 +82,7 @@ def played(
 ) -> dict[str, int]:  # symbol to the newest start_ms that was sent
     "Return how far a previous run came."
     newest: dict[str, int] = {}
-    for message in messages:
-        candle = decode('candles', message.value)
+    for candle in decoded('candles', (message.value for message in messages)):
         if candle.interval_seconds == interval_seconds:
             newest[candle.symbol] = max(candle.start_ms, newest.get(candle.symbol, 0))
     return newest

@@ -6,26 +6,21 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from ..bus.reading import follow, reaches_back, tail
 from ..bus.steps import Out, ReadPositions, Received, dead_letter_of, decoded
-from ..core.messages import NewsSignal, NewsWatermark, TechnicalIndicators, decode
-from ..core.settings import Settings
+from ..core.messages import NewsSignal, TechnicalIndicators, decode
 from ..core.times import iso
 from ..features.news_features import LOOK_BACK_MS
 from ..features.vectors import FeatureRows, SignalHistory, oldest_ms, vector_of
-from functools import partial
 from typing import NamedTuple, Protocol
 
 log = logging.getLogger('crypto_rt.services.context')
 
 # %% auto #0
 __all__ = ['log', 'PATIENCE_SECONDS', 'LeaderContext', 'NewsContext', 'ContextRow', 'WaitingRow', 'ContextJoin', 'RowStep',
-           'JoinedStep', 'follow_context', 'read_back', 'rows_behind', 'signals_behind', 'signals_before',
-           'leader_before', 'context_join']
+           'JoinedStep']
 
 # %% ../../nbs/10_services/07_context.ipynb #726d4beb
 class LeaderContext:
@@ -330,6 +325,10 @@ class JoinedStep:
         "Drop what waits of a partition that another instance has taken over."
         self.join.forget(partition)
 
+    def pass_over(self, topic: str, partition: int, offset: int) -> None:
+        "Note a message that is not taken: the reading of its partition goes on."
+        self.join.positions.pass_over(topic, partition, offset)
+
     @property
     def waiting(self) -> int:
         "The number of rows that wait."
@@ -339,140 +338,3 @@ class JoinedStep:
     def counts(self) -> dict[str, int]:
         "What the step has counted, and the dead letters."
         return {**self.step.counts, 'dead_letters': self.dead_letters}
-
-# %% ../../nbs/10_services/07_context.ipynb #696e4c75
-def follow_context(
-    settings: Settings,
-    join: ContextJoin,
-    seconds: float = 30.0,  # how long the first answer of the broker may take
-    pause_seconds: float = 1.0,  # after a failure
-) -> threading.Event:  # set it to end the thread
-    """Have a thread fill the join's inbox; return when it has begun, so that what is read back later
-    leaves no gap.
-    """
-    stop, begun = threading.Event(), threading.Event()
-    topics = ['technical_indicators', 'news_signals']
-
-    def fill_inbox() -> None:
-        while not stop.is_set():
-            again = begun.is_set()
-            try:
-                for messages in follow(settings, topics, stop, tail=100):
-                    if again:
-                        join.hear(None)
-                        again = False
-                    join.hear(messages)
-                    begun.set()
-            except Exception:
-                log.exception('the leader and the news are followed anew')
-                time.sleep(pause_seconds)
-
-    threading.Thread(target=fill_inbox, name='context', daemon=True).start()
-    if not begun.wait(seconds):
-        raise ConnectionError(
-            f'topics of the leader and the news could not be followed at {settings.kafka.broker} within '
-            f'{seconds:g} s'
-        )
-    return stop
-
-# %% ../../nbs/10_services/07_context.ipynb #1b83c96e
-def read_back(
-    settings: Settings,
-    topic: str,
-    far_enough: Callable[[Sequence[Received]], bool],
-    count: int = 500,  # messages of each partition at first; then ever more
-) -> list[Received]:  # also older ones
-    "Return the end of a topic, read backwards until it is far enough or reaches the beginning."
-    while True:
-        messages = tail(settings, topic, count)
-        if reaches_back(messages, count) or far_enough(messages):
-            return messages
-        count *= 4
-
-# %% ../../nbs/10_services/07_context.ipynb #dff35884
-def rows_behind(
-    settings: Settings,
-    symbol: str,
-    interval_seconds: int,
-    since_ms: int,  # start_ms from here
-) -> list[TechnicalIndicators]:  # also older ones
-    "Return a symbol's rows from the topic, read backwards as far as needed."
-
-    def rows_of(messages: Sequence[Received]) -> list[TechnicalIndicators]:
-        rows = decoded('technical_indicators', (m.value for m in messages if m.key == symbol))
-        return [row for row in rows if row.interval_seconds == interval_seconds]
-
-    def far_enough(messages: Sequence[Received]) -> bool:
-        return min((row.start_ms for row in rows_of(messages)), default=since_ms) < since_ms
-
-    return rows_of(read_back(settings, 'technical_indicators', far_enough))
-
-# %% ../../nbs/10_services/07_context.ipynb #23315829
-def signals_behind(
-    settings: Settings,
-    known_ms: int,  # what is available up to here is known already
-) -> list[NewsSignal]:  # also older ones
-    "Return the signals of the topic, read backwards as far as needed."
-
-    def far_enough(messages: Sequence[Received]) -> bool:
-        known = decoded('news_signals', (m.value for m in messages))
-        instants = (m.through_ms if isinstance(m, NewsWatermark) else m.available_ms for m in known)
-        return min(instants, default=0) < known_ms
-
-    messages = read_back(settings, 'news_signals', far_enough)
-    found = decoded('news_signals', (m.value for m in messages))
-    return [signal for signal in found if isinstance(signal, NewsSignal)]
-
-# %% ../../nbs/10_services/07_context.ipynb #c752a74f
-def signals_before(
-    settings: Settings,
-    since_ms: int,  # available from here on
-) -> list[NewsSignal]:  # of all scorers; some twice
-    "Return the news signals of the store and the topic."
-    from crypto_rt.store.open import open_feature_store, open_group
-    from crypto_rt.store.schema import columns_of, struct_of
-
-    store = open_feature_store(settings)
-    group = open_group(store, 'news_signals')
-    rows = zip(*columns_of(group.definition, group.read(since_ms)), strict=True)
-    stored = [struct_of(group.definition, row) for row in rows]
-    store.close()
-    return [*stored, *signals_behind(settings, max((s.available_ms for s in stored), default=since_ms))]
-
-# %% ../../nbs/10_services/07_context.ipynb #d5931b96
-_ALL_ROWS = 1 << 40  # more than any store holds
-
-
-def leader_before(
-    settings: Settings,
-    interval_seconds: int,
-    since_ms: int,  # start_ms from here
-) -> list[TechnicalIndicators]:  # latest revisions from the store, then all from the topic
-    "Return the leader's rows from the store and the topic."
-    from crypto_rt.store.open import open_feature_store, open_group
-
-    symbol = settings.features.leader
-    behind = rows_behind(settings, symbol, interval_seconds, since_ms)
-    store = open_feature_store(settings)
-    group = open_group(store, 'technical_indicators')
-    stored = group.history(
-        dict(symbol=symbol, interval_seconds=interval_seconds),
-        since_ms=since_ms,
-        before_ms=min((row.start_ms for row in behind), default=None),
-        last=_ALL_ROWS,
-    )
-    store.close()
-    return [*behind, *stored]
-
-# %% ../../nbs/10_services/07_context.ipynb #d56da1c6
-def context_join(settings: Settings) -> ContextJoin:
-    "Return the join of a run: the leader if it is among its symbols, the news if it has any."
-    live, leader = settings.run.source == 'live', settings.features.leader
-    watched = leader in settings.data.symbols
-    scorer = settings.news_signals.scorers[0]
-    return ContextJoin(
-        leader=LeaderContext(leader, partial(leader_before, settings)) if watched else None,
-        news=NewsContext(scorer, partial(signals_before, settings)) if settings.run.news else None,
-        live=live,
-        patience_seconds=settings.features.wait_ms / 1000 if live else PATIENCE_SECONDS,
-    )

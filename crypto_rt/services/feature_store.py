@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from ..bus.service import run_service
 from ..bus.steps import Out, Received, dead_letter_of
 from ..bus.topics import ensure_topics, log_ids
-from ..core.messages import NewsWatermark, Trades, Watermark, decode, encode
+from ..core.messages import Gap, NewsWatermark, Trades, Watermark, decode, encode
 from ..core.settings import Settings
-from ..store.conform import conform
+from ..core.times import now_ms
+from ..store.conform import MONTH_MS, conform
 from ..store.interface import Accounted, FeatureStore
 from ..store.open import open_feature_store, open_group
 from ..store.schema import GROUPS, GroupDef, indicator_groups
@@ -97,6 +98,7 @@ class StoreWriter:
         for message in messages:
             try:
                 item = decode(message.topic, message.value)
+                self._check(item)
             except ValueError as error:
                 letters.append(dead_letter_of(message, str(error)))
                 continue
@@ -108,6 +110,16 @@ class StoreWriter:
         log_id = self.logs.get(topic, topic)
         self.counts['stored'] += self.store.insert_accounted(log_id, partition, last_offset, items).rows
         return letters
+
+    def _check(self, item: Any) -> None:
+        if isinstance(item, Gap):
+            conform(self.groups['gaps'].definition, [item])
+        elif isinstance(item, Trades):
+            latest, newest = now_ms() + MONTH_MS, max(trade.event_ms for trade in item.trades)
+            if newest > latest:
+                raise ValueError(
+                    f'trades: event_ms: expected at most {latest}, a month from now, was {newest}'
+                )
 
     def maintain(self) -> None:
         "Have whole days put away that are older than the settings keep hot, without waiting for it."

@@ -54,7 +54,11 @@ class IndicatorStep:
                 continue
             for message in features:
                 self.counts['features'] += 1
-                yield Out('technical_indicators', m.key, encode(message))
+                yield Out('technical_indicators', message.symbol, encode(message))
+
+    def pass_over(self, topic: str, partition: int, offset: int) -> None:
+        "Note a message that is not taken: the states go on behind it."
+        self.positions.pass_over(topic, partition, offset)
 
     def features_of(self, candle: Candle, partition: int, begun: int) -> list[TechnicalIndicators]:
         """Return the candle's features, and those that it changes; a state that is not there yet starts

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..bus.reading import tail
 from ..bus.sending import Producer, open_producer
 from ..bus.service import run_service
-from ..bus.steps import Out, Received
+from ..bus.steps import Out, Received, decoded
 from ..bus.topics import ensure_topics
 from crypto_rt.core.messages import (
     Candle,
@@ -154,8 +154,8 @@ def last_mark(settings: Settings) -> int:
     "Return through when a previous run has told all, 0 when there was none."
     marks = [
         found.through_ms
-        for message in tail(settings, 'news', 1000)
-        if isinstance(found := decode('news', message.value), NewsWatermark)
+        for found in decoded('news', (message.value for message in tail(settings, 'news', 1000)))
+        if isinstance(found, NewsWatermark)
     ]
     return max(marks, default=0)
 
@@ -178,8 +178,8 @@ def run_live(settings: Settings) -> None:
     ensure_topics(settings)
     before = [
         found
-        for message in tail(settings, 'news', 20_000)
-        if isinstance(found := decode('news', message.value), News)
+        for found in decoded('news', (message.value for message in tail(settings, 'news', 20_000)))
+        if isinstance(found, News)
     ]
     desk, producer, told = LiveNewsService(settings, before), open_producer(settings), time.monotonic()
     log.info(

@@ -14,7 +14,9 @@ from ..bus.steps import Out, Received, dead_letter_of
 from ..core.messages import News, NewsSignal, decode, encode
 from ..core.settings import Settings
 from ..core.times import now_ms
-from ..news.scorers import Score, Scorer, open_scorers, shipped_head
+from ..news.encoder import shipped_head
+from ..news.scorers import open_scorers
+from ..news.scores import Score, Scorer
 from pathlib import Path
 from typing import Any
 

@@ -14,13 +14,22 @@ from collections import Counter, deque
 from collections.abc import Callable
 from ..bus.reading import tail
 from ..bus.sending import Producer, open_producer, send_end
-from ..bus.steps import Out
+from ..bus.steps import Out, decoded
 from ..bus.topics import ensure_topics
-from ..core.messages import Gap, ServiceEvent, decode, encode
+from ..core.health import Health
+from ..core.messages import Gap, ServiceEvent, encode
 from ..core.settings import Settings
-from ..core.symbols import unknown_symbol
 from ..core.times import iso, now_ms, window_start
-from ..market.exchange import Exchange, Frame, TradePage, TradeSource, trade_pages
+from ..market.exchange import ClockReading, Exchange, Frame, TradePage, TradeSource, trade_pages
+from crypto_rt.market.exchange_health import (
+    CLOCK,
+    RefusalCheck,
+    exchange_clock,
+    muted,
+    note_connection,
+    subscription_counts,
+    with_silence,
+)
 from ..market.exchanges import open_exchange
 from ..market.feed import Feed
 from ..market.gap_filling import RestRequest
@@ -33,19 +42,21 @@ from typing import Any
 log = logging.getLogger('crypto_rt.services.trades')
 
 # %% auto #0
-__all__ = ['log', 'REST_FAILED_MS', 'SKEW_EVERY_MS', 'FIRST_TAIL', 'MOST_TAIL', 'TRADE_SOURCES', 'COUNTS_EVERY_MS', 'Fetcher',
-           'SkewMeter', 'check_refused', 'drive', 'catch_up', 'Recorder', 'read_previous_run', 'warm_start', 'Sender',
-           'serve_trades', 'run_trades']
+__all__ = ['log', 'REST_FAILED_MS', 'MOST_REST_FAILED_MS', 'SKEW_EVERY_MS', 'AGAIN_MS', 'LONGEST_ROUND_TRIP_MS', 'FIRST_TAIL',
+           'MOST_TAIL', 'TRADE_SOURCES', 'COUNTS_EVERY_MS', 'MOST_SUBSCRIPTIONS', 'Fetcher', 'SkewMeter', 'drive',
+           'catch_up', 'Recorder', 'read_previous_run', 'warm_start', 'Sender', 'serve_trades', 'run_trades']
 
 # %% ../../nbs/10_services/00_trades.ipynb #58832b29
-REST_FAILED_MS = 5000  # until REST is asked again
+REST_FAILED_MS = 5000  # until REST is asked again; twice as long each time
+MOST_REST_FAILED_MS = 60_000
 
 
 class Fetcher:
     "Fetches what the feed asks for, in the background."
 
-    def __init__(self, source: TradeSource):
+    def __init__(self, source: TradeSource, health: Health | None = None):
         self.source, self.running = source, dict[str, asyncio.Task]()
+        self.health, self.failures = health or Health(log), Counter[str]()
         self.pages: deque[tuple[str, TradePage]] = deque()
 
     @property
@@ -70,49 +81,53 @@ class Fetcher:
         "Hand the pages that have come to the feed, and return its messages."
         out: list[Out] = []
         for symbol in [s for s, task in self.running.items() if task.done()]:
-            if (error := self.running.pop(symbol).exception()) is not None:
-                if not isinstance(error, ConnectionError):
-                    raise error
-                log.warning('%s: its gap cannot be filled yet: %s', symbol, error)
-                feed.states[symbol].ask_at_ms = here_ms + REST_FAILED_MS
+            what = f'{symbol}: trades by REST'
+            if (error := self.running.pop(symbol).exception()) is None:
+                self.health.works(what)
+                del self.failures[symbol]
+                continue
+            self.health.fails(what, error)  # of whatever kind: the stream goes on
+            self.failures[symbol] += 1
+            wait_ms = min(MOST_REST_FAILED_MS, REST_FAILED_MS * 2 ** min(self.failures[symbol] - 1, 10))
+            feed.states[symbol].fail_round(here_ms + wait_ms)
         while self.pages:
             symbol, page = self.pages.popleft()
-            out += feed.take_rest_page(symbol, page.trades, page.is_last, here_ms)
+            out += feed.take_rest_page(symbol, page.trades, page.is_last, here_ms, page.bad)
         return out
 
 # %% ../../nbs/10_services/00_trades.ipynb #b79df103
 SKEW_EVERY_MS = 60_000
+AGAIN_MS = 5000  # until a skew that leapt is measured again
+LONGEST_ROUND_TRIP_MS = 2000
 
 
 class SkewMeter:
     "Asks for the exchange's time once a minute, in the background."
 
-    def __init__(self, source: TradeSource):
-        self.source, self.next_ms = source, 0
-        self.task: asyncio.Task[int] | None = None
+    def __init__(self, source: TradeSource, health: Health | None = None):
+        self.source, self.next_ms, self.health = source, 0, health or Health(log)
+        self.task: asyncio.Task[ClockReading] | None = None
 
     def look(self, feed: Feed, here_ms: int) -> None:
         "Take an answer that has come; ask when it is time."
         if self.task and self.task.done():
-            if self.task.exception() is None:
-                feed.clock.see_rest_time(self.task.result())
+            if (error := self.task.exception()) is None:
+                self._take(self.task.result(), feed, here_ms)
+                self.health.works(CLOCK)
+            else:
+                self.health.fails(CLOCK, error)
             self.task = None
         elif not self.task and here_ms >= self.next_ms:
             self.next_ms = here_ms + SKEW_EVERY_MS
-            self.task = asyncio.create_task(asyncio.to_thread(self._ask))
+            self.task = asyncio.create_task(asyncio.to_thread(self.source.read_clock))
 
-    def _ask(self) -> int:
-        asked = now_ms()
-        return skew_of(self.source.time_ms(), asked, now_ms())
-
-# %% ../../nbs/10_services/00_trades.ipynb #3522671f
-def check_refused(feed: Feed, exchange: Exchange) -> None:
-    "Raise for a symbol that was never granted; only warn for one that is refused on a later connection."
-    for frame in feed.refused:
-        if feed.connections == 1:
-            raise unknown_symbol(frame.symbol, exchange.symbols(), f'{exchange.url} ({frame.text})')
-        log.warning('%s: refused on a new connection: %s', frame.symbol, frame.text)
-    feed.refused.clear()
+    def _take(self, reading: ClockReading, feed: Feed, here_ms: int) -> None:
+        if (took_ms := reading.answered_ms - reading.asked_ms) > LONGEST_ROUND_TRIP_MS:
+            self.health.tell(CLOCK, f'its answer took {took_ms} ms, and says nothing of the skew')
+            return
+        feed.clock.see_rest_time(skew_of(*reading))
+        if feed.clock.doubted is not None:
+            self.next_ms = here_ms + AGAIN_MS
 
 # %% ../../nbs/10_services/00_trades.ipynb #617953a1
 async def drive(
@@ -122,21 +137,26 @@ async def drive(
     send: Callable[[list[Out]], None],  # called with what should go to Kafka, after every batch of frames
     until_end: bool = False,  # return at the end of a replay
     record: Callable[[list[Frame], int], None] | None = None,  # is handed all frames as they come
+    health: Health | None = None,  # where to note what fails
 ) -> None:
     "Read the exchange for good, or until its replay has ended."
-    fetcher, meter, finished = Fetcher(exchange), SkewMeter(exchange), False
+    health = health or Health(log)
+    fetcher, meter = Fetcher(exchange, health), SkewMeter(exchange, health)
+    check, finished = RefusalCheck(exchange, health), False
     async with contextlib.aclosing(exchange.stream(tuple(feed.states))) as batches:
         async for frames in batches:
             here_ms = now_ms()
             if record:
                 record(frames, here_ms)
+            note_connection(health, frames)
             meter.look(feed, here_ms)
             out = feed.take(frames, here_ms)
             if fetcher.is_busy:
                 out += fetcher.collect(feed, here_ms)
-            if feed.refused:
-                await asyncio.to_thread(check_refused, feed, exchange)
-            fetcher.start(feed.rest_requests(here_ms))
+            check.look(feed)
+            for symbol in feed.take_mute():
+                exchange.renew(symbol)
+            fetcher.start(feed.rest_requests(here_ms, busy=fetcher.running))
             if feed.replay_end_ms and not finished and not feed.is_pending and not fetcher.running:
                 data = settings.data
                 out += feed.final_watermarks(data.interval_seconds, data.grace_ms, here_ms)
@@ -156,7 +176,7 @@ async def catch_up(
     "Fetch what is missing before the service ends, so that it does not wait for the next start."
     fetcher, until_ms = Fetcher(source), now_ms() + seconds * 1000
     for state in feed.states.values():
-        state.ask_at_ms = 0
+        state.fail_round(0)
     while (here_ms := now_ms()) < until_ms:
         missing = {symbol for symbol, state in feed.states.items() if state.sequence.ids.early_runs}
         if not missing:
@@ -202,11 +222,12 @@ def read_previous_run(
     while True:
         messages = tail(settings, 'trades', count)
         lengths = Counter(m.partition for m in messages)
-        marked = {m.key for m in messages if m.value.startswith(b'{"type":"mark"')}
+        marks = decoded('trades', (m.value for m in messages if m.value.startswith(b'{"type":"mark"')))
+        marked = {mark.symbol for mark in marks}
         if symbols <= marked or max(lengths.values(), default=0) < count // 2 or count > MOST_TAIL:
             break
         count *= 8
-    records = (decode('gaps', m.value) for m in tail(settings, 'gaps', 2000))
+    records = decoded('gaps', (m.value for m in tail(settings, 'gaps', 2000)))
     return resume(m.value for m in messages), [record for record in records if isinstance(record, Gap)]
 
 # %% ../../nbs/10_services/00_trades.ipynb #46b087fa
@@ -215,14 +236,15 @@ def warm_start(
     exchange: Exchange,
     source: Any,  # live, replay or simulated
     past: StoredState = StoredState(),
+    health: Health | None = None,  # where to note what fails
 ) -> Feed:
     "Return the feed, knowing what an earlier run, the store and the exchange's clock tell."
-    if (status := exchange.status()) != 'online':
-        log.warning('%s says %s', exchange.url, status)
+    health = health or Health(log)
+    asked_at_ms = exchange_clock(exchange, health)
     resumed, gaps = read_previous_run(settings)
-    start_ms = 0 if source == 'replay' else window_start(exchange.time_ms(), settings.data.interval_seconds)
+    start_ms = 0 if source == 'replay' else window_start(asked_at_ms, settings.data.interval_seconds)
     states = initial_states(settings.data.symbols, resumed, past, start_ms)
-    feed = Feed(states, source, settings.exchange)
+    feed = Feed(states, source, settings.exchange, settings.data.interval_seconds)
     feed.restore_gaps([*past.gaps, *gaps], now_ms())
     for state in states:
         where = f'after trade {state.sequence.contiguous_id}'
@@ -233,13 +255,22 @@ def warm_start(
 
 # %% ../../nbs/10_services/00_trades.ipynb #32ae87fb
 COUNTS_EVERY_MS = 5000
+MOST_SUBSCRIPTIONS = 200  # in an event
 
 
 class Sender:
     "Sends messages, and every five seconds the counts."
 
-    def __init__(self, producer: Producer, feed: Feed, run_id: str):
+    def __init__(
+        self,
+        producer: Producer,
+        feed: Feed,
+        run_id: str,
+        exchange: Exchange | None = None,
+        health: Health | None = None,
+    ):
         self.producer, self.feed, self.run_id, self.last_counts_ms = producer, feed, run_id, now_ms()
+        self.exchange, self.health = exchange, health or Health(log)
 
     def __call__(self, out: list[Out]) -> None:
         for message in out:
@@ -254,12 +285,16 @@ class Sender:
         self.last_counts_ms = now_ms()
         states = self.feed.states.values()
         gaps_open = sum(gap.record.state == 'open' for state in states for gap in state.gaps.open.values())
+        subscribed = list(self.exchange.subscriptions()) if self.exchange is not None else []
+        subscribed = with_silence(subscribed, self.feed)
         event = ServiceEvent(
             service='trades',
             kind=kind,
             at_ms=self.last_counts_ms,
             run_id=self.run_id,
-            counts={**self.feed.counts, 'gaps_open': gaps_open},
+            counts={**self.feed.counts, 'gaps_open': gaps_open, **subscription_counts(subscribed)},
+            degraded=self.health.reasons() + muted(subscribed),
+            subscriptions=[each for each in subscribed if each.state != 'acknowledged'][:MOST_SUBSCRIPTIONS],
         )
         self.producer.send('service_events', 'trades', encode(event))
 
@@ -275,11 +310,12 @@ async def serve_trades(
     ensure_topics(settings)
     exchange = open_exchange(settings)
     try:
-        feed = await asyncio.to_thread(warm_start, settings, exchange, source, past)
-        sender = Sender(open_producer(settings), feed, run_id)
+        health = Health(log)
+        feed = await asyncio.to_thread(warm_start, settings, exchange, source, past, health)
+        sender = Sender(open_producer(settings), feed, run_id, exchange, health)
         sender.send_event('started')
         try:
-            await drive(settings, feed, exchange, sender, until_end=until_end, record=record)
+            await drive(settings, feed, exchange, sender, until_end=until_end, record=record, health=health)
             sender.send_event('end')
             for topic in ('trades', 'gaps'):
                 send_end(sender.producer, topic, run_id)

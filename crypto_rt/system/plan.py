@@ -180,8 +180,9 @@ def symbols_of_file(
     named: bool,  # whether the operator asked for the symbols that are in the settings
 ) -> Settings:
     "Return the settings with the symbols of a file; `ValueError` when others were asked for."
-    from crypto_rt.market.files import sniff, trade_symbols
-    from crypto_rt.services.candles_replay import candle_symbols
+    from crypto_rt.market.files.candles import candle_symbols
+    from crypto_rt.market.files.forms import sniff
+    from crypto_rt.market.files.trades import trade_symbols
 
     find = candle_symbols if sniff(file) == 'candles' else trade_symbols
     present = find(file, settings.data.symbols if named else None)
@@ -201,7 +202,7 @@ def news_arguments(
     """Return what the news service is started with; `ValueError` for files beside no replay, or that hold
     no news.
     """
-    from crypto_rt.news.archives import news_kind, unpacked
+    from crypto_rt.news.archives import news_kind, read_bytes
 
     if not files:
         return '' if source == 'live' else None
@@ -211,7 +212,7 @@ def news_arguments(
             'replay --file F, too'
         )
     for file in files:
-        news_kind(unpacked(file), Path(file).name)
+        news_kind(read_bytes(file), Path(file).name)
     return '--news-file ' + ' '.join(shlex.quote(str(Path(file).resolve())) for file in files)
 
 # %% ../../nbs/12_system/00_plan.ipynb #bcce87c1

@@ -179,13 +179,12 @@ def watch_events(settings: Settings, run_id: str) -> None:
     import threading
 
     from crypto_rt.bus.reading import follow
+    from crypto_rt.bus.steps import decoded
     from crypto_rt.bus.topics import ensure_topics
-    from crypto_rt.core.messages import decode
 
     ensure_topics(settings)
     for batch in follow(settings, ['service_events'], threading.Event(), tail=1000):
-        for message in batch:
-            event = decode('service_events', message.value)
+        for event in decoded('service_events', (message.value for message in batch)):
             if event.kind == 'end' and event.run_id == run_id:
                 sys.stdout.write(json.dumps({'end': event.service}) + '\n')
                 sys.stdout.flush()

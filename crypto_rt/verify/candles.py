@@ -12,7 +12,9 @@ from ..candles.comparison import Sides, comparison_counts, known_of, reconcile
 from ..core.messages import Candle, Trades
 from ..core.progress import with_progress
 from ..core.settings import Settings
-from ..market.files import file_kind, read_candles, read_trades, sniff, trade_symbols
+from ..market.files.candles import read_candles
+from ..market.files.forms import file_kind, names_no_symbol, sniff
+from ..market.files.trades import read_trades, trade_symbols
 from ..services.reconcile import against_exchange, exchange_of
 from pathlib import Path
 from typing import Any
@@ -56,12 +58,12 @@ def their_candles(
     settings: Settings, trades: Path | str, candles: Path | str, absent: str
 ) -> tuple[list[Candle], list[str] | None]:
     "Return the candles of a file, and the symbol that a trades file without names holds."
-    nameless = file_kind(trades) == 'trades_csv'
+    nameless = names_no_symbol(trades)
     symbol = settings.data.symbols[0] if len(settings.data.symbols) == 1 else None
-    if file_kind(candles) == 'candles_csv' and not nameless:
+    if names_no_symbol(candles) and not nameless:
         there = trade_symbols(trades)
         symbol = there[0] if len(there) == 1 else symbol
-    named = symbol if file_kind(candles) == 'candles_csv' else None
+    named = symbol if names_no_symbol(candles) else None
     theirs = list(read_candles(candles, named, absent=absent, grace_ms=settings.data.grace_ms))
     if not theirs:
         raise ValueError(f'{Path(candles).name}: expected candles, there are none')

@@ -37,7 +37,7 @@ AMOUNTS = (
 )
 
 
-LEFT_OUT = (*PROVENANCE, 'bid', 'ask', 'ingest_ms')
+LEFT_OUT = (*PROVENANCE, 'bid', 'ask', 'ingest_ms', 'is_unproven', 'evidence')
 
 
 def one_spelling(

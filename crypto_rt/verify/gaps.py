@@ -6,13 +6,25 @@
 from __future__ import annotations
 
 from ..core.settings import Settings
-from ..store.interface import unexplained
-from ..store.open import has_store, open_feature_store
+from ..store.interface import FeatureStore, unexplained
+from ..store.open import has_store, open_feature_store, open_group
 from ..store.positions import latest_gaps, own_holes
+from collections import Counter
 from typing import Any
 
 # %% auto #0
-__all__ = ['verify_gaps']
+__all__ = ['candle_proofs', 'verify_gaps']
+
+# %% ../../nbs/11_verify/00_gaps.ipynb #8ec7b2c2
+def candle_proofs(store: FeatureStore) -> Counter[str]:
+    "Return how many candles there are by what proves their end: a witness, `unproven`, or `unknown`."
+    candles = open_group(store, 'candles').read(equal={'source': 'trades'})
+    proofs = candles.evidence.fillna('unknown').mask(
+        candles.is_unproven.fillna(False).astype(bool), 'unproven'
+    )
+    found = Counter(unproven=0)
+    found.update(map(str, proofs))
+    return found
 
 # %% ../../nbs/11_verify/00_gaps.ipynb #b57fb768
 def verify_gaps(
@@ -25,7 +37,7 @@ def verify_gaps(
         )
     store = open_feature_store(settings)
     counts, stored, twice, holes = store.trade_accounts()
-    records = latest_gaps(store)
+    records, proofs = latest_gaps(store), candle_proofs(store)
     store.close()
     if counts is None:
         raise ValueError(
@@ -52,4 +64,8 @@ def verify_gaps(
         for state in ('open', 'filled', 'timed_out')
     }
     kept = figures['stored'] + figures['duplicates'] + figures['dead_letters']
-    return {'ok': figures['received'] == kept and not missing and not twice, **figures}
+    return {
+        'ok': figures['received'] == kept and not missing and not twice,
+        **figures,
+        'proofs': dict(proofs),
+    }

@@ -13,7 +13,7 @@ from ..core.messages import Candle, TechnicalIndicators, decode, encode
 from ..core.settings import DataSettings, Settings
 from ..features.indicators import indicators_of
 from ..features.table import FeatureTable, TABLE
-from ..market.files import read_candles
+from ..market.files.candles import read_candles
 from ..services.indicators import IndicatorStep
 from ..store.open import candles_before, latest_candles
 from itertools import groupby, pairwise

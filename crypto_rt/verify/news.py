@@ -10,7 +10,8 @@ import numpy as np
 from collections.abc import Callable, Mapping, Sequence
 from ..core.settings import Settings
 from ..models.news_head import current_head, figures_of, read_labelled
-from ..news.scorers import LABELS, Scorer, open_scorers, text_key
+from ..news.scorers import open_scorers
+from ..news.scores import LABELS, Scorer, text_key
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 

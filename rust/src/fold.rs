@@ -5,8 +5,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::frame::decode_trade_frame;
 use crate::json::Result;
-use crate::message::{decode, Message, Trade, Watermark};
-use crate::symbol_windows::SymbolWindows;
+use crate::message::{decode, Message, Proof, Trade, Watermark};
+use crate::symbol_windows::{Before, SymbolWindows};
 use crate::window::{candle, Emitted, Window};
 
 /// A longer silence than so many windows is left a hole, whoever claims it: one wrong clock must not write a year of candles.
@@ -31,12 +31,14 @@ impl Hasher for Fnv {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub trades: u64,
+    pub zero_quantity: u64,
     pub duplicates: u64,
     pub covered: u64,
     pub too_late: u64,
     pub marks: u64,
     pub candles: u64,
     pub empty: u64,
+    pub unproven: u64,
     pub revisions: u64,
 }
 
@@ -57,6 +59,7 @@ pub struct RestoredCandle {
     pub last_id: i64,
     pub count: u64,
     pub is_partial: bool,
+    pub is_unproven: bool,
     pub from_trades: bool,
     pub bid: Option<u128>,
     pub ask: Option<u128>,
@@ -68,6 +71,7 @@ pub struct Fold {
     span: i64,
     grace_ms: i64,
     kept_ms: i64,
+    proof_wait_ms: i64,
     symbols: Vec<SymbolWindows>,
     by_symbol: HashMap<Vec<u8>, usize, BuildHasherDefault<Fnv>>,
     last: usize,
@@ -77,12 +81,13 @@ pub struct Fold {
 }
 
 impl Fold {
-    pub fn new(interval_seconds: i64, grace_ms: i64, keep_closed: i64) -> Self {
+    pub fn new(interval_seconds: i64, grace_ms: i64, keep_closed: i64, proof_wait_ms: i64) -> Self {
         Fold {
             interval_seconds,
             span: interval_seconds * 1000,
             grace_ms,
             kept_ms: interval_seconds * 1000 * keep_closed,
+            proof_wait_ms,
             symbols: Vec::new(),
             by_symbol: HashMap::default(),
             last: 0,
@@ -158,16 +163,20 @@ impl Fold {
         } else if !state.ids.insert(trade.trade_id) {
             self.counts.duplicates += 1;
         } else {
-            self.counts.trades += 1;
             state.highest_id = state.highest_id.max(trade.trade_id);
-            state.latest_trade_ms = state.latest_trade_ms.max(trade.event_ms);
             let index = state.window(start_ms);
-            state.windows[index].add(trade, offset);
+            let counts = state.windows[index].add(trade, offset);
             state.touch(offset);
+            if counts {
+                self.counts.trades += 1;
+                state.latest_trade_ms = state.latest_trade_ms.max(trade.event_ms);
+            } else {
+                self.counts.zero_quantity += 1;
+            }
             if state.finalised_until_ms.is_some_and(|until_ms| start_ms < until_ms) {
                 state.dirty = true;
             } else {
-                state.forming = true;
+                state.forming |= counts;
             }
         }
     }
@@ -196,45 +205,76 @@ impl Fold {
             (false, Some(until_ms)) => state.windows.partition_point(|w| w.start_ms < until_ms),
             _ => 0,
         };
+        let patient_ms = limit - self.proof_wait_ms;
+        let overdue_ms = patient_ms - patient_ms.rem_euclid(span);
         let undecided = |end_ms: i64| decided.is_none_or(|until_ms| end_ms > until_ms);
         let (mut out, mut finalised_ms, mut doubtful) = (Vec::new(), due_ms, false);
+        let mut before = state.before(index, span);
+        let mut edge_ms = match index {
+            0 => before.map_or(i64::MIN, |before| before.end_ms),
+            _ => state.windows[index - 1].start_ms + span,
+        };
         loop {
-            let before = state.before(index, span);
             let next = state.windows.get(index);
             let stop_ms = next.map_or(due_ms, |w| w.start_ms.min(due_ms));
-            if let Some(before) = before.filter(|before| before.end_ms < stop_ms) {
-                let trade_after = next.is_some_and(|w| w.count > 0 && state.joined(before.last_id, w.first_id));
-                let silent = before.last_id >= 0 && (trade_after || state.nothing_after(mark, before.last_id, stop_ms));
-                if silent && (stop_ms - before.end_ms) / span <= LONGEST_SILENCE {
-                    let empty = (before.end_ms..stop_ms).step_by(span as usize).map(Window::new);
+            if let Some(before) = before.filter(|_| edge_ms < stop_ms) {
+                let said = state.nothing_after(mark, before.last_id, stop_ms);
+                let silent_ms = match state.proof_of_silence(mark, &before, index, stop_ms) {
+                    Proof::None if said => mark.proven_ms.unwrap_or(0).max(overdue_ms).min(stop_ms),
+                    Proof::None => i64::MIN,
+                    _ => stop_ms,
+                };
+                let (until_ms, long) = (silent_ms.max(0) - silent_ms.max(0).rem_euclid(span), (stop_ms - edge_ms) / span > LONGEST_SILENCE);
+                if until_ms > edge_ms && !long {
+                    let empty = (edge_ms..until_ms).step_by(span as usize).map(Window::new);
                     state.windows.splice(index..index, empty);
-                } else if !mark.connected && undecided(stop_ms) {
-                    finalised_ms = before.end_ms.max(decided.unwrap_or(i64::MIN));
+                } else if undecided(stop_ms) && (!mark.connected || (said && overdue_ms < stop_ms && !long)) {
+                    finalised_ms = edge_ms.max(decided.unwrap_or(i64::MIN));
                     break;
                 } else {
                     doubtful = true; // a hole, which may yet turn out to be silence
                 }
             }
             let Some(window) = state.windows.get(index).filter(|w| w.start_ms + span <= due_ms) else { break };
-            let nothing_after = window.count > 0 && state.nothing_after(mark, window.last_id, window.start_ms + span);
-            let ended = window.ended || nothing_after || state.ids.cover(window.last_id + 1, window.last_id + 1);
-            if window.count > 0 && window.emitted.is_none() && !mark.connected && !ended && undecided(window.start_ms + span) {
+            let (end_ms, known_last_id) = (window.start_ms + span, window.known.map_or(-1, |(_, last_id)| last_id));
+            let nothing_after = window.count > 0 && state.nothing_after(mark, known_last_id, end_ms);
+            let ended = window.ended || nothing_after || state.ids.cover(known_last_id + 1, known_last_id + 1);
+            let proof = match &before {
+                _ if window.count > 0 => state.proof_of_end(mark, window, end_ms),
+                Some(before) => state.proof_of_silence(mark, before, index + 1, end_ms),
+                None => Proof::None,
+            };
+            let first = window.emitted.is_none() && undecided(end_ms);
+            let blind = !(mark.connected || window.count > 0 && ended);
+            let said = before.is_some_and(|before| state.nothing_after(mark, before.last_id, end_ms));
+            let whole = window.count > 0
+                && ended
+                && before.is_some_and(|before| state.joined(before.last_id, window.first_id))
+                && state.ids.cover(window.first_id, window.last_id);
+            let content = window.content(before.map(|b| (b.close, b.last_id)), !whole);
+            let window = &mut state.windows[index];
+            window.ended |= nothing_after;
+            if window.count > 0 {
+                window.end_proof = proof;
+            }
+            if first && proof == Proof::None && (blind || end_ms > overdue_ms) {
                 finalised_ms = window.start_ms;
                 break;
             }
-            let whole = ended && before.is_some_and(|before| state.joined(before.last_id, window.first_id)) && state.ids.cover(window.first_id, window.last_id);
-            let content = window.content(before.map(|b| (b.close, b.last_id)), !whole);
-            let late = !undecided(window.start_ms + span);
-            let window = &mut state.windows[index];
-            window.ended |= nothing_after;
+            let late = !undecided(end_ms);
             let changed = match &window.emitted {
-                None => true,
+                None => window.count > 0 || (before.is_some() && (proof != Proof::None || said)),
                 Some(emitted) if emitted.restored => {
-                    let more = window.count > emitted.count || (emitted.is_partial && whole && window.count == emitted.count);
-                    let flat = (window.count, emitted.count) == (0, 0) && before.is_some_and(|b| (b.close, b.last_id) != (emitted.close, emitted.last_id));
-                    emitted.revisable && (more || flat)
+                    let now_proven = emitted.is_unproven && proof != Proof::None;
+                    let more = window.count > emitted.count || (window.count == emitted.count && ((emitted.is_partial && whole) || now_proven));
+                    let other = before.is_some_and(|b| (b.close, b.last_id) != (emitted.close, emitted.last_id) || now_proven);
+                    let both_empty = (window.count, emitted.count) == (0, 0);
+                    emitted.revisable && if both_empty { other } else { more }
                 }
-                Some(emitted) => emitted.content != Some(content) && (window.count > 0 || before.is_some()),
+                Some(emitted) => {
+                    let now_proven = emitted.is_unproven && proof != Proof::None;
+                    (now_proven || emitted.content != Some(content)) && (window.count > 0 || before.is_some())
+                }
             };
             if changed {
                 let start_ms = window.start_ms;
@@ -246,6 +286,7 @@ impl Fold {
                 let available_ms = if mark.live || late { mark.exchange_ms.max(end_grace_ms) } else { end_grace_ms };
                 self.counts.candles += 1;
                 self.counts.empty += u64::from(content.count == 0);
+                self.counts.unproven += u64::from(proof == Proof::None);
                 self.counts.revisions += u64::from(revision > 0);
                 let emitted = Emitted {
                     revision,
@@ -253,6 +294,8 @@ impl Fold {
                     last_id: content.last_id,
                     count: content.count,
                     is_partial: content.is_partial,
+                    proof,
+                    is_unproven: proof == Proof::None,
                     restored: false,
                     revisable: true,
                     content: Some(content),
@@ -263,8 +306,11 @@ impl Fold {
                 state.windows[index].emitted = Some(emitted);
             }
             let beyond_help = before.is_none() && ended; // only an older trade can change that
-            doubtful |= !beyond_help && state.windows[index].emitted.is_some_and(|emitted| emitted.is_partial);
-            index += 1;
+            let emitted = state.windows[index].emitted;
+            doubtful |= emitted.is_some_and(|emitted| emitted.is_unproven || (emitted.is_partial && !beyond_help));
+            doubtful |= emitted.is_none(); // ids without a candle
+            before = emitted.map(|emitted| Before { end_ms, close: emitted.close, last_id: emitted.last_id }).or(before);
+            (index, edge_ms) = (index + 1, end_ms);
         }
         if recheck || decided.is_none() {
             state.doubtful = doubtful;
@@ -293,6 +339,8 @@ impl Fold {
             last_id: candle.last_id,
             count: candle.count,
             is_partial: candle.is_partial,
+            proof: Proof::None,
+            is_unproven: candle.is_unproven,
             restored: true,
             revisable: candle.from_trades,
             content: None,

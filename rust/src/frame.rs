@@ -11,6 +11,7 @@ pub struct FrameTrade<'a> {
     pub symbol: Cow<'a, [u8]>,
     pub trade_id: i64,
     pub price: u128,
+    /// May be 0: then the trade only keeps its place among the ids.
     pub quantity: u128,
     pub side: Side,
     /// `limit`, `market`, or empty where the frame does not say.
@@ -85,7 +86,7 @@ fn usual_trade<'a>(cursor: &mut Cursor<'a>) -> Option<FrameTrade<'a>> {
         let trade_id = cursor.integer("", 0).ok()?;
         cursor.try_text(b",\"timestamp\":").then_some(())?;
         let event_ms = rfc3339_ms(&cursor.string("").ok()?).ok()?;
-        (cursor.try_text(b"}") && price > 0 && quantity > 0).then_some(())?;
+        (cursor.try_text(b"}") && price > 0).then_some(())?;
         Some(FrameTrade { symbol, trade_id, price, quantity, side, order_type, event_ms })
     })();
     if taken.is_none() {
@@ -104,8 +105,8 @@ fn trade<'a>(cursor: &mut Cursor<'a>) -> Result<FrameTrade<'a>> {
         match key {
             b"symbol" => symbol = Some(check_symbol(cursor.string("a symbol such as BTC/USD")?)?),
             b"side" => side = Some(if one_of(cursor, "side 'buy' or 'sell'", &["buy", "sell"])? == "buy" { Side::Buy } else { Side::Sell }),
-            b"price" => price = Some(positive(cursor, "price")?),
-            b"qty" => quantity = Some(positive(cursor, "qty")?),
+            b"price" => price = Some(amount(cursor, "price", 1)?),
+            b"qty" => quantity = Some(amount(cursor, "qty", 0)?),
             b"ord_type" => order_type = one_of(cursor, "ord_type 'limit' or 'market'", &["limit", "market"])?,
             b"trade_id" => id = Some(cursor.integer("an integer trade_id", 0)?),
             b"timestamp" => event_ms = Some(rfc3339_ms(&cursor.string("a timestamp")?)?),
@@ -133,11 +134,12 @@ fn one_of(cursor: &mut Cursor, what: &str, words: &[&'static str]) -> Result<&'s
     }
 }
 
-fn positive(cursor: &mut Cursor, name: &str) -> Result<u128> {
+fn amount(cursor: &mut Cursor, name: &str, lowest: u128) -> Result<u128> {
     let text = cursor.number(name)?;
     match parse_number(text) {
-        Ok(0) | Err("negative") => expected(&format!("{name} above 0"), text),
-        Ok(value) => Ok(value),
+        Ok(value) if value >= lowest => Ok(value),
+        Ok(_) => expected(&format!("{name} above 0"), text),
+        Err("negative") => expected(&format!("{name} that is not negative"), text),
         Err(limit) => expected(&format!("{name} within 20 digits and 12 decimals ({limit})"), text),
     }
 }
@@ -221,6 +223,16 @@ mod tests {
     }
 
     #[test]
+    fn a_quantity_of_zero_is_taken() {
+        for zero in ["0", "0.0", "-0", "0e9"] {
+            for frame in [FRAME.to_string(), FRAME.replace("\"side\"", " \"side\"")] {
+                let trades = decode_trade_frame(frame.replace("9.417e-05", zero).as_bytes()).map(|t| (t[0].trade_id, t[0].quantity));
+                assert_eq!(trades, Ok((109_116_693, 0)), "{zero}");
+            }
+        }
+    }
+
+    #[test]
     fn order_space_and_unknown_keys_do_not_matter() {
         let frame = r#" { "data" : [ { "trade_id":1, "new":{"a":[1,{}]}, "timestamp":"2024-02-29T23:59:59Z", "qty":1, "pr\u0069ce":2, "side":"sell", "symbol":"ETH/USD" } ], "x":null, "type":"snapshot", "channel":"trade" } "#;
         let trades = decode_trade_frame(frame.as_bytes()).unwrap();
@@ -233,7 +245,8 @@ mod tests {
             ("\"trade\"", "\"ticker\"", "expected channel 'trade', was \"ticker\""),
             ("update", "delta", "expected type"),
             ("83744.3", "0.0", "expected price above 0, was \"0.0\""),
-            ("83744.3", "-1", "expected price above 0"),
+            ("83744.3", "-1", "expected price that is not negative"),
+            ("9.417e-05", "-9", "expected qty that is not negative"),
             ("83744.3", "\"83744.3\"", "expected price at byte"),
             ("83744.3", "NaN", "expected price at byte"),
             ("83744.3", "1e999", "expected price within 20 digits"),

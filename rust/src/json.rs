@@ -8,6 +8,12 @@ pub struct Invalid(pub String);
 
 pub type Result<T> = std::result::Result<T, Invalid>;
 
+/// No integer of a message is larger: what counts on from there still fits 64 bits with a sign. As in `nbs/00_core/04_messages.ipynb`.
+const LARGEST_ID: i64 = 1 << 62;
+
+/// Nor is a count: sums of a million of them still do.
+const LARGEST_COUNT: i64 = 1_000_000_000_000;
+
 /// Objects and arrays that are skipped may be nested this deep.
 const DEEPEST: usize = 64;
 
@@ -234,12 +240,18 @@ impl<'a> Cursor<'a> {
         Ok(&bytes[start..at])
     }
 
-    /// Takes an integer from 0 to 2^63 - 1, or the negative one that is allowed (-1).
+    /// Takes an integer from `lowest` to `LARGEST_ID`.
     #[inline]
     pub fn integer(&mut self, what: &str, lowest: i64) -> Result<i64> {
         if let Some(value) = self.short_integer() {
             return if value < lowest { self.expected(what) } else { Ok(value) };
         }
+        self.other_integer(what, lowest)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn other_integer(&mut self, what: &str, lowest: i64) -> Result<i64> {
         let start = self.at;
         let text = self.number(what)?;
         let (negative, digits) = match text {
@@ -262,8 +274,18 @@ impl<'a> Cursor<'a> {
                 }
             }
         }
-        if value < lowest {
+        if value < lowest || value > LARGEST_ID {
             return expected(what, text);
+        }
+        Ok(value)
+    }
+
+    /// Takes how many of something there were.
+    #[inline]
+    pub fn count(&mut self, what: &str) -> Result<i64> {
+        let value = self.integer(what, 0)?;
+        if value > LARGEST_COUNT {
+            return expected(what, value.to_string().as_bytes());
         }
         Ok(value)
     }
@@ -359,9 +381,9 @@ mod tests {
     #[test]
     fn integers_have_limits() {
         let take = |text: &str| Cursor::new(text.as_bytes()).integer("an integer", 0);
-        assert_eq!(take("9223372036854775807"), Ok(i64::MAX));
+        assert_eq!(take("4611686018427387904"), Ok(LARGEST_ID));
         assert_eq!(take("0"), Ok(0));
-        for bad in ["9223372036854775808", "-1", "1.0", "1e3", "\"1\"", "true"] {
+        for bad in ["4611686018427387905", "9223372036854775807", "9223372036854775808", "-1", "1.0", "1e3", "\"1\"", "true"] {
             assert!(take(bad).is_err(), "{bad}");
         }
     }

@@ -20,12 +20,50 @@ pub struct Trade {
     pub event_ms: i64,
 }
 
+/// What proves that no trade is missing at the end of a candle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    #[default]
+    None,
+    NextTrade,
+    Connection,
+    Snapshot,
+    Ohlc,
+    Rest,
+    Recording,
+}
+
+impl Proof {
+    const NAMES: [(Proof, &'static [u8]); 7] = [
+        (Proof::None, b""),
+        (Proof::NextTrade, b"next_trade"),
+        (Proof::Connection, b"connection"),
+        (Proof::Snapshot, b"snapshot"),
+        (Proof::Ohlc, b"ohlc"),
+        (Proof::Rest, b"rest"),
+        (Proof::Recording, b"recording"),
+    ];
+
+    pub fn name(self) -> &'static [u8] {
+        Self::NAMES.iter().find(|(proof, _)| *proof == self).map_or(b"", |(_, name)| name)
+    }
+
+    /// The proof that a mark may carry.
+    fn of_mark(name: &[u8]) -> Option<Proof> {
+        let found = Self::NAMES.iter().find(|(_, known)| *known == name).map(|(proof, _)| *proof)?;
+        (!matches!(found, Proof::NextTrade | Proof::Connection)).then_some(found)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Watermark {
     pub exchange_ms: i64,
     pub contiguous_through: i64,
     pub connected: bool,
     pub live: bool,
+    /// No trade from before is missing, says `proven_by`; `None` from an older version, for which the connection was proof enough.
+    pub proven_ms: Option<i64>,
+    pub proven_by: Proof,
     /// The best quotes known then.
     pub bid: Option<u128>,
     pub ask: Option<u128>,
@@ -47,7 +85,7 @@ pub fn check_ms(ms: i64, name: &str) -> Result<i64> {
 
 /// Refuses what is not like `BTC/USD`.
 pub fn check_symbol(text: Cow<'_, [u8]>) -> Result<Cow<'_, [u8]>> {
-    let good = |part: &[u8]| (1..=16).contains(&part.len()) && part.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'.');
+    let good = |part: &[u8]| (1..=16).contains(&part.len()) && part.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'.');
     match text.iter().position(|&b| b == b'/') {
         Some(at) if good(&text[..at]) && good(&text[at + 1..]) => Ok(text),
         _ => expected("a symbol such as BTC/USD", &text),
@@ -63,9 +101,16 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
     let mut cursor = Cursor::new(raw);
     let (mut kind, mut symbol, mut source, mut ingest, mut exchange_ms, mut through, mut connected) = (None, None, None, None, None, None, None);
     let (mut bid, mut ask, mut foreign_to_mark, mut foreign_to_trades) = (None, None, false, false);
+    let (mut proven_ms, mut proven_by) = (None, Proof::None);
     cursor.object(|cursor, key| {
         match key {
-            b"type" => kind = Some(cursor.string("type 'trades' or 'mark'")?),
+            b"type" => {
+                let text = cursor.string("type 'trades' or 'mark'")?;
+                if kind.as_ref().is_some_and(|first| *first != text) {
+                    return expected("one type", &text);
+                }
+                kind = Some(text);
+            }
             b"symbol" => symbol = Some(check_symbol(cursor.string("a symbol such as BTC/USD")?)?),
             b"trades" => {
                 foreign_to_mark = true;
@@ -74,6 +119,9 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
                     trades.push(trade(cursor)?);
                     Ok(())
                 })?;
+                if trades.is_empty() {
+                    return expected("one trade or more", b"[]");
+                }
             }
             b"ingest_ms" => {
                 foreign_to_mark = true;
@@ -81,7 +129,7 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
             }
             b"duplicates" => {
                 foreign_to_mark = true;
-                cursor.integer("duplicates as a count", 0)?;
+                cursor.count("duplicates as a count")?;
             }
             b"exchange_ms" => {
                 foreign_to_trades = true;
@@ -95,6 +143,18 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
             b"contiguous_through" => {
                 foreign_to_trades = true;
                 through = Some(cursor.integer("a trade_id or -1 as contiguous_through", -1)?);
+            }
+            b"proven_ms" => {
+                foreign_to_trades = true;
+                proven_ms = if cursor.null() { None } else { Some(instant_or_zero(cursor, "proven_ms")?) };
+            }
+            b"proven_by" => {
+                foreign_to_trades = true;
+                let text = cursor.string("a proof")?;
+                proven_by = match Proof::of_mark(&text) {
+                    Some(proof) => proof,
+                    None => return expected("proven_by '', 'snapshot', 'ohlc', 'rest' or 'recording'", &text),
+                };
             }
             b"connected" => {
                 foreign_to_trades = true;
@@ -131,6 +191,8 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
                 contiguous_through: through.ok_or_else(|| missing("contiguous_through"))?,
                 connected: connected.ok_or_else(|| missing("connected"))?,
                 live,
+                proven_ms,
+                proven_by,
                 bid,
                 ask,
             };
@@ -159,13 +221,20 @@ fn usual_trades<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Option<Cow<'a, [u
     cursor.try_text(b",\"source\":").then_some(())?;
     [&b"\"live\""[..], b"\"replay\"", b"\"simulated\"", b"\"rest\""].iter().any(|source| cursor.try_text(source)).then_some(())?;
     if cursor.try_text(b",\"duplicates\":") {
-        cursor.integer("", 0).ok()?;
+        cursor.count("").ok()?;
     }
     (cursor.try_text(b"}") && cursor.at == raw.len()).then_some(symbol)
 }
 
 fn instant(cursor: &mut Cursor, name: &str) -> Result<i64> {
     check_ms(cursor.integer(name, i64::MIN)?, name)
+}
+
+fn instant_or_zero(cursor: &mut Cursor, name: &str) -> Result<i64> {
+    match cursor.integer(name, i64::MIN)? {
+        ms if (0..10_000_000_000_000).contains(&ms) => Ok(ms),
+        ms => Err(Invalid(format!("{name} must be milliseconds since 1970 or 0, was {ms}"))),
+    }
 }
 
 fn amount(cursor: &mut Cursor, name: &str) -> Result<u128> {
@@ -196,8 +265,8 @@ fn trade(cursor: &mut Cursor) -> Result<Trade> {
             }
             b"order_type" => {
                 let text = cursor.string("order_type")?;
-                if !matches!(&*text, b"limit" | b"market" | b"") {
-                    return expected("order_type 'limit', 'market' or ''", &text);
+                if std::str::from_utf8(&text).map_or(true, |text| text.chars().count() > 32) {
+                    return expected("order_type of at most 32 characters", &text);
                 }
                 order_type = true;
             }
@@ -274,6 +343,7 @@ mod tests {
             ("\"side\"", "\"edge\"", "expected a field of Trade, was \"edge\""),
             ("\"order_type\":\"\",", "", "expected a trade with order_type"),
             (",\"source\":\"live\"", "", "expected a message with source"),
+            ("\"trades\",\"s", "\"mark\",\"type\":\"trades\",\"s", "expected one type"),
         ] {
             assert!(TRADES.contains(from));
             let was = decode(TRADES.replacen(from, to, 1).as_bytes(), &mut trades).err().expect(to).0;

@@ -52,16 +52,19 @@ struct CandleFold {
 #[pymethods]
 impl CandleFold {
     #[new]
-    #[pyo3(signature = (interval_seconds, grace_ms = 2000, keep_closed = 120))]
-    fn new(interval_seconds: i64, grace_ms: i64, keep_closed: i64) -> PyResult<Self> {
-        for (name, value, low, high) in
-            [("interval_seconds", interval_seconds, 1, 604_800), ("grace_ms", grace_ms, 0, 86_400_000), ("keep_closed", keep_closed, 0, 1_000_000)]
-        {
+    #[pyo3(signature = (interval_seconds, grace_ms = 2000, keep_closed = 120, proof_wait_ms = 0))]
+    fn new(interval_seconds: i64, grace_ms: i64, keep_closed: i64, proof_wait_ms: i64) -> PyResult<Self> {
+        for (name, value, low, high) in [
+            ("interval_seconds", interval_seconds, 1, 604_800),
+            ("grace_ms", grace_ms, 0, 86_400_000),
+            ("keep_closed", keep_closed, 0, 1_000_000),
+            ("proof_wait_ms", proof_wait_ms, 0, 86_400_000),
+        ] {
             if !(low..=high).contains(&value) {
                 return Err(PyValueError::new_err(format!("{name} must be from {low} to {high}, was {value}")));
             }
         }
-        Ok(CandleFold { fold: Fold::new(interval_seconds, grace_ms, keep_closed), interval_seconds })
+        Ok(CandleFold { fold: Fold::new(interval_seconds, grace_ms, keep_closed, proof_wait_ms), interval_seconds })
     }
 
     #[pyo3(signature = (raw, offset = 0))]
@@ -109,6 +112,7 @@ impl CandleFold {
             last_id: candle.getattr("last_trade_id")?.extract()?,
             count: candle.getattr("trade_count")?.extract()?,
             is_partial: candle.getattr("is_partial")?.extract()?,
+            is_unproven: candle.getattr("is_unproven")?.extract::<Option<bool>>()?.unwrap_or(false),
             from_trades: candle.getattr("source")?.extract::<String>()? == "trades",
             bid: quote("bid")?,
             ask: quote("ask")?,
@@ -127,8 +131,18 @@ impl CandleFold {
 
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (c, counts) = (&self.fold.counts, PyDict::new(py));
-        let names = ["trades", "duplicates", "covered", "too_late", "marks", "candles", "empty", "revisions"];
-        for (name, value) in names.into_iter().zip([c.trades, c.duplicates, c.covered, c.too_late, c.marks, c.candles, c.empty, c.revisions]) {
+        for (name, value) in [
+            ("trades", c.trades),
+            ("zero_quantity", c.zero_quantity),
+            ("duplicates", c.duplicates),
+            ("covered", c.covered),
+            ("too_late", c.too_late),
+            ("marks", c.marks),
+            ("candles", c.candles),
+            ("empty", c.empty),
+            ("unproven", c.unproven),
+            ("revisions", c.revisions),
+        ] {
             counts.set_item(name, value)?;
         }
         Ok(counts)

@@ -1,7 +1,7 @@
 //! What is known of one symbol: its windows, its ids, and how far all is decided. The Python twin is in `nbs/04_candles`.
 
 use crate::ids::Ids;
-use crate::message::Watermark;
+use crate::message::{Proof, Watermark};
 use crate::window::Window;
 
 /// The last quotes within a window that is not emitted yet.
@@ -145,15 +145,44 @@ impl SymbolWindows {
         end_ms <= self.watermark_window_ms && mark.connected && mark.contiguous_through == self.highest_id && self.joined(last_id, self.highest_id)
     }
 
-    pub fn before(&self, index: usize, span: i64) -> Option<Before> {
-        match index {
-            0 => self.last_dropped,
-            _ => self.windows[index - 1].emitted.map(|emitted| Before {
-                end_ms: self.windows[index - 1].start_ms + span,
-                close: emitted.close,
-                last_id: emitted.last_id,
-            }),
+    /// What proves that nothing before `end_ms` follows the trade `last_id`.
+    pub fn proof_of_nothing(&self, mark: &Watermark, last_id: i64, end_ms: i64) -> Proof {
+        match mark.proven_ms {
+            _ if !self.nothing_after(mark, last_id, end_ms) => Proof::None,
+            None => Proof::Connection,
+            Some(proven_ms) if end_ms <= proven_ms => mark.proven_by,
+            Some(_) => Proof::None,
         }
+    }
+
+    /// What proves that nobody traded behind `before` until `end_ms`, or until the first known trade of the windows from `index` on.
+    pub fn proof_of_silence(&self, mark: &Watermark, before: &Before, index: usize, end_ms: i64) -> Proof {
+        if before.last_id < 0 {
+            return Proof::None;
+        }
+        let next = self.windows[index..].iter().find_map(|w| w.known);
+        if next.is_some_and(|(first_id, _)| self.joined(before.last_id, first_id)) {
+            return Proof::NextTrade;
+        }
+        self.proof_of_nothing(mark, before.last_id, end_ms)
+    }
+
+    /// What proves that nothing follows the last trade of a window that has trades.
+    pub fn proof_of_end(&self, mark: &Watermark, window: &Window, end_ms: i64) -> Proof {
+        let last_id = window.known.map_or(-1, |(_, last_id)| last_id);
+        if window.end_proof != Proof::None {
+            return window.end_proof;
+        }
+        if self.ids.cover(last_id + 1, last_id + 1) {
+            return Proof::NextTrade;
+        }
+        self.proof_of_nothing(mark, last_id, end_ms)
+    }
+
+    /// The last final candle before a window.
+    pub fn before(&self, index: usize, span: i64) -> Option<Before> {
+        let last = self.windows[..index].iter().rev().find_map(|window| window.emitted.map(|emitted| (window.start_ms, emitted)));
+        last.map(|(start_ms, emitted)| Before { end_ms: start_ms + span, close: emitted.close, last_id: emitted.last_id }).or(self.last_dropped)
     }
 
     /// Drops final windows that start before `retention_edge_ms`; the last of them stays as what the next candle follows.

@@ -1,7 +1,7 @@
 //! One window: sums that do not depend on the order of its trades, and the candle as it was last emitted.
 
 use crate::decimal::{push_amount, push_i64, push_wide, Wide, ONE};
-use crate::message::{Side, Trade};
+use crate::message::{Proof, Side, Trade};
 
 /// What a candle says beside its identity.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Emitted {
     pub last_id: i64,
     pub count: u64,
     pub is_partial: bool,
+    pub proof: Proof,
+    pub is_unproven: bool,
     /// From an earlier life: stands until the trades, read again, say more than it does.
     pub restored: bool,
     /// Made of trades, so that trades may revise it.
@@ -42,8 +44,11 @@ pub struct Window {
     pub start_ms: i64,
     /// Place of the first message that touched it; the lowest one.
     pub offset: Option<i64>,
-    /// A mark said that no trade follows its last one.
+    /// A mark said that no trade follows its last one; and what proved it.
     pub ended: bool,
+    pub end_proof: Proof,
+    /// The ids that are known in it, those of trades without quantity among them.
+    pub known: Option<(i64, i64)>,
     pub count: u64,
     pub first_id: i64,
     pub last_id: i64,
@@ -63,13 +68,26 @@ impl Window {
     }
 
     #[inline]
-    pub fn add(&mut self, trade: &Trade, offset: i64) {
+    pub fn add(&mut self, trade: &Trade, offset: i64) -> bool {
         let price = trade.price;
+        self.offset = Some(self.offset.map_or(offset, |first| first.min(offset)));
+        match &mut self.known {
+            None => self.known = Some((trade.trade_id, trade.trade_id)),
+            Some((first, last)) => {
+                if trade.trade_id > *last {
+                    (*last, self.ended, self.end_proof) = (trade.trade_id, false, Proof::None);
+                }
+                *first = trade.trade_id.min(*first);
+            }
+        }
+        if trade.quantity == 0 {
+            return false;
+        }
         if self.count == 0 {
             (self.first_id, self.open, self.high, self.low) = (trade.trade_id, price, price, price);
             (self.last_id, self.close) = (trade.trade_id, price);
         } else if trade.trade_id > self.last_id {
-            (self.last_id, self.close, self.ended) = (trade.trade_id, price, false);
+            (self.last_id, self.close) = (trade.trade_id, price);
         } else if trade.trade_id < self.first_id {
             (self.first_id, self.open) = (trade.trade_id, price);
         }
@@ -81,7 +99,7 @@ impl Window {
             self.buy += Wide::from(trade.quantity);
         }
         self.count += 1;
-        self.offset = Some(self.offset.map_or(offset, |first| first.min(offset)));
+        true
     }
 
     /// Returns the candle of the trades; of an empty window, flat at the last close.
@@ -150,6 +168,15 @@ pub fn candle(symbol: &[u8], interval_seconds: i64, start_ms: i64, emitted: &Emi
     json.raw("is_partial", if content.is_partial { b"true" } else { b"false" });
     json.raw("source", b"\"trades\"");
     json.integer("available_ms", available_ms);
+    if emitted.is_unproven {
+        json.raw("is_unproven", b"true");
+    }
+    if emitted.proof != Proof::None {
+        json.key("evidence");
+        json.0.push(b'"');
+        json.0.extend_from_slice(emitted.proof.name());
+        json.0.push(b'"');
+    }
     json.close()
 }
 
@@ -238,7 +265,7 @@ mod tests {
             .iter()
             .map(|order| {
                 let mut window = Window::new(1_699_999_980_000);
-                order.iter().for_each(|&i| window.add(&trades[i], 0));
+                order.iter().for_each(|&i| assert!(window.add(&trades[i], 0)));
                 window.content(None, false)
             })
             .collect();
@@ -249,6 +276,8 @@ mod tests {
             last_id: 9,
             count: 3,
             is_partial: false,
+            proof: Proof::None,
+            is_unproven: false,
             restored: false,
             revisable: true,
             content: Some(all[0]),

@@ -4,10 +4,8 @@ import queue
 import threading
 import time
 
-import uvicorn
-
 from apps.app import create_app
-from apps.serve import listening_socket
+from apps.serve import listening_socket, make_server
 from crypto_rt.core.messages import (
     Candle,
     DeadLetter,
@@ -103,17 +101,14 @@ def until(true, seconds=5):
 class Server:
     "The real server, on a port of its own, with messages from this test."
 
-    def __init__(self, folder, port=0, gradio=True, past=()):
+    def __init__(self, folder, port=0, gradio=True, past=(), **api):
         self.feed, self.errors = Feed(), []  # errors: what scripts of its pages ran into
-        settings = load_settings('/dev/null', {}, data={'directory': str(folder)})
+        settings = load_settings('/dev/null', {}, data={'directory': str(folder)}, api=api)
         self.app = create_app(settings, self.feed, Store(*past), dashboard=gradio, heartbeat_seconds=1)
         self.hub, self.socket = self.app.state.context.hub, listening_socket('127.0.0.1', port)
         self.port = self.socket.getsockname()[1]
         self.address = f'http://127.0.0.1:{self.port}/'
-        config = uvicorn.Config(
-            self.app, ws='websockets-sansio', log_config=None, access_log=False, timeout_graceful_shutdown=1
-        )
-        self.server = uvicorn.Server(config)
+        self.server = make_server(self.app, settings)
         self.thread = threading.Thread(target=self.server.run, kwargs={'sockets': [self.socket]}, daemon=True)
         self.thread.start()
         until(lambda: self.server.started, 20)

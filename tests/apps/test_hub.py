@@ -98,3 +98,23 @@ def test_who_comes_while_the_past_is_read_is_told_the_state_when_it_is_known():
         and again['data']['latest']['candles']['BTC/USD']['start_ms'] == START
     )
     assert again['type'] == 'snapshot' and again['seq'] == first['seq'] + 1
+
+
+def test_a_bug_costs_the_message_that_meets_it_and_not_those_behind_it(monkeypatch):
+    kept = RecentMessages.add
+
+    def add(self, message):
+        return {}[7] if message.struct.start_ms == candle(1).start_ms else kept(self, message)
+
+    async def scene():
+        hub = Hub(load_settings('/dev/null', {}), 'replay')
+        hub.receive([decode_message('candles', encode(candle(i))) for i in range(3)])
+        return hub
+
+    monkeypatch.setattr(RecentMessages, 'add', add)
+    hub = asyncio.run(scene())
+    assert [c.start_ms for c in hub.recent.structs('candles', 'BTC/USD')] == [
+        candle(0).start_ms,
+        candle(2).start_ms,
+    ]
+    assert hub.undecodable == {'candles': 1}

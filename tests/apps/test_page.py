@@ -30,5 +30,28 @@ def test_the_live_page_is_there_at_once_and_gradio_follows(tmp_path):
             and client.get('/config').status_code == 200
         )
         assert client.get('/v1/health').status_code == 200 and client.get('/v1/nothing').status_code == 404
+        closed = (
+            'upload',
+            'file=/etc/passwd',
+            'info',
+            'app_id',
+            'startup-events',
+            'proxy=http://127.0.0.1/',
+            'login',
+        )
+        for name in closed:
+            assert client.get(f'/gradio_api/{name}').status_code == 404, name
+            files = {'files': ('x.bin', b'x' * 1000)}
+            assert client.post(f'/gradio_api/{name}', files=files).status_code == 404, name
+        for path in ('/upload', '/file=/etc/passwd', '/monitoring', '/assets/../../app.py', '/run/predict'):
+            assert client.get(path).status_code == 404, path
+        other = client.get('/gradio_api/run/predict')
+        assert (other.status_code, other.headers['allow']) == (405, 'POST')
+        tick = {'data': [], 'fn_index': 0, 'session_hash': 'x'}
+        assert client.post('/gradio_api/run/predict', json=tick).status_code == 200
+        foreign = {'Origin': 'https://evil.example'}
+        assert client.post('/gradio_api/run/predict', json=tick, headers=foreign).status_code == 403
+        policy = page.headers['content-security-policy']
+        assert 'sha256-' in policy and "'unsafe-inline'" not in policy.partition('style-src')[0]
         assert client.get('/favicon.ico').headers['content-type'].startswith('image/')
         feed.waiting.put(None)

@@ -23,5 +23,6 @@ def mark(
     source: str = 'replay',
     symbol: str = 'BTC/USD',
     quotes: tuple[str | None, str | None] = (None, None),
+    proven: tuple[int | None, str] = (None, ''),  # up to when, and by whom
 ) -> bytes:
-    return encode(Watermark(symbol, ms, through, connected, source, *quotes))
+    return encode(Watermark(symbol, ms, through, connected, source, *quotes, *proven))

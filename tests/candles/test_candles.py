@@ -21,6 +21,7 @@ from tests.candles.builders import FOLDS, START, mark, trades_message
 from tests.repeat import many
 
 KEEP = 4
+WAITS = st.sampled_from([0, 15_000, 100_000])  # for a proof, ms
 
 
 @st.composite
@@ -31,13 +32,23 @@ def markets(draw: st.DrawFn, largest: int = 10**9) -> list[Trade]:
     )
     steps = draw(
         st.lists(
-            st.tuples(st.integers(-30_000, 200_000), amounts, amounts, st.booleans()), min_size=1, max_size=60
+            st.tuples(
+                st.integers(-30_000, 200_000),
+                amounts,
+                amounts,
+                st.booleans(),
+                st.integers(0, 9).map(lambda n: n == 0),
+            ),
+            min_size=1,
+            max_size=60,
         )
     )
     trades, at = [], START + 300_000
-    for i, (step, price, quantity, buy) in enumerate(steps):
+    for i, (step, price, quantity, buy, nothing) in enumerate(steps):
         at += step
         text = [f'{whole}.{fraction:012}' for whole, fraction in (price, quantity)]
+        if nothing:
+            text[1] = '0.0'
         trades.append(
             Trade(
                 trade_id=100 + i,
@@ -59,32 +70,40 @@ def deliveries(draw: st.DrawFn, largest: int = 10**9) -> tuple[list[Trade], list
     kept = [t for t in trades if t not in lost]
     order = draw(st.permutations(kept)) if draw(st.booleans()) else kept
     order = [*order, *draw(st.lists(st.sampled_from(trades), max_size=8))]
-    messages = []
+    messages: list[bytes] = []
+    sent: list[Trade] = []
     while order:
         size = draw(st.integers(1, 12))
         messages.append(trades_message(order[:size], draw(st.sampled_from(['live', 'replay']))))
-        order = order[size:]
-        if draw(st.booleans()):
-            when = START + draw(st.integers(0, 2_000_000))
-            through = draw(st.sampled_from([t.trade_id for t in trades]) | st.just(-1))
+        sent, order = [*sent, *order[:size]], order[size:]
+        if draw(st.integers(0, 2)):
+            newest_ms = max(t.event_ms for t in sent)
+            when = newest_ms + draw(st.integers(-5_000, 200_000) | st.integers(62_000, 130_000))
+            highest = st.just(max(t.trade_id for t in sent))
+            through = draw(highest | highest | st.sampled_from([t.trade_id for t in trades]) | st.just(-1))
             quote = st.none() | st.integers(0, 200).map(lambda n: f'{n}.50')
+            proven_ms = draw(st.none() | st.just(0) | st.integers(-200_000, 10_000).map(when.__add__))
+            witness = draw(st.sampled_from(['rest', 'ohlc', 'snapshot', 'recording'])) if proven_ms else ''
             messages.append(
                 mark(
                     when,
                     through,
-                    draw(st.booleans()),
+                    draw(st.integers(0, 3)) > 0,
                     draw(st.sampled_from(['live', 'replay'])),
                     quotes=(draw(quote), draw(quote)),
+                    proven=(proven_ms, witness),
                 )
             )
     return trades, messages
 
 
 @settings(max_examples=many(200), deadline=None)
-@given(deliveries(10**20 - 1))
-def test_python_and_rust_return_the_same_bytes(delivery: tuple[list[Trade], list[bytes]]) -> None:
+@given(deliveries(10**20 - 1), WAITS)
+def test_python_and_rust_return_the_same_bytes(
+    delivery: tuple[list[Trade], list[bytes]], proof_wait_ms: int
+) -> None:
     _, messages = delivery
-    python, rust = (make(60, 2000, KEEP) for make in FOLDS)
+    python, rust = (make(60, 2000, KEEP, proof_wait_ms) for make in FOLDS)
     for place, message in enumerate(messages):
         assert python.feed(message, place) == rust.feed(message, place)
         assert python.oldest_offset() == rust.oldest_offset()
@@ -119,14 +138,14 @@ def test_many_messages_in_one_call_are_the_same(
 
 
 @settings(max_examples=many(80), deadline=None)
-@given(deliveries(), st.integers(0, 40), st.integers(0, 40))
+@given(deliveries(), st.integers(0, 40), st.integers(0, 40), WAITS)
 def test_a_restart_is_the_same_in_python_and_rust(
-    delivery: tuple[list[Trade], list[bytes]], killed: int, back: int
+    delivery: tuple[list[Trade], list[bytes]], killed: int, back: int, proof_wait_ms: int
 ) -> None:
     _, messages = delivery
-    first = RustFold(60, 2000, KEEP)
+    first = RustFold(60, 2000, KEEP, proof_wait_ms)
     told = [decode('candles', raw) for message in messages[:killed] for raw in first.feed(message)]
-    python, rust = (make(60, 2000, KEEP) for make in FOLDS)
+    python, rust = (make(60, 2000, KEEP, proof_wait_ms) for make in FOLDS)
     for candle in last_candles(told, 60, KEEP + 1).get('BTC/USD', []):
         python.restore('BTC/USD', candle)
         rust.restore('BTC/USD', candle)
@@ -142,7 +161,7 @@ def final_state(told: list[Candle]) -> dict[int, tuple]:
     for candle in told:
         if candle.revision >= best.get(candle.start_ms, candle).revision:
             best[candle.start_ms] = candle
-    skip = ('revision', 'available_ms')
+    skip = ('revision', 'available_ms', 'evidence')
     return {
         start: tuple(getattr(c, f) for f in c.__struct_fields__ if f not in skip)
         for start, c in sorted(best.items())

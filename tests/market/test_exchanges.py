@@ -30,7 +30,7 @@ import asyncio
 from decimal import Decimal
 from crypto_rt.core.messages import Candle, Trade
 from crypto_rt.core.symbols import unknown_symbol
-from crypto_rt.market.exchange import ExchangeLimits, Frame, TradePage, check_interval
+from crypto_rt.market.exchange import Exchange, ExchangeLimits, Frame, TradePage, check_interval
 
 NOON, COUNT, LOST = 1_762_776_000_000, 720, range(100, 130)
 MARKETS = {'BTC/USD': 'btcusd'}
@@ -42,7 +42,7 @@ def rows(market):
     return [(n, NOON + 10_000 * (n - 1), f'{100 + n % 7}.5', '0.25') for n in range(1, COUNT + 1)]
 
 
-class LittleExchange:
+class LittleExchange(Exchange):
     name, url = 'little', 'https://little.example'
     limits = ExchangeLimits(trades=100, candles=50, intervals=(60, 180))
 

@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crypto_rt.market.files import file_kind, read_candles, read_frames, read_trades, sniff, trade_symbols
+from crypto_rt.market.files.candles import read_candles
+from crypto_rt.market.files.forms import file_kind, sniff
+from crypto_rt.market.files.trades import read_frames, read_trades, trade_symbols
 
 FORMS = {
     'canonical/trades/BTC-USDT_20240808T2354.parquet': 'trades_parquet',
@@ -107,8 +109,8 @@ def test_several_symbols_come_in_the_order_of_time(tmp_path):
         ('event_ms', 1_700_000_000, 'look like seconds'),
         ('event_ms', 1_700_000_000_000_000, 'microseconds'),
         ('price', '0', 'positive'),
-        ('price', '-1', 'not negative'),
-        ('price', 'NaN', 'not negative'),
+        ('price', '-1', 'positive'),
+        ('price', 'NaN', 'positive'),
         ('quantity', 'x', 'decimal number'),
         ('side', 'hold', 'buy or sell'),
         ('symbol', 'BITCOIN', 'a pair such as'),
@@ -124,7 +126,7 @@ def test_a_wrong_row_is_named(tmp_path, column, value, words):
         'event_ms': 1_700_000_000_000,
     }
     pq.write_table(pa.Table.from_pylist([row, row | {column: value}]), tmp_path / 'f.parquet')
-    with pytest.raises(ValueError, match=rf'f\.parquet, row 2: .*{words}'):
+    with pytest.raises(ValueError, match=rf'f\.parquet, row 2, column {column}: .*{words}'):
         list(read_trades(tmp_path / 'f.parquet'))
 
 

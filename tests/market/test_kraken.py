@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_rt.core.amounts import plain_decimal
+from crypto_rt.core.messages import Trade, Trades, decode, encode
 from crypto_rt.core.symbols import normalise_symbol
+from crypto_rt.market.kraken.answers import parse_asset_pairs
 from crypto_rt.market.kraken.frames import (
     decode_trade_frame,
     decode_trade_frame_python,
-    parse_asset_pairs,
     parse_rest_ohlc,
     parse_rest_trades,
     read_frame,
@@ -42,8 +43,8 @@ def test_every_recorded_frame_is_read_on_purpose(shared):
     for line in lines:
         frame = read_frame(line['raw'].encode())
         expected = KINDS.get(line['kind'], 'other')
-        if line['kind'] == 'subscribe_error':
-            expected = 'nack' if 'not supported' in line['raw'] else 'error'
+        if line['kind'] in ('subscribe_error', 'method_error'):
+            expected = 'nack' if json.loads(line['raw'])['method'] == 'subscribe' else 'error'
         assert frame.kind == expected, line
         assert frame.kind != 'trade' or (
             frame.trades and frame.snapshot == (line['kind'] == 'trade_snapshot')
@@ -52,8 +53,8 @@ def test_every_recorded_frame_is_read_on_purpose(shared):
     assert seen == {
         'status': 5,
         'ack': 9,
-        'nack': 1,
-        'error': 5,
+        'nack': 5,
+        'error': 1,
         'heartbeat': 2,
         'pong': 1,
         'trade': 8,
@@ -65,7 +66,8 @@ def test_every_recorded_frame_is_read_on_purpose(shared):
 
 def test_the_replies_of_rest(shared):
     folder = shared / 'data/kraken-rest'
-    trades, last = parse_rest_trades((folder / 'nautilus_http_trades.json').read_bytes(), 'BTC/USDT')
+    trades, last, bad = parse_rest_trades((folder / 'nautilus_http_trades.json').read_bytes(), 'BTC/USDT')
+    assert bad == []
     assert len(trades) == 1000 and last == '1762820035982277754'
     assert [t.trade_id for t in trades] == list(range(10218208, 10219208))
     candles, last_ms = parse_rest_ohlc((folder / 'nautilus_http_ohlc.json').read_bytes(), 'BTC/USDT', 60)
@@ -73,7 +75,7 @@ def test_the_replies_of_rest(shared):
     assert sum(c.is_empty for c in candles) == sum(c.trade_count == 0 for c in candles) == 215
     pairs = parse_asset_pairs((folder / 'cryptofeed_AssetPairs_20210417.json').read_bytes())
     assert {'BTC/USD', 'ETH/BTC', 'DOGE/EUR'} <= set(pairs)
-    with pytest.raises(ValueError, match='7 columns'):
+    with pytest.raises(ConnectionError, match='7 columns'):
         parse_rest_trades((folder / 'xchange_example-trades-data.json').read_bytes())
 
 
@@ -158,7 +160,7 @@ GOOD = b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"
         (b'"limit"', b'""'),
         (b'"limit"', b'null'),
         (b':7,', b':9223372036854775808,'),
-        (b'"qty":2', b'"qty":0'),
+        (b'"qty":2', b'"qty":-1'),
         (b'"buy"', b'"hold"'),
         (b'"limit"', b'7'),
         (b':7,', b':-7,'),
@@ -177,9 +179,53 @@ GOOD = b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"
 def test_malformed_trades_are_refused_in_both_languages(old, new):
     assert decode_trade_frame_python(GOOD) == [tuple(t) for t in decode_trade_frame(GOOD)]
     bad = GOOD.replace(old, new)
-    for decode in (decode_trade_frame_python, decode_trade_frame):
+    for reader in (decode_trade_frame_python, decode_trade_frame):
         with pytest.raises(ValueError):
-            decode(bad)
+            reader(bad)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = ('symbol', 'side', 'price', 'qty', 'ord_type', 'trade_id', 'timestamp', 'new')
+
+
+@settings(max_examples=many(200), deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(FIELDS), JSON, st.booleans()), max_size=4))
+def test_each_trade_of_a_frame_is_judged_alone(wounds):
+    good = json.loads(GOOD)['data'][0]
+    items = []
+    for n, (field, value, without) in enumerate(wounds):
+        item = good | {'trade_id': 100 + n, field: value}
+        if without:
+            del item[field]
+        items.append(item)
+    raw = json.dumps({'channel': 'trade', 'type': 'update', 'data': [good, *items, good]}).encode()
+    frame = read_frame(raw)
+    assert frame.kind == 'trade'
+    assert len(frame.trades) + len(frame.bad_trades) == len(items) + 2
+    assert frame.trades[0] == frame.trades[-1] == ('BTC/USD', 7, '1.5', '2', 'buy', 'limit', 1790358506844)
+    for n, (field, _, _) in enumerate(wounds):
+        if field in ('ord_type', 'new'):  # these only describe it
+            assert 100 + n in [trade[1] for trade in frame.trades]
+    for symbol, *fields in frame.trades:  # every message can hold what was taken
+        message = Trades(symbol, [Trade(*fields)], 1790358506844, 'live')
+        assert decode('trades', encode(message)) == message
+
+
+@pytest.mark.parametrize('old', [b'"limit"', b'"update"'])
+@pytest.mark.parametrize('new', [b'"iceberg"', b'"stop-loss"', b'""', b'null', b'7', b'{"a":[1]}'])
+def test_words_that_nobody_has_seen_are_kept(old, new):
+    frame = read_frame(GOOD.replace(old, new))
+    assert (len(frame.trades), frame.bad_trades) == (1, [])
+    if old == b'"limit"' and new[:1] == b'"':
+        assert frame.trades[0][5] == json.loads(new)
 
 
 @settings(max_examples=many(300), deadline=None)

@@ -10,7 +10,7 @@ import pytest
 from crypto_rt.core.messages import NewsSignal, NewsWatermark, encode
 from crypto_rt.core.settings import load_settings
 from crypto_rt.models.ablation import Difference, block_bootstrap, evaluate, one_each, verdict_of, with_news
-from crypto_rt.models.registry import _client
+from crypto_rt.models.registry import mlflow_client
 from tests.models.test_pipelines import candles_of, settings_in, store_candles
 
 FIRST_MS = 1_704_067_200_000
@@ -113,9 +113,9 @@ def test_evaluate_reports_into_mlflow(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (done['scorer'], done['stories'], done['extra_features']) == ('vader', 100, 10) and done[
         'block_candles'
     ] >= 2
-    run = _client(settings).get_run(done['run_id'])
+    run = mlflow_client(settings).get_run(done['run_id'])
     assert run.data.tags['verdict'] == done['verdict'] and run.data.metrics['upper_bp'] == done['upper_bp']
-    kept = {Path(a.path).name for a in _client(settings).list_artifacts(done['run_id'])}
+    kept = {Path(a.path).name for a in mlflow_client(settings).list_artifacts(done['run_id'])}
     assert {'by_candle.csv', Path(done['executed']).name} <= kept
     assert json.loads(json.dumps(done)) == done
 

@@ -9,7 +9,7 @@ import pytest
 
 from crypto_rt.core.settings import Settings, load_settings
 from crypto_rt.models.news_head import current_head, read_labelled, train_news
-from crypto_rt.news.scorers import Encoder, shipped_head
+from crypto_rt.news.encoder import Encoder, shipped_head
 from crypto_rt.verify.news import verify_news
 
 

@@ -15,7 +15,8 @@ from crypto_rt.core.settings import Settings, load_settings
 from crypto_rt.features.indicators import indicators_of
 from crypto_rt.features.vectors import NEWEST, vector_names, vector_of
 from crypto_rt.models.pipelines import run_pipeline
-from crypto_rt.models.registry import champion, database, promote
+from crypto_rt.models.promotion import promote
+from crypto_rt.models.registry import champion, database
 from crypto_rt.models.training import columns_sha256, stored_features, train
 from crypto_rt.store.open import open_feature_store, open_group
 

@@ -15,20 +15,17 @@ from hypothesis import strategies as st
 
 from crypto_rt.core.settings import Settings, TrainingSettings, load_settings
 from crypto_rt.models.forecasters import FORECASTERS, Forecaster, ZeroForecaster, forecaster_of
+from crypto_rt.models.promotion import champions_before, promote, promotions, rollback
 from crypto_rt.models.registry import (
     _LOADED,
     RegisteredModel,
-    _client,
     champion,
     champion_version,
-    champions_before,
     database,
     load,
+    mlflow_client,
     models,
-    promote,
-    promotions,
     register,
-    rollback,
 )
 
 KEY = ('BTC/USDT', 300, 600)
@@ -80,7 +77,7 @@ def settings(filled: Path, tmp_path: Path) -> Settings:
 
 
 def test_what_we_read_is_what_mlflow_says(settings: Settings) -> None:
-    client = _client(settings)
+    client = mlflow_client(settings)
     promote(settings, *KEY, version=2)
     assert (
         champion_version(settings, *KEY)
@@ -110,7 +107,7 @@ def test_mlflow_itself_loads_the_same_model(filled: Path) -> None:
     import mlflow
 
     settings = load_settings(env={}, data={'directory': str(filled)})
-    _client(settings)
+    mlflow_client(settings)
     theirs = mlflow.xgboost.load_model(f'models:/{NAME}@challenger')
     ours = load(settings, NAME, '3')
     assert bytes(theirs.save_raw('ubj')) == ours.forecaster.save()
@@ -136,7 +133,7 @@ def test_every_kind_is_registered_promoted_and_served(kind: str, tmp_path: Path)
         expected - 2 * max(size, 1e-5),
         expected + 2 * max(size, 1e-5),
     )
-    theirs = _client(settings).get_model_version(NAME, version)
+    theirs = mlflow_client(settings).get_model_version(NAME, version)
     assert theirs.tags['kind'] == kind and theirs.tags['digest'] == model.digest
 
 

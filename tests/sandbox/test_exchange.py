@@ -263,7 +263,9 @@ def test_a_live_start_is_whole_and_marks_come_every_second_for_each_symbol():
     assert feed.counts['exchange_holes'] == 0
 
 
-def test_an_unknown_symbol_is_refused_with_the_nearest():
+def test_an_unknown_symbol_is_refused_with_the_nearest(monkeypatch):
+    monkeypatch.setattr('crypto_rt.market.exchange_health.LISTS_APART_MS', 1000)
+
     async def go():
         async with asyncio.timeout(10), serving(SandboxExchange(Simulation(7))) as urls:
             settings = settings_at(urls)

@@ -11,8 +11,9 @@ from crypto_rt.bus.steps import Received
 from crypto_rt.core.messages import TechnicalIndicators
 from crypto_rt.core.settings import Settings
 from crypto_rt.features.vectors import FeatureRows, vector_of
-from crypto_rt.services import context
-from crypto_rt.services.context import ContextJoin, rows_behind
+from crypto_rt.services import context_input
+from crypto_rt.services.context import ContextJoin
+from crypto_rt.services.context_input import rows_behind
 from tests.features.test_vectors import NAMES, QUIET, START, defined, leaders, row
 from tests.repeat import many
 from tests.services.builders import Clock, complete, led, message, vector_and_late
@@ -232,7 +233,7 @@ def test_what_lies_behind_is_read_once_whole_though_the_topic_grows(monkeypatch:
         assert len(looks) < 5, 'it reads for ever'
         return [message(row(n)) for n in range(460 + len(looks))][-count:]
 
-    monkeypatch.setattr(context, 'tail', tail)
+    monkeypatch.setattr(context_input, 'tail', tail)
     settings = Settings()
     assert [r.start_ms for r in rows_behind(settings, 'BTC/USD', 60, START)] == [
         row(n).start_ms for n in range(462)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from crypto_rt.bus.deaths import Deaths
 from crypto_rt.bus.service import Service, send_due, take_partition
 from crypto_rt.bus.steps import Out, Received
 from crypto_rt.core.messages import End, decode, encode
@@ -39,7 +41,7 @@ def test_a_prediction_says_that_the_leader_was_late() -> None:
 class Loop:
     "A service without a broker: what it sends and up to where it would commit."
 
-    def __init__(self, step: Any):
+    def __init__(self, step: Any, folder: Path):
         self.sent: list[tuple[str, Any, str]] = []
         self.committed: dict[int, int] = {}
         producer = SimpleNamespace(
@@ -65,6 +67,9 @@ class Loop:
             awaits=1,
             taken=0,
             held_back=False,
+            refused=0,
+            set_aside=0,
+            deaths=Deaths(folder, 'predictions'),
             app=SimpleNamespace(_producer=producer, _processing_context=offsets, _consumer=consumer),
         )
 
@@ -96,10 +101,10 @@ class Echo:
         return [Out('predictions', r.features.symbol, b'%d' % r.offset) for r in rows]
 
 
-def test_nothing_that_waits_is_committed_and_the_end_waits_too() -> None:
+def test_nothing_that_waits_is_committed_and_the_end_waits_too(tmp_path: Path) -> None:
     "The marker of a run that ended is passed on after the last of its rows, and only then committed."
     join = led(clock=Clock())
-    loop = Loop(JoinedStep('predictions', join, Echo()))
+    loop = Loop(JoinedStep('predictions', join, Echo()), tmp_path)
     rows = [message(row(n, 'ETH/USD'), offset=n) for n in range(4)]
     end = message(row(4), offset=4)._replace(value=encode(End('run-1')))
     loop.take([*rows, end])
@@ -117,8 +122,8 @@ def test_nothing_that_waits_is_committed_and_the_end_waits_too() -> None:
     assert loop.topics.count('service_events') == 1
 
 
-def test_a_run_without_waiting_rows_ends_at_once() -> None:
-    loop = Loop(JoinedStep('predictions', ContextJoin(), Echo()))
+def test_a_run_without_waiting_rows_ends_at_once(tmp_path: Path) -> None:
+    loop = Loop(JoinedStep('predictions', ContextJoin(), Echo()), tmp_path)
     end = message(row(4), offset=1)._replace(value=encode(End('run-1')))
     loop.take([message(row(0, 'ETH/USD')), end])
     assert loop.topics == ['predictions', 'predictions', 'service_events'] and loop.committed[0] == 1

@@ -17,21 +17,9 @@ from crypto_rt.bus.steps import Received
 from crypto_rt.core.messages import News, NewsSignal, NewsWatermark, decode, encode
 from crypto_rt.core.settings import Settings
 from crypto_rt.news import scorers as news_signals
-from crypto_rt.news.scorers import (
-    LABELS,
-    Anchors,
-    Encoder,
-    Head,
-    Llm,
-    Score,
-    Scorer,
-    Vader,
-    headline,
-    labelled,
-    open_scorers,
-    read_head,
-    shipped_head,
-)
+from crypto_rt.news.encoder import Anchors, Encoder, Head, read_head, shipped_head
+from crypto_rt.news.scorers import Llm, Vader, open_scorers
+from crypto_rt.news.scores import LABELS, Score, Scorer, headline, labelled
 from crypto_rt.services.news_signals import Cache, SignalStep
 from crypto_rt.verify.news import injected
 

@@ -180,7 +180,7 @@ def test_prediction_describes_itself():
 @pytest.mark.parametrize(
     ('change', 'model', 'now', 'reason'),
     [
-        (dict(is_partial=True), None, 0, 'partial candle'),
+        (dict(is_partial=True), None, 0, 'partial or unproven candle'),
         ({}, None, 181_001, 'stale input'),
         (dict(warm_up=3), Model(), 0, 'warming up: 3'),
         (dict(values={}), Model(), 0, 'features missing: a'),

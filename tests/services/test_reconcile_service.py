@@ -12,7 +12,7 @@ import msgspec
 
 from crypto_rt.candles.aggregation import candles_of_trades
 from crypto_rt.core.settings import load_settings
-from crypto_rt.market.files import read_trades
+from crypto_rt.market.files.trades import read_trades
 from crypto_rt.market.kraken.exchange import Kraken
 from crypto_rt.market.kraken.frames import exchange_candle
 from crypto_rt.sandbox.exchange import SandboxExchange

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from crypto_rt.candles.aggregation import candles_of_trades
 from crypto_rt.candles.comparison import FIELDS, Known, Sides, known_of, reconcile
-from crypto_rt.market.files import read_candles, read_trades
+from crypto_rt.market.files.candles import read_candles
+from crypto_rt.market.files.trades import read_trades
 from crypto_rt.market.kraken.frames import exchange_candle
 from crypto_rt.verify.candles import verify_candles
 from tests.repeat import many

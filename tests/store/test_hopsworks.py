@@ -14,7 +14,7 @@ from crypto_rt.services.feature_store import StoreWriter
 from crypto_rt.store.conform import canonical_digest, to_frame
 from crypto_rt.store.embedded.store import open_embedded_store
 from crypto_rt.store.hopsworks import groups as hopsworks_store
-from crypto_rt.store.hopsworks import store as hopsworks_views
+from crypto_rt.store.hopsworks import view as hopsworks_views
 from crypto_rt.store.hopsworks.client import bound_requests, disconnect, without_side_effects
 from crypto_rt.store.hopsworks.groups import write_options
 from crypto_rt.store.open import open_feature_store, open_group

@@ -9,7 +9,8 @@ from crypto_rt.store.embedded.group import EmbeddedGroup
 from crypto_rt.store.embedded.store import EmbeddedStore
 from crypto_rt.store.embedded.views import EmbeddedView
 from crypto_rt.store.hopsworks.groups import HopsworksGroup
-from crypto_rt.store.hopsworks.store import HopsworksStore, HopsworksView
+from crypto_rt.store.hopsworks.store import HopsworksStore
+from crypto_rt.store.hopsworks.view import HopsworksView
 
 PROTOCOLS = [
     (interface.FeatureStore, EmbeddedStore, HopsworksStore),

@@ -78,7 +78,10 @@ def test_every_promised_command_has_its_options():
 
 def test_each_check_and_each_bench_is_a_command():
     root = get_command(app)
-    checks = {file.stem for file in (ROOT / 'crypto_rt/verify').glob('[a-z]*.py')} - {'digests'}  # a helper
+    checks = {file.stem for file in (ROOT / 'crypto_rt/verify').glob('[a-z]*.py')} - {
+        'digests',
+        'chaos_schedule',
+    }  # helpers
     assert set(root.commands['verify'].commands) - {'store'} == checks
     benches = {file.stem.removeprefix('bench_') for file in (ROOT / 'benches').glob('bench_*.py')}
     assert set(root.commands['bench'].commands) - {'all'} == benches
@@ -165,6 +168,7 @@ def raising(monkeypatch):
         (KeyError('no model 7'), 2, 'crypto-rt: error: no model 7\n'),
         (ConnectionError('nobody answers'), 1, 'crypto-rt: error: nobody answers\n'),
         (ImportError('no torch'), 1, 'crypto-rt: error: no torch\n'),
+        (FileNotFoundError('jars are missing'), 1, 'crypto-rt: error: jars are missing\n'),
         (KeyboardInterrupt(), 130, ''),
     ],
 )
@@ -177,10 +181,35 @@ def test_exit_codes(error, code, line, raising, capsys):
             main(['--debug', 'models'])
 
 
-def test_an_error_that_nobody_foresaw_is_a_traceback(raising):
-    raising(ZeroDivisionError())
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize('error', [ZeroDivisionError(), KeyError('close')])
+def test_an_error_that_nobody_foresaw_is_a_traceback(error, raising):
+    raising(error)
+    with pytest.raises(type(error)):
         main(['models'])
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        'export candles --symbol BTC/USD --out {}/x.parquet',
+        'verify candles --trades {0}/a.csv --candles {0}/b.csv',
+        'verify indicators --candles={}/a.csv',
+        'up --no-browser --file {}/a.csv',
+        'exchange --file {}/a.csv',
+        'trades --record {}/a.jsonl',
+    ],
+)
+def test_a_file_that_was_named_and_is_not_there_is_the_fault_of_who_named_it(command, tmp_path, capsys):
+    missing = tmp_path / 'nowhere'
+    state = tmp_path / 'data'
+    assert main([*command.format(missing).split(), '--data-dir', str(state)]) == 2
+    assert 'nowhere' in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_file_of_ours_that_is_not_there_is_our_fault(raising, tmp_path):
+    ours = tmp_path / 'store' / 'lost.parquet'
+    raising(FileNotFoundError(2, 'No such file or directory', str(ours)))
+    assert main(['models', '--data-dir', str(tmp_path)]) == 1
 
 
 def test_a_reader_that_goes_away_is_no_error():
@@ -229,7 +258,7 @@ def test_several_files_reach_the_command(monkeypatch, tmp_path, capsys):
 @pytest.fixture
 def benches(monkeypatch):
     "Benches that measure nothing; their figures are what they were called with."
-    for name in ('candles', 'decode', 'features', 'memory', 'news', 'store', 'symbols'):
+    for name in ('api', 'candles', 'decode', 'features', 'memory', 'news', 'store', 'symbols'):
         monkeypatch.setattr(
             f'benches.bench_{name}.bench', lambda *given, name=name: {'given': given, 'ok': name != 'memory'}
         )
@@ -251,7 +280,7 @@ def test_all_benches(arguments, benches, capsys):
     assert main(['bench', *arguments]) == 1
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line)
-    assert found.pop('ok') is False and len(found) == 7 and not found['memory']['ok']
+    assert found.pop('ok') is False and len(found) == 8 and not found['memory']['ok']
 
 
 def test_without_json_the_object_is_indented(benches, capsys):

@@ -26,7 +26,7 @@ from crypto_rt.sandbox.kraken_websocket import quote_of
 from crypto_rt.sandbox.recording import Recording
 from crypto_rt.sandbox.server import open_sandbox, serving
 from crypto_rt.services.trades import drive
-from crypto_rt.verify.chaos import USUAL, chain, schedule, write_market
+from crypto_rt.verify.chaos_schedule import USUAL, chain, schedule, write_market
 from tests.repeat import many
 
 SERVICES = {spec.name for spec in chain()}

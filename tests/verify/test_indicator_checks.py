@@ -8,8 +8,9 @@ import math
 import msgspec
 import pytest
 
+from crypto_rt.features.definition import Feature
 from crypto_rt.features.indicators import indicators_of
-from crypto_rt.features.table import FEATURES, WARM_UP, Feature, FeatureTable
+from crypto_rt.features.table import FEATURES, WARM_UP, FeatureTable
 from crypto_rt.store.open import candles_before
 from crypto_rt.verify import indicators as checks
 from crypto_rt.verify.indicators import (

@@ -57,6 +57,7 @@ function readoutOf(candle) {
   if (!isFinal) notes.push('forming');
   if (candle.is_empty) notes.push('empty');
   if (candle.is_partial) notes.push('partial');
+  if (candle.is_unproven) notes.push('unproven');
   if (candle.revision > 0) notes.push(`revision ${candle.revision}`);
   const items = [
     ['', `${day(candle.start_ms)} ${clock(candle.start_ms, state.interval < 60)}`],
@@ -78,9 +79,11 @@ export function showCounts() {
     row('Trades in them', trades),
     warned('Missing candles', missingCandles()),
     row('Empty', candles.filter((candle) => candle.is_empty).length),
+    warned('Unproven', candles.filter((candle) => candle.is_unproven).length),
     warned('Partial', candles.filter((candle) => candle.is_partial).length),
     row('Revised', candles.filter((candle) => candle.revision > 0).length),
     comparisonRow(pulse.reconciliation || {}),
+    subscriptionsRow(pulse.subscriptions || {}),
     warned('Gaps open', (gaps.open || 0) + (gaps.timed_out || 0)),
     row('Gaps filled', gaps.filled || 0),
     warned('Dead letters', (pulse.dead_letters || 0) + (pulse.undecodable || 0)),
@@ -94,6 +97,23 @@ function missingCandles() {
   return (starts.at(-1) - starts[0]) / stepMs() + 1 - starts.length;
 }
 
+/* What became of asking the exchange for trades and quotes. */
+function subscriptionsRow({ acknowledged = 0, asked = 0, refused = 0, silent = 0 }) {
+  const name = 'Subscriptions', wrong = refused + silent;
+  if (wrong) return [name, `${wrong} of ${acknowledged + asked + wrong} refused or silent`, 'bad'];
+  if (asked) return [name, `${acknowledged} granted, ${asked} asked for`];
+  return [name, acknowledged ? `${acknowledged} granted` : NONE];
+}
+
+/* What a service cannot do now, in its own words; nothing while all is well. */
+function showDegraded() {
+  const reasons = (state.pulse && state.pulse.degraded) || [];
+  const box = byId('degraded');
+  if (!box) return;
+  box.hidden = !reasons.length;
+  box.replaceChildren(...reasons.map((reason) => element('li', '', reason)));
+}
+
 /* The last comparison with the exchange's own candles. */
 function comparisonRow({ error, compared, unexplained }) {
   const name = 'Against the exchange';
@@ -104,6 +124,7 @@ function comparisonRow({ error, compared, unexplained }) {
 }
 
 export function showBadges() {
+  showDegraded();
   if (state.pulse) {
     const [name, tone] = SOURCES[state.pulse.source] || [NONE, ''];
     setText('source', name);
@@ -135,6 +156,8 @@ function connectionBadge(pulse, quietMs) {
   if (state.connection === 'reconnecting') return ['Reconnecting', 'bad'];
   if (quietMs >= SILENT_MS) return [`Silent for ${number(quietMs / 1000, 0)} s`, 'bad'];
   if (pulse.bus && pulse.bus !== 'connected') return ['Bus unreachable', 'bad'];
+  const troubles = (pulse.degraded || []).length;
+  if (troubles) return [`Degraded · ${number(troubles, 0)} ${troubles === 1 ? 'trouble' : 'troubles'}`, 'warn'];
   if (pulse.source !== 'live' || !state.eventMs) return ['Connected', 'ok'];
   const lag = Math.max(0, Date.now() - state.eventMs) / 1000;
   if (lag > STALE_SECONDS) return [`Connected · last data ${number(lag / 60, 0)} min ago`, 'bad'];

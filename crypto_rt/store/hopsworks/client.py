@@ -92,7 +92,7 @@ def readable_error(what: str, error: Exception) -> Exception:
         return PermissionError(
             f'{what}: Hopsworks refuses the key ({status}): check HOPSWORKS_API_KEY and its scopes'
         )
-    if status is not None and status < 500:
+    if status is not None and status < 500 and status not in (408, 429):  # slow, or asked too often
         return ValueError(f'{what}: Hopsworks refuses it ({status}): {_short(error)}')
     return ConnectionError(
         f'{what}: Hopsworks did not answer as it should, tried several times; {_short(error)}'

@@ -35,7 +35,7 @@ fn run(fold: &mut Fold, messages: &[Vec<u8>]) -> Vec<String> {
 }
 
 fn fold() -> Fold {
-    Fold::new(60, 2000, 5)
+    Fold::new(60, 2000, 5, 0)
 }
 
 #[test]
@@ -88,7 +88,18 @@ fn a_filled_hole_completes_both_neighbours() {
 
 #[test]
 fn a_seed_speaks_for_what_was_told() {
-    let candle = RestoredCandle { start_ms: START, revision: 0, close: 1, last_id: 2, count: 2, is_partial: false, from_trades: true, bid: None, ask: None };
+    let candle = RestoredCandle {
+        start_ms: START,
+        revision: 0,
+        close: 1,
+        last_id: 2,
+        count: 2,
+        is_partial: false,
+        is_unproven: false,
+        from_trades: true,
+        bid: None,
+        ask: None,
+    };
     let mut fold = fold();
     fold.restore(b"A/B", candle);
     assert!(run(&mut fold, &[trades(&[(2, 1000)]), mark(62_000, 2, true), trades(&[(1, 0)]), mark(63_000, 2, true)]).is_empty());

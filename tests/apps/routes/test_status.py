@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from crypto_rt.core.messages import DeadLetter, ServiceEvent
+import msgspec
+
+from crypto_rt.core.messages import DeadLetter, ServiceEvent, Subscription
 from tests.apps.builders import START, candle, forming
 
 
@@ -20,6 +22,7 @@ def test_status_counts_what_came_and_what_could_not_be_used(api):
     assert body['dead_letters'] == {
         'count': 1,
         'last': {'topic': 'trades', 'reason': 'cut', 'seen_ms': START},
+        'set_aside': [],
     }
     assert body['services']['trades']['counts'] == {'gaps': 2}
     assert body['clock_ms'] == START + 90_000 and body['messages']['candles'] == 1
@@ -29,6 +32,38 @@ def test_status_counts_what_came_and_what_could_not_be_used(api):
         and 'crypto_rt_api_undecodable_total{topic="candles"} 1.0' in metrics
     )
     assert 'crypto_rt_api_request_seconds_bucket{' in metrics
+
+
+def test_what_a_service_cannot_do_is_named_and_counted(api):
+    refused = Subscription('ETH/USD', 'trade', 'refused', START, 'EAPI:Rate limit exceeded')
+    ill = ServiceEvent(
+        service='trades',
+        kind='counts',
+        at_ms=START,
+        counts={'subscriptions_acknowledged': 3, 'subscriptions_refused': 1},
+        degraded=['ETH/USD: trades refused: EAPI:Rate limit exceeded (since noon)'],
+        subscriptions=[refused],
+    )
+    api.send(ill)
+    body, metrics = api.get('/v1/status'), api.client.get('/metrics').text
+    assert body['degraded'] == ['trades: ETH/USD: trades refused: EAPI:Rate limit exceeded (since noon)']
+    assert body['subscriptions'] == {'acknowledged': 3, 'asked': 0, 'refused': 1, 'silent': 0}
+    assert body['services']['trades']['subscriptions'] == [msgspec.to_builtins(refused)]
+    assert 'crypto_rt_degraded{service="trades"} 1.0' in metrics
+    assert 'crypto_rt_subscriptions{state="refused"} 1.0' in metrics
+    api.send(msgspec.structs.replace(ill, degraded=[], subscriptions=[]))
+    assert api.get('/v1/status')['degraded'] == []
+    assert 'crypto_rt_degraded{service="trades"} 0.0' in api.client.get('/metrics').text
+
+
+def test_status_names_the_messages_that_killed_a_service(api):
+    letter = DeadLetter(
+        id='candles/trades/0/7', topic='trades', reason='killed', raw='', seen_ms=START, deaths=3
+    )
+    api.send(letter, letter)
+    said = {'id': 'candles/trades/0/7', 'reason': 'killed', 'deaths': 3, 'seen_ms': START}
+    assert api.get('/v1/status')['dead_letters']['set_aside'] == [said]
+    assert 'crypto_rt_api_set_aside_messages_total 1.0' in api.client.get('/metrics').text
 
 
 def test_a_bus_that_is_back_is_no_longer_called_unreachable(api):

@@ -146,6 +146,7 @@ def test_a_foreign_page_gets_no_stream(api):
         ('?symbols=DOGE/USD', 'DOGE/USD'),
         ('?channels=tea', 'tea'),
         ('?since=x', 'since'),
+        ('?since=²', 'must be a number of the stream'),
         ('?bogus=1', 'bogus'),
         ('?channels=', 'empty'),
         ('?channels=candles,', 'empty'),
