@@ -79,10 +79,10 @@ Names = Annotated[list[Name], Meta(max_length=1000)]
 Source = Literal['live', 'rest', 'replay', 'simulated']
 
 
-Witness = Literal['', 'snapshot', 'ohlc', 'rest', 'recording']
+Witness = Literal['', 'snapshot', 'rest', 'recording']
 
 
-Proof = Literal['next_trade', 'connection', 'snapshot', 'ohlc', 'rest', 'recording']
+Proof = Literal['next_trade', 'connection', 'snapshot', 'rest', 'recording']
 
 # %% ../../nbs/00_core/04_messages.ipynb #5cf2ab2d
 OrderType = Annotated[

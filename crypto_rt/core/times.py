@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 # %% auto #0
-__all__ = ['likely_unit', 'check_ms', 'seconds_text_ms', 'rfc3339_ms', 'parse_time', 'iso', 'window_start', 'now_ms']
+__all__ = ['likely_unit', 'check_ms', 'seconds_text_ms', 'rfc3339_ms', 'parse_time', 'iso', 'window_start', 'now_ms', 'uptime_ms',
+           'SteadyClock']
 
 # %% ../../nbs/00_core/00_times.ipynb #1b07d6b2
 _UNITS = {range(9, 12): 'seconds', range(15, 18): 'microseconds', range(18, 21): 'nanoseconds'}
@@ -95,7 +97,30 @@ def window_start(
     "Return the start of the window around `event_ms`."
     return event_ms - event_ms % (interval_seconds * 1000)
 
-
+# %% ../../nbs/00_core/00_times.ipynb #b419e07c
 def now_ms() -> int:
     "Return this machine's clock, milliseconds UTC."
     return time.time_ns() // 1_000_000
+
+# %% ../../nbs/00_core/00_times.ipynb #2389fe8a
+def uptime_ms() -> int:
+    "Return a clock that only goes forward, milliseconds from some moment in the past."
+    clock = getattr(time, 'CLOCK_BOOTTIME', None)
+    ns = time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
+    return ns // 1_000_000
+
+# %% ../../nbs/00_core/00_times.ipynb #00f89c62
+class SteadyClock:
+    "Our time as it was at the beginning, and what has passed since; it never leaps."
+
+    def __init__(
+        self,
+        now: Callable[[], int] = now_ms,  # milliseconds UTC, may leap
+        uptime: Callable[[], int] = uptime_ms,  # milliseconds, only goes forward
+    ):
+        self.uptime = uptime
+        self.ahead_ms = now() - uptime()  # of the time of day over the uptime
+
+    def __call__(self) -> int:
+        "Return the time, milliseconds UTC."
+        return self.uptime() + self.ahead_ms

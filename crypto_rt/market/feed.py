@@ -101,7 +101,7 @@ class Feed:
         "Return what REST should be asked now, nothing of symbols that are `busy` being answered."
         is_over, requests = bool(self.replay_end_ms), []
         exchange_ms = self.clock.believed_ms(here_ms)
-        free = [state for state in self.states.values() if state.symbol not in busy and not state.is_asking]
+        free = [state for state in self.states.values() if state.symbol not in busy]
         for state in sorted(free, key=lambda state: state.proof.until_ms):
             request = state.request(here_ms, is_over, exchange_ms=exchange_ms)
             if request is None and self._may_ask_for_proof(state, here_ms):
@@ -279,7 +279,7 @@ class Feed:
         )
 
     def _may_ask_for_proof(self, state: SymbolState, here_ms: int) -> bool:
-        needs = state.needs_proof(self.clock.exchange_ms, self.interval_seconds, self.lag_ms(state))
+        needs = state.needs_proof(self.clock.believed_ms(here_ms), self.interval_seconds, self.lag_ms(state))
         if not (self.is_connected and needs and here_ms >= state.ask_at_ms and self.budget.take(here_ms)):
             return False
         self._counts['proof_calls'] += 1

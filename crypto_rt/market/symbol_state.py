@@ -51,7 +51,6 @@ class SymbolState:
         self.gaps = GapRecords(symbol, self.sequence)
         self.shown = RestRound()  # of the last round of REST
         self.proof, self.pulse = Proof(), Pulse()
-        self.is_asking = False  # a round of REST is under way
         self.asked_ms = 0  # exchange time of the last question to REST
         self.asked_id = -1  # up to which all was known then
         self.was_whole = False  # when it was asked
@@ -149,8 +148,6 @@ class SymbolState:
         granted = self.granted_ms is not None
         unproven = granted and not self.has_caught_up and here_ms - (self.granted_ms or 0) > ASK_AGAIN_MS
         first = self.fetch_first and (granted or is_replay_over)
-        if self.is_asking:
-            return None
         is_wanted = unproven or first or bool(self.sequence.ids.early_runs or late) or for_proof
         if here_ms < self.ask_at_ms or not is_wanted:
             return None
@@ -159,13 +156,9 @@ class SymbolState:
             late.append(begin_ms)
         self.shown = RestRound(from_ms=max(0, min(late, default=0) - self.back_ms))
         self.asked_ms, self.was_whole = exchange_ms, self.is_whole
-        self.asked_id, self.is_asking = self.sequence.contiguous_id, True
+        self.asked_id = self.sequence.contiguous_id
         self.ask_at_ms = here_ms + ASK_AGAIN_MS
         return RestRequest(self.symbol, max(0, self.shown.from_ms - OVERLAP_MS))
-
-    def fail_round(self, ask_at_ms: int) -> None:
-        "REST has not answered to the end: ask again from a moment on, by our clock."
-        self.is_asking, self.ask_at_ms = False, ask_at_ms
 
     def see_page(self, trades: Iterable[Trade], has_bad_rows: bool = False) -> None:
         "Note what a page of REST shows, with ids as the exchange gives them, and rows that cannot be read."
@@ -188,15 +181,23 @@ class SymbolState:
             wait_ms = LATE_MS
         elif self.pulse.is_convicted:
             wait_ms = MUTE_MS
-        self.pulse.acquit(self.asked_ms)
-        self.ask_at_ms = now.here_ms + wait_ms
         self.gaps.close_proven(self.shown, now)
-        self.is_asking = False
+        if not self._take_proof(lag_ms):
+            wait_ms = max(wait_ms, MUTE_MS)
+        self.ask_at_ms = now.here_ms + wait_ms
+
+    def _take_proof(self, lag_ms: int) -> bool:
+        "Take what the round proves, of trades and of silence; tell whether it was of use."
         if not self.shown.shows(self.asked_id):
             self._learn_from_silence()
-        elif self.is_whole and self.asked_ms and self.shown.is_readable and self.bad_id <= self.asked_id:
-            self.back_ms = 0
+            return False
+        self.back_ms = 0
+        if not self.shown.is_readable or self.bad_id > self.asked_id:
+            return False
+        self.pulse.acquit(self.asked_ms)
+        if self.is_whole and self.asked_ms:
             self.proof.see(self.asked_ms - lag_ms, 'rest')
+        return True
 
     def _learn_from_silence(self) -> None:
         "REST did not show a trade that is known: it is behind, or was asked from too late on."

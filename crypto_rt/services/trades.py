@@ -19,7 +19,7 @@ from ..bus.topics import ensure_topics
 from ..core.health import Health
 from ..core.messages import Gap, ServiceEvent, encode
 from ..core.settings import Settings
-from ..core.times import iso, now_ms, window_start
+from ..core.times import SteadyClock, iso, now_ms, window_start
 from ..market.exchange import ClockReading, Exchange, Frame, TradePage, TradeSource, trade_pages
 from crypto_rt.market.exchange_health import (
     CLOCK,
@@ -89,7 +89,7 @@ class Fetcher:
             self.health.fails(what, error)  # of whatever kind: the stream goes on
             self.failures[symbol] += 1
             wait_ms = min(MOST_REST_FAILED_MS, REST_FAILED_MS * 2 ** min(self.failures[symbol] - 1, 10))
-            feed.states[symbol].fail_round(here_ms + wait_ms)
+            feed.states[symbol].ask_at_ms = here_ms + wait_ms
         while self.pages:
             symbol, page = self.pages.popleft()
             out += feed.take_rest_page(symbol, page.trades, page.is_last, here_ms, page.bad)
@@ -125,7 +125,8 @@ class SkewMeter:
         if (took_ms := reading.answered_ms - reading.asked_ms) > LONGEST_ROUND_TRIP_MS:
             self.health.tell(CLOCK, f'its answer took {took_ms} ms, and says nothing of the skew')
             return
-        feed.clock.see_rest_time(skew_of(*reading))
+        leapt_ms = now_ms() - here_ms  # the reading is by this machine's clock, the feed goes by a steady one
+        feed.clock.see_rest_time(skew_of(*reading) + leapt_ms)
         if feed.clock.doubted is not None:
             self.next_ms = here_ms + AGAIN_MS
 
@@ -142,10 +143,10 @@ async def drive(
     "Read the exchange for good, or until its replay has ended."
     health = health or Health(log)
     fetcher, meter = Fetcher(exchange, health), SkewMeter(exchange, health)
-    check, finished = RefusalCheck(exchange, health), False
+    check, finished, clock = RefusalCheck(exchange, health), False, SteadyClock()
     async with contextlib.aclosing(exchange.stream(tuple(feed.states))) as batches:
         async for frames in batches:
-            here_ms = now_ms()
+            here_ms = clock()
             if record:
                 record(frames, here_ms)
             note_connection(health, frames)
@@ -176,12 +177,13 @@ async def catch_up(
     "Fetch what is missing before the service ends, so that it does not wait for the next start."
     fetcher, until_ms = Fetcher(source), now_ms() + seconds * 1000
     for state in feed.states.values():
-        state.fail_round(0)
+        state.ask_at_ms = 0
     while (here_ms := now_ms()) < until_ms:
         missing = {symbol for symbol, state in feed.states.items() if state.sequence.ids.early_runs}
         if not missing:
             return
-        fetcher.start([request for request in feed.rest_requests(here_ms) if request.symbol in missing])
+        requests = feed.rest_requests(here_ms, busy=fetcher.running)
+        fetcher.start([request for request in requests if request.symbol in missing])
         await asyncio.sleep(0.05)
         send(fetcher.collect(feed, now_ms()))
 

@@ -28,18 +28,16 @@ pub enum Proof {
     NextTrade,
     Connection,
     Snapshot,
-    Ohlc,
     Rest,
     Recording,
 }
 
 impl Proof {
-    const NAMES: [(Proof, &'static [u8]); 7] = [
+    const NAMES: [(Proof, &'static [u8]); 6] = [
         (Proof::None, b""),
         (Proof::NextTrade, b"next_trade"),
         (Proof::Connection, b"connection"),
         (Proof::Snapshot, b"snapshot"),
-        (Proof::Ohlc, b"ohlc"),
         (Proof::Rest, b"rest"),
         (Proof::Recording, b"recording"),
     ];
@@ -153,7 +151,7 @@ pub fn decode<'a>(raw: &'a [u8], trades: &mut Vec<Trade>) -> Result<Message<'a>>
                 let text = cursor.string("a proof")?;
                 proven_by = match Proof::of_mark(&text) {
                     Some(proof) => proof,
-                    None => return expected("proven_by '', 'snapshot', 'ohlc', 'rest' or 'recording'", &text),
+                    None => return expected("proven_by '', 'snapshot', 'rest' or 'recording'", &text),
                 };
             }
             b"connected" => {

@@ -83,7 +83,7 @@ def deliveries(draw: st.DrawFn, largest: int = 10**9) -> tuple[list[Trade], list
             through = draw(highest | highest | st.sampled_from([t.trade_id for t in trades]) | st.just(-1))
             quote = st.none() | st.integers(0, 200).map(lambda n: f'{n}.50')
             proven_ms = draw(st.none() | st.just(0) | st.integers(-200_000, 10_000).map(when.__add__))
-            witness = draw(st.sampled_from(['rest', 'ohlc', 'snapshot', 'recording'])) if proven_ms else ''
+            witness = draw(st.sampled_from(['rest', 'snapshot', 'recording'])) if proven_ms else ''
             messages.append(
                 mark(
                     when,

@@ -1,5 +1,6 @@
 """Trades, frames and feeds for the tests of gaps, and services as processes that can be killed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -78,3 +79,17 @@ def wait_until(true, seconds=60):
     while not true():
         assert time.monotonic() < deadline, 'it has not come to that'
         time.sleep(0.1)
+
+
+def trade_text(symbol, number, **fields):
+    "Return a frame with one trade that happened just now; `fields` replace what it says."
+    at = time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime()) + '.000001Z'
+    item = dict(symbol=symbol, side='buy', price=1.5, qty=2, ord_type='limit', trade_id=number, timestamp=at)
+    return json.dumps({'channel': 'trade', 'type': 'update', 'data': [item | fields]})
+
+
+def answer_text(message, symbol, /, **fields):
+    "Return the acknowledgement of a request, or what `fields` make of it."
+    channel = message['params']['channel']
+    good = {'success': True, 'result': {'channel': channel, 'symbol': symbol}}
+    return json.dumps({'method': 'subscribe', 'req_id': message['req_id']} | (fields or good))

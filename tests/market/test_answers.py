@@ -22,6 +22,7 @@ from crypto_rt.market.sequence import TradeSequence
 from crypto_rt.market.symbol_state import SymbolState
 from crypto_rt.services.reconcile import reconcile_once
 from crypto_rt.services.trades import drive
+from tests.market.builders import answer_text, trade_text
 
 HTML = '<!DOCTYPE html><html><head><title>Just a moment...</title></head></html>'
 ERRORS = [
@@ -227,18 +228,6 @@ def test_a_comparison_goes_on_without_answers(reply, tmp_path):
     result = reconcile_once(settings, kraken([reply])[0], health)
     assert not result['ok'] and 'ETH/USD: candles of the exchange' in result['error']
     assert len(health.reasons()) == 3
-
-
-def trade_text(symbol, number, **fields):
-    at = time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime()) + '.000001Z'
-    item = dict(symbol=symbol, side='buy', price=1.5, qty=2, ord_type='limit', trade_id=number, timestamp=at)
-    return json.dumps({'channel': 'trade', 'type': 'update', 'data': [item | fields]})
-
-
-def answer_text(message, symbol, /, **fields):
-    channel = message['params']['channel']
-    good = {'success': True, 'result': {'channel': channel, 'symbol': symbol}}
-    return json.dumps({'method': 'subscribe', 'req_id': message['req_id']} | (fields or good))
 
 
 @pytest.mark.parametrize('reply', [*replies()][::6])

@@ -8,12 +8,14 @@ import pytest
 
 from crypto_rt.core.health import Health
 from crypto_rt.core.settings import ExchangeSettings, load_settings
-from crypto_rt.market.exchange import ClockReading, Exchange
+from crypto_rt.core.times import SteadyClock
+from crypto_rt.market.exchange import ClockReading, Exchange, Frame
 from crypto_rt.market.feed import Feed
 from crypto_rt.market.kraken import rest
 from crypto_rt.market.kraken.exchange import Kraken
 from crypto_rt.market.watermark_clock import WatermarkClock, skew_of
-from crypto_rt.services.trades import SkewMeter
+from crypto_rt.services import trades
+from crypto_rt.services.trades import SkewMeter, drive
 
 BEGAN = 1_762_776_000_000
 
@@ -57,7 +59,9 @@ class Outside(Exchange):
 
 
 @pytest.mark.parametrize(('took_ms', 'skew_ms'), [(2000, 1500), (2001, None)])
-def test_a_long_round_trip_measures_nothing(took_ms, skew_ms):
+def test_a_long_round_trip_measures_nothing(monkeypatch, took_ms, skew_ms):
+    monkeypatch.setattr(trades, 'now_ms', lambda: BEGAN)
+
     async def go():
         source, feed = Outside(), Feed([], 'live')
         source.read_clock = lambda: ClockReading(BEGAN, BEGAN - 2000, BEGAN - 2000 + took_ms)
@@ -92,3 +96,50 @@ def test_acknowledgements_that_came_together_are_one_measurement():
         assert clock.skew_ms == 0
     clock.see_ack(BEGAN + 1100, BEGAN + 21_100)
     assert clock.skew_ms == -20_000
+
+
+@pytest.mark.parametrize('leapt_ms', [0, 3_600_000, -3_600_000])
+def test_a_skew_is_measured_against_the_steady_clock(monkeypatch, leapt_ms):
+    "The reading is by this machine's clock, which somebody has set; the feed goes by the steady one."
+    monkeypatch.setattr(trades, 'now_ms', lambda: BEGAN + leapt_ms)
+
+    async def go():
+        source, feed = Outside(), Feed([], 'live')
+        source.read_clock = lambda: ClockReading(BEGAN, BEGAN + leapt_ms - 100, BEGAN + leapt_ms + 100)
+        meter = SkewMeter(source)
+        meter.look(feed, BEGAN)
+        await asyncio.wait([meter.task])
+        meter.look(feed, BEGAN)
+        return feed.clock.skew_ms
+
+    assert asyncio.run(go()) == 500
+
+
+class Setting(Outside):
+    "Sends heartbeats, and sets the clock of this machine in between."
+
+    def __init__(self, leaps):
+        self.leaps = leaps
+
+    async def stream(self, symbols):
+        yield [Frame('connected')]
+        for ms in self.leaps:
+            self.wall_ms += ms
+            yield [Frame('heartbeat')]
+
+    wall_ms = BEGAN
+
+
+def test_the_service_goes_by_a_clock_that_does_not_leap(monkeypatch):
+    exchange, passed, moments = Setting([0, 3_600_000, -7_200_000, 0]), [0], []
+    monkeypatch.setattr(trades, 'now_ms', lambda: exchange.wall_ms)
+    monkeypatch.setattr(
+        trades, 'SteadyClock', lambda: SteadyClock(lambda: exchange.wall_ms, lambda: passed[0])
+    )
+
+    def record(frames, here_ms):
+        moments.append(here_ms)
+        passed[0] += 1000
+
+    asyncio.run(drive(load_settings(env={}), Feed([], 'live'), exchange, lambda out: None, record=record))
+    assert moments == [BEGAN + 1000 * n for n in range(5)]

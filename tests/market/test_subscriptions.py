@@ -19,6 +19,7 @@ from crypto_rt.market.kraken.exchange import Kraken
 from crypto_rt.market.kraken.stream import stream
 from crypto_rt.market.sequence import TradeSequence
 from crypto_rt.market.symbol_state import SymbolState
+from tests.market.builders import answer_text, trade_text
 
 HTML = '<html>error 520</html>'
 ERRORS = [
@@ -29,18 +30,6 @@ ERRORS = [
     'EMoon:Full',
     'no category at all',
 ]
-
-
-def trade_text(symbol, number, **fields):
-    at = time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime()) + '.000001Z'
-    item = dict(symbol=symbol, side='buy', price=1.5, qty=2, ord_type='limit', trade_id=number, timestamp=at)
-    return json.dumps({'channel': 'trade', 'type': 'update', 'data': [item | fields]})
-
-
-def answer_text(message, symbol, /, **fields):
-    channel = message['params']['channel']
-    good = {'success': True, 'result': {'channel': channel, 'symbol': symbol}}
-    return json.dumps({'method': 'subscribe', 'req_id': message['req_id']} | (fields or good))
 
 
 async def watch(server, enough, symbols=('BTC/USD', 'ETH/USD'), upgrade=None, **exchange):

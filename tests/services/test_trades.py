@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from crypto_rt.core.messages import Candle, Trade, Trades, Watermark, decode, encode
 from crypto_rt.market.exchange import Frame
 from crypto_rt.market.feed import Feed
+from crypto_rt.market.gap_filling import OVERLAP_MS
 from crypto_rt.market.recovery import StoredState, initial_states, resume
 from crypto_rt.market.sequence import TradeSequence
 from crypto_rt.market.symbol_state import SymbolState
@@ -125,7 +126,9 @@ def test_a_snapshot_closes_a_short_hole_without_rest():
 def test_a_longer_hole_waits_for_rest():
     feed = opened(SymbolState('BTC/USD', TradeSequence(100, cursor_ms=START + 10_000)))
     told = messages(feed.take([frame(range(181, 231), snapshot=True)], START + 5100))
-    assert len(told) == 1 and [w.since_ms for w in feed.rest_requests(START + 5100)] == [START + 9_999]
+    assert len(told) == 1 and [w.since_ms for w in feed.rest_requests(START + 5100)] == [
+        START + 10_000 - OVERLAP_MS
+    ]
     told = messages(
         feed.take_rest_page(
             'BTC/USD', trades=[trade(n) for n in range(100, 231)], is_last=True, here_ms=START + 5200
@@ -243,7 +246,7 @@ def test_a_start_from_the_store_leaves_out_what_is_final():
     told = messages(
         feed.take_rest_page('BTC/USD', trades=[trade(n) for n in range(50, 83)], is_last=True, here_ms=START)
     )
-    assert want.since_ms == START + 4_999 and ids(told) == [81, 82]
+    assert want.since_ms == START + 5_000 - OVERLAP_MS and ids(told) == [81, 82]
     assert [m.contiguous_through for m in messages(feed.take([], START))] == [82]
 
 
