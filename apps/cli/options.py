@@ -8,18 +8,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from crypto_rt.core.logs import log_formatter
 from crypto_rt.core.settings import Settings, load_settings
 
 COMMON = 'Common options'
 CHATTY = ('httpx', 'websockets', 'uvicorn', 'alembic', 'numexpr', 'matplotlib', 'papermill')
-LINE = '%(levelname).1s %(name)s: %(message)s'
 
 
 def set_up_logging(context: typer.Context, level: str | None) -> str | None:
     "Write log lines of this level and above to stderr; `ValueError` when it is no level."
     if not context.resilient_parsing:
-        level_name = load_settings(data={'log_level': level}).data.log_level.upper()
-        logging.basicConfig(level=level_name, format=LINE, stream=sys.stderr, force=True)
+        settings = load_settings(data={'log_level': level})
+        handler = logging.StreamHandler(sys.stderr)
+        service = context.info_name or 'crypto-rt'
+        handler.setFormatter(log_formatter(settings.data.log_format, service, settings.run.id))
+        logging.basicConfig(level=settings.data.log_level.upper(), handlers=[handler], force=True)
         for name in CHATTY:
             logging.getLogger(name).setLevel('WARNING')
     return level

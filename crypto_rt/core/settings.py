@@ -32,6 +32,9 @@ class DataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grace_ms: int = 2000
     proof_wait_ms: int = 15_000
     log_level: str = 'INFO'
+    log_format: str = 'text'
+    log_bytes: int = 20_000_000
+    log_files: int = 4
     reconcile_minutes: float = 5.0
     backfill_intervals: tuple[int, ...] = (60, 300, 900, 3600)
 
@@ -235,6 +238,8 @@ LIMITS = {
     ('data', 'horizon_seconds'): (1, 7 * 86400),
     ('data', 'grace_ms'): (0, 600_000),
     ('data', 'reconcile_minutes'): (0, 1440),
+    ('data', 'log_bytes'): (10_000, 10**12),
+    ('data', 'log_files'): (1, 1000),
     ('exchange', 'dead_man_seconds'): (0.1, 600),
     ('exchange', 'requests_per_second'): (0.01, 1000),
     ('exchange', 'acknowledge_seconds'): (0.1, 600),
@@ -299,6 +304,8 @@ def check(
         raise ValueError(
             f'[data] backfill_intervals must be multiples of the first, were {data.backfill_intervals}'
         )
+    if data.log_format not in ('text', 'json'):
+        raise ValueError(f'[data] log_format must be text or json, was {data.log_format!r}')
     if settings.run.source not in SOURCES:
         raise ValueError(f'[run] source must be {", ".join(SOURCES)}, was {settings.run.source!r}')
     if settings.store.backend not in ('embedded', 'hopsworks'):

@@ -148,6 +148,8 @@ def up(
         log_dir=Path(settings.data.directory) / 'logs',
         main=main,
         until_idle=plan.until_idle,
+        log_bytes=settings.data.log_bytes,
+        log_files=settings.data.log_files,
     )
     sys.stdout.write(f'crypto-rt: {plan.note}; data in {settings.data.directory}\n')
     stops: list[int] = []

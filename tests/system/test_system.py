@@ -120,6 +120,11 @@ def test_replay_of_kraken_trades_equals_krakens_own_candles(shared, tmp_path):
     assert (quiet[['open', 'high', 'low']].eq(quiet.close, axis=0)).all().all()
     assert quiet.close.tolist() == theirs.loc[quiet.index].close.tolist()
     assert list(ours.index) == list(range(ours.index.min(), ours.index.max() + 60_000, 60_000))
+    logs = {file.stem: file.read_text().splitlines() for file in (tmp_path / 'logs').glob('*.log')}
+    assert {'kafka', 'trades', 'candles', 'predictions'} <= set(logs)
+    for service, lines in logs.items():
+        head = re.compile(rf'\d{{4}}-\d\d-\d\dT[\d:.]{{8,12}}Z [A-Z-]+ {service} \S+ |{{')
+        assert [line for line in lines if not head.match(line)] == [], service
 
 
 def test_replay_of_19904_trades_equals_another_partys_candles(shared, tmp_path):
