@@ -19,7 +19,7 @@ from .forecasters import Forecaster, forecaster_of
 from .pipelines import pipeline, run_pipeline
 from .prediction_intervals import bounds, conformal, interval_metrics
 from .registry import BASIS_POINT, attach, model_name
-from .targets import log_returns, walk_forward
+from ..forecasts.targets import log_returns, walk_forward
 from ..store.interface import FeatureStore
 from ..store.open import open_feature_store, open_group, training_view
 from ..store.schema import columns_of, struct_of
