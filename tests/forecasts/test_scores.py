@@ -106,6 +106,7 @@ def test_still_candles_cost_no_more_than_the_floor_lets_them() -> None:
     floor = least_variance(realised)
     assert floor == 1e-8
     assert np.isfinite(qlike(np.zeros(1), np.ones(1), floor)).all()
+    assert qlike(np.array([2.0, 0.0]), np.array([2.0, 0.0]), floor).tolist() == [0.0, 0.0]
     with pytest.raises(ValueError, match='floor must be above 0, was 0'):
         qlike(np.ones(1), np.ones(1), 0.0)
 
@@ -141,6 +142,8 @@ def test_pit_of_the_truth_is_flat_and_of_a_shifted_forecast_is_not() -> None:
     assert pit_histogram(outcome, quantiles) == pytest.approx(np.ones(8), abs=0.06)
     shifted = pit_histogram(outcome, quantiles - 0.5)
     assert shifted[-1] > 1.8 and shifted[0] < 0.5
+    still = pit_histogram(np.zeros(1), np.array([[-1.0, 0.0, 0.0, 1.0]]), (0.1, 0.3, 0.6, 0.9))
+    assert still == pytest.approx([0, 1.25, 1.25, 1.25, 0])  # spread evenly from 0.1 to 0.9
     width = np.diff([0, *SCORED_LEVELS, 1])
     assert (shifted * width).sum() == pytest.approx(1)
 
@@ -181,7 +184,11 @@ def test_rows_of_one_symbol_do_not_set_the_floor_of_another() -> None:
     scored = score_rows(both)
     alone = score_rows(both[both.symbol == 'B/USD'])
     assert scored[scored.symbol == 'B/USD'].qlike.to_numpy() == pytest.approx(alone.qlike.to_numpy())
-    assert scored.groupby('symbol').variance_floor.nunique().tolist() == [1, 1]
+    floors = scored.groupby('symbol').variance_floor.agg(['min', 'max'])
+    assert (floors['min'] == floors['max']).all()
+    assert floors['min']['A/USD'] == least_variance(big**2) > 1000 * floors['min']['B/USD']
+    ratio = alone.realised_variance / alone.volatility**2
+    assert alone.qlike.to_numpy() == pytest.approx((ratio - np.log(ratio) - 1).to_numpy())
 
 
 def test_the_table_has_a_row_for_each_horizon_and_model() -> None:
