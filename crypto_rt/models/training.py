@@ -15,11 +15,12 @@ from ..core.settings import Settings, check, to_env
 from ..core.times import iso, now_ms
 from ..features.news_features import news_columns
 from ..features.vectors import SignalHistory, NEWEST, leader_columns, vector_names, oldest_ms
+from ..forecasts.scores import rank_correlation
 from .forecasters import Forecaster, forecaster_of
 from .pipelines import pipeline, run_pipeline
 from .prediction_intervals import bounds, conformal, interval_metrics
 from .registry import BASIS_POINT, attach, model_name
-from .targets import log_returns, walk_forward
+from ..forecasts.targets import log_returns, walk_forward
 from ..store.interface import FeatureStore
 from ..store.open import open_feature_store, open_group, training_view
 from ..store.schema import columns_of, struct_of
@@ -182,7 +183,7 @@ def metrics(
         'mae_bp': float(np.abs(y - expected).mean()),
         'naive_mae_bp': float(np.abs(y).mean()),
         'r2': 1 - float(((y - expected) ** 2).sum() / max((y**2).sum(), 1e-12)),
-        'ic': _rank_correlation(expected, y),
+        'ic': rank_correlation(expected, y),
         'ic_error': float(np.sqrt(steps / len(y))),
         'direction': float((np.sign(expected) == np.sign(y))[moved].mean()) if moved.any() else 0.5,
         'naive_direction': max(up, 1 - up),
@@ -202,14 +203,6 @@ def metrics(
             f'{prefix}interval_score_bp': kept['interval_score'],
         }
     return found
-
-# %% ../../nbs/10_models/07_training.ipynb #d8a7880f
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    from scipy.stats import rankdata
-
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 # %% ../../nbs/10_models/07_training.ipynb #6ea8dafe
 def fold_table(
