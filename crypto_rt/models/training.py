@@ -153,6 +153,7 @@ def with_intervals(
     unseen: pd.DataFrame,  # as `out_of_fold` gives it
     steps: int,  # horizon in candles
     level: float,  # share that the interval should cover
+    location: float = 1.0,  # 0: the intervals stand around zero
 ) -> pd.DataFrame:  # the same with lower, upper, naive_lower, naive_upper; nan in the first fold
     "Return predictions with intervals whose quantiles come from the folds before."
     ends = ['lower', 'upper', 'naive_lower', 'naive_upper']
@@ -160,9 +161,9 @@ def with_intervals(
     for fold in sorted(unseen.fold.unique())[1:]:
         past, here = unseen[unseen.fold < fold].iloc[:-steps], unseen.fold == fold
         now = unseen[here]
-        own = conformal(((past.target - past.expected) / past['size']).to_numpy(), level)
+        own = conformal(((past.target - location * past.expected) / past['size']).to_numpy(), level)
         naive = conformal(past.target.to_numpy(), level)
-        lower, upper = bounds(now.expected.to_numpy(), now['size'].to_numpy(), own)
+        lower, upper = bounds(location * now.expected.to_numpy(), now['size'].to_numpy(), own)
         found.loc[here, ends] = np.c_[
             lower, upper, np.full(len(now), naive.lower), np.full(len(now), naive.upper)
         ]
@@ -284,18 +285,21 @@ def final_model(
     names: list[str],  # of its features
     unseen: pd.DataFrame,  # as `out_of_fold` gives it
     settings: Settings,
-    **about: Any,  # kept with it: symbol, interval_seconds, horizon_seconds, training set's SHA-256
+    location: float = 1.0,  # 0: the expected return has not stood the controls, and is taken as zero
+    **about: Any,  # kept with it: symbol, interval_seconds, horizon_seconds, training set's SHA-256, shape
 ) -> Forecaster:
     "Return the model fitted on everything, with its interval in its description."
     y = frame.target.to_numpy() / BASIS_POINT
     kind = forecaster_of(settings.training.forecaster)
     model = kind.fit(frame[names].to_numpy(np.float32), y, names=names, training=settings.training)
-    scores = ((unseen.target - unseen.expected) / unseen['size']).to_numpy()
+    scores = ((unseen.target - location * unseen.expected) / unseen['size']).to_numpy()
     cut = conformal(scores, settings.predictions.level)
     model.about = about | {
         'level': cut.level,
         'lower': cut.lower,
         'upper': cut.upper,
+        'location': location,
+        'deviation': float(np.sqrt(np.mean(scores**2))),
         'floor_bp': min_scale(y),
         'scores': cut.n,
         'rows': len(frame),
