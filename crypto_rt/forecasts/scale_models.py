@@ -207,9 +207,7 @@ class XGBoostScale(ScaleModel):
             matrix.set_info(
                 label=np.where(rows.weight > 0, label, 1.0), weight=rows.weight, base_margin=margin
             )
-            boosters.append(
-                xgboost.train({**parameters, 'objective': objective}, matrix, training.trees // 3)
-            )
+            boosters.append(xgboost.train({**parameters, 'objective': objective}, matrix, training.trees // 3))
         model = cls(base, boosters, 1.0)
         kept = rows.weight > 0
         model.factor = bias_factor(rows.variance[kept], model.variance(block.values[kept]), rows.weight[kept])
