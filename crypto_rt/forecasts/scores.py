@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 from collections.abc import Mapping
+from .quantiles import QUANTILES
 from typing import NamedTuple, TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['SCORED_LEVELS', 'quantile_name', 'pinball_losses', 'level_weights', 'crps_of_quantiles', 'interval_scores',
-           'least_variance', 'qlike', 'log_variance_r2', 'decile_of', 'hour_of', 'coverage_by_bin', 'pit_histogram',
-           'location_gain', 'rank_correlation', 'score_rows', 'ScoreSummary', 'summarise_scores', 'score_table']
+__all__ = ['quantile_name', 'pinball_losses', 'level_weights', 'crps_of_quantiles', 'interval_scores', 'least_variance', 'qlike',
+           'log_variance_r2', 'decile_of', 'hour_of', 'coverage_by_bin', 'pit_histogram', 'location_gain',
+           'rank_correlation', 'score_rows', 'ScoreSummary', 'summarise_scores', 'score_table']
 
-# %% ../../nbs/09_forecasts/10_scores.ipynb #f4d6d4f9
-SCORED_LEVELS = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)
-
-
+# %% ../../nbs/09_forecasts/10_scores.ipynb #90353c31
 def quantile_name(
     level: float,  # in (0, 1), whole percents
 ) -> str:  # of its column: q05 for 0.05
@@ -31,7 +29,7 @@ def quantile_name(
 def pinball_losses(
     outcome: np.ndarray,  # (n,) what happened
     quantiles: np.ndarray,  # (n, k) forecast quantiles, in the unit of `outcome`
-    levels: tuple[float, ...] = SCORED_LEVELS,  # (k,) ascending, in (0, 1)
+    levels: tuple[float, ...] = QUANTILES,  # (k,) ascending, in (0, 1)
 ) -> np.ndarray:  # (n, k), >= 0, in the unit of `outcome`
     "Return the loss of each quantile; `ValueError` for another number of quantiles than levels."
     quantiles, share = np.asarray(quantiles, float), np.asarray(levels, float)
@@ -42,7 +40,7 @@ def pinball_losses(
 
 # %% ../../nbs/09_forecasts/10_scores.ipynb #062944e7
 def level_weights(
-    levels: tuple[float, ...] = SCORED_LEVELS,  # (k,) ascending, in (0, 1)
+    levels: tuple[float, ...] = QUANTILES,  # (k,) ascending, in (0, 1)
 ) -> np.ndarray:  # (k,) > 0, their sum is 1
     "Return for how wide a share of all levels each one stands."
     share = np.asarray(levels, float)
@@ -55,7 +53,7 @@ def level_weights(
 def crps_of_quantiles(
     outcome: np.ndarray,  # (n,) what happened
     quantiles: np.ndarray,  # (n, k) forecast quantiles, in the unit of `outcome`
-    levels: tuple[float, ...] = SCORED_LEVELS,  # (k,) ascending, in (0, 1)
+    levels: tuple[float, ...] = QUANTILES,  # (k,) ascending, in (0, 1)
 ) -> np.ndarray:  # (n,) >= 0, in the unit of `outcome`
     "Return each forecast's continuous ranked probability score, as its quantiles show it."
     return 2 * pinball_losses(outcome, quantiles, levels) @ level_weights(levels)
@@ -137,7 +135,7 @@ def coverage_by_bin(
 def pit_histogram(
     outcome: np.ndarray,  # (n,) what happened
     quantiles: np.ndarray,  # (n, k) forecast quantiles, not crossing
-    levels: tuple[float, ...] = SCORED_LEVELS,  # (k,) ascending, in (0, 1)
+    levels: tuple[float, ...] = QUANTILES,  # (k,) ascending, in (0, 1)
 ) -> np.ndarray:  # (k + 1,) density in the bins between the levels: 1 everywhere when all is right
     "Return how often the outcome fell between two quantiles, over how often it was to."
     quantiles = np.asarray(quantiles, float)
@@ -179,7 +177,7 @@ def score_rows(
     forecasts: pd.DataFrame,
 ) -> pd.DataFrame:  # the same with crps, interval_score, variance_floor, qlike, covered, scaled_gain
     "Return each forecast with its scores; `ValueError` that names a column which is missing."
-    names = [quantile_name(level) for level in SCORED_LEVELS]
+    names = [quantile_name(level) for level in QUANTILES]
     keys = ['symbol', 'horizon_seconds']
     needed = [*keys, *names, 'volatility', 'realised_log_return', 'realised_variance']
     if lacking := [name for name in needed if name not in forecasts]:

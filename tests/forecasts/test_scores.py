@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm, spearmanr, t
 
+from crypto_rt.forecasts.quantiles import QUANTILES
 from crypto_rt.forecasts.scores import (
-    SCORED_LEVELS,
     coverage_by_bin,
     crps_of_quantiles,
     decile_of,
@@ -49,7 +49,7 @@ def test_seven_quantiles_are_near_the_whole_distribution(law: object) -> None:
     outcome = law.ppf(FINE)  # type: ignore[attr-defined]
     seven, whole = (
         crps_of_quantiles(outcome, np.tile(law.ppf(levels), (2000, 1)), levels).mean()  # type: ignore[attr-defined]
-        for levels in (SCORED_LEVELS, FINE)
+        for levels in (QUANTILES, FINE)
     )
     assert 0.975 < seven / whole < 1.0
 
@@ -58,7 +58,7 @@ def test_seven_quantiles_are_near_the_whole_distribution(law: object) -> None:
 @given(st.floats(-0.8, 0.8), st.floats(0.3, 3.0))
 def test_no_other_forecast_scores_better_than_the_truth(shift: float, stretch: float) -> None:
     outcome = t(4).ppf(FINE)
-    told = t(4).ppf(SCORED_LEVELS)
+    told = t(4).ppf(QUANTILES)
     truth, lie = (
         crps_of_quantiles(outcome, np.tile(q, (2000, 1))).mean() for q in (told, shift + stretch * told)
     )
@@ -76,7 +76,7 @@ def test_pinball_is_the_integral_of_what_was_missed(outcome: float, quantile: fl
 
 def test_weights_are_what_lies_nearer_to_each_level() -> None:
     grid = (np.arange(200_000) + 0.5) / 200_000
-    nearest = np.argmin(np.abs(grid[:, None] - np.array(SCORED_LEVELS)), axis=1)
+    nearest = np.argmin(np.abs(grid[:, None] - np.array(QUANTILES)), axis=1)
     assert level_weights() == pytest.approx(np.bincount(nearest) / len(grid), abs=1e-4)
 
 
@@ -138,13 +138,13 @@ def test_deciles_and_hours() -> None:
 def test_pit_of_the_truth_is_flat_and_of_a_shifted_forecast_is_not() -> None:
     rng = np.random.default_rng(5)
     outcome = rng.normal(size=40_000)
-    quantiles = np.tile(norm.ppf(SCORED_LEVELS), (len(outcome), 1))
+    quantiles = np.tile(norm.ppf(QUANTILES), (len(outcome), 1))
     assert pit_histogram(outcome, quantiles) == pytest.approx(np.ones(8), abs=0.06)
     shifted = pit_histogram(outcome, quantiles - 0.5)
     assert shifted[-1] > 1.8 and shifted[0] < 0.5
     still = pit_histogram(np.zeros(1), np.array([[-1.0, 0.0, 0.0, 1.0]]), (0.1, 0.3, 0.6, 0.9))
     assert still == pytest.approx([0, 1.25, 1.25, 1.25, 0])  # spread evenly from 0.1 to 0.9
-    width = np.diff([0, *SCORED_LEVELS, 1])
+    width = np.diff([0, *QUANTILES, 1])
     assert (shifted * width).sum() == pytest.approx(1)
 
 
@@ -159,7 +159,7 @@ def test_location_gain_and_rank_correlation() -> None:
 
 def forecasts_of(model: str, scale: np.ndarray, outcome: np.ndarray, **keys: object) -> pd.DataFrame:
     frame = pd.DataFrame(
-        scale[:, None] * norm.ppf(SCORED_LEVELS), columns=[quantile_name(level) for level in SCORED_LEVELS]
+        scale[:, None] * norm.ppf(QUANTILES), columns=[quantile_name(level) for level in QUANTILES]
     )
     about = {'symbol': 'BTC/USD', 'interval_seconds': 300, 'horizon_seconds': 300, 'fold': 1} | keys
     return frame.assign(
