@@ -128,7 +128,7 @@ class ApiKeyMiddleware:
 
 
 class HostMiddleware:
-    """Refuses requests without one plain Host header, and on this machine those for another name than its own.
+    """Refuses requests without one plain Host header, and on this machine those for a foreign name.
 
     Else a page of another site could reach us by a name of its own that points here (DNS rebinding).
     """

@@ -201,8 +201,8 @@ class Lane:
             is_gone: Tells whether the client has gone meanwhile, so that nothing is done for nobody.
 
         Raises:
-            HTTPException: 503 when too many wait, or the work takes too long or dies; Retry-After says when to
-                come back.
+            HTTPException: 503 when too many wait, or the work takes too long or dies; Retry-After says when
+                to come back.
         """
         if self.present > self.room:
             raise self._not_now('too much is asked for at once')

@@ -104,7 +104,7 @@ def run_api(settings: Settings, port: int | None = None, dashboard: bool = True)
 
 
 def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
-    """Return the server of an app, to run on a bound socket, with the limits of `[api]` on its connections."""
+    """Return the server of an app, for a socket that is bound, with the limits of `[api]` on connections."""
     import uvicorn
 
     from apps.connections import bounded_protocols

@@ -133,7 +133,7 @@ class Deaths:
         return self
 
     def at_one(self, where: tuple[str, int], first: int, last: int) -> Deaths:
-        "Note messages of one topic and partition, as `at_work` does; what a service that joins nothing calls."
+        "Note messages of one partition, as `at_work` does; what a service that joins nothing calls."
         text = b'%b%d %d\n\n' % (self.places.get(where) or self._place(*where), first, last)
         self.note[: len(text)] = text
         return self

@@ -174,7 +174,7 @@ def key_refusal(
 def readable_key(
     key: str,  # of a `Received`
 ) -> str:  # printable
-    "Return a key as a log or a letter can show it: escapes for what cannot be shown, only so much of a long one."
+    "Return a key as a log or a letter can show it: the beginning, and escapes for what cannot be printed."
     text = key[:LONGEST_KEY].encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
     return text if text.isprintable() else repr(text)[1:-1]
 

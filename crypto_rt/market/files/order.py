@@ -126,8 +126,8 @@ def without_repeats(
         one, other = (table.slice(place, 1).to_pylist()[0] for place in (at, at + 1))
         first, second = sorted((one['row'], other['row']))
         raise ValueError(
-            f'{file}, {word} {second}, column trade_id: expected an id that no other trade of {one["symbol"]} '
-            f'has, was {one["trade_id"]}, which {word} {first} has, too'
+            f'{file}, {word} {second}, column trade_id: expected an id that no other trade '
+            f'of {one["symbol"]} has, was {one["trade_id"]}, which {word} {first} has, too'
         )
     if repeats := int(same_trade.sum()):
         log.warning('%s: %d trades are repeated in it, and were taken once', file, repeats)
