@@ -159,6 +159,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'crypto_rt.bus.service.covered': ('01_bus/service.html#covered', 'crypto_rt/bus/service.py'),
                                        'crypto_rt.bus.service.finish_run': ('01_bus/service.html#finish_run', 'crypto_rt/bus/service.py'),
                                        'crypto_rt.bus.service.hold_back': ('01_bus/service.html#hold_back', 'crypto_rt/bus/service.py'),
+                                       'crypto_rt.bus.service.import_quix': ('01_bus/service.html#import_quix', 'crypto_rt/bus/service.py'),
                                        'crypto_rt.bus.service.leaving': ('01_bus/service.html#leaving', 'crypto_rt/bus/service.py'),
                                        'crypto_rt.bus.service.let_collector_rest': ( '01_bus/service.html#let_collector_rest',
                                                                                      'crypto_rt/bus/service.py'),

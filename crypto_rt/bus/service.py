@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
@@ -25,9 +26,10 @@ from typing import Any
 log = logging.getLogger('crypto_rt.bus.service')
 
 # %% auto #0
-__all__ = ['log', 'MOST_WAITING', 'PATIENCE_SECONDS', 'poll_batch', 'Service', 'rows_waiting', 'take_part', 'refuse',
-           'one_by_one', 'spans_waiting', 'covered', 'store_offset', 'leaving', 'hold_back', 'send_due', 'let_go',
-           'pass_end', 'finish_run', 'send_event', 'take_partition', 'application', 'let_collector_rest', 'run_service']
+__all__ = ['log', 'MOST_WAITING', 'PATIENCE_SECONDS', 'poll_batch', 'Service', 'import_quix', 'rows_waiting', 'take_part',
+           'refuse', 'one_by_one', 'spans_waiting', 'covered', 'store_offset', 'leaving', 'hold_back', 'send_due',
+           'let_go', 'pass_end', 'finish_run', 'send_event', 'take_partition', 'application', 'let_collector_rest',
+           'run_service']
 
 # %% ../../nbs/01_bus/06_service.ipynb #29980dbe
 def poll_batch(
@@ -99,9 +101,24 @@ class Service:
         if hasattr(self.step, 'due'):
             send_due(self)
 
+# %% ../../nbs/01_bus/06_service.ipynb #edec23a6
+def import_quix() -> Any:  # the package
+    "Import Quix Streams, without a grammar that takes long to build and that nobody asks."
+    grammar = 'rfc3987_syntax'
+    is_there = grammar in sys.modules
+    if not is_there:
+        sys.modules[grammar] = None  # type: ignore[assignment]  # what an import takes for not installed
+    try:
+        import quixstreams
+    finally:
+        if not is_there:
+            del sys.modules[grammar]
+    return quixstreams
+
 # %% ../../nbs/01_bus/06_service.ipynb #cedb564e
 @cache
 def _quix_context() -> tuple[Callable, Callable]:
+    import_quix()
     from quixstreams.context import set_message_context
     from quixstreams.models import MessageContext
 
@@ -307,9 +324,7 @@ def application(
     name: str,  # the service; its consumer group is crypto-rt.<name>
 ) -> Any:  # a Quix `Application`
     "Return a tuned Quix application, not yet running."
-    from quixstreams import Application
-
-    return Application(
+    return import_quix().Application(
         broker_address=settings.kafka.broker,
         consumer_group=f'{settings.kafka.topic_prefix}crypto-rt.{name}',
         auto_offset_reset='earliest',

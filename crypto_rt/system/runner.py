@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from ..bus.broker import find_broker
+from ..bus.service import import_quix
 from ..core.compose import Spec, specs
 from ..core.package_files import package_file
 from ..core.processes import free_ports
@@ -154,7 +155,7 @@ def up(
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         supervisor.step()
-        import quixstreams  # noqa: F401  # what the services share is imported once, while Kafka starts
+        import_quix()  # what the services share is imported once, while Kafka starts
 
         for number in before:
             signal.signal(number, lambda number, frame: stops.append(number))
