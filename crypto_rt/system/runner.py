@@ -154,9 +154,9 @@ def up(
     stops: list[int] = []
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        supervisor.step()
-        import_quix()  # what the services share is imported once, while Kafka starts
-
+        if not plan.settings.kafka.broker:
+            supervisor.step()  # Kafka starts, and meanwhile what the services share is imported, once for all
+        import_quix()
         for number in before:
             signal.signal(number, lambda number, frame: stops.append(number))
         return wait_for_end(plan, supervisor, address=fills['api'], stops=stops)
