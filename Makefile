@@ -39,14 +39,13 @@ setup: $(DONE)/lock $(DONE)/torch $(DONE)/core $(DONE)/kafka ## make .venv with 
 	@:
 
 # The cells of one notebook and the tests of one file stay together, in one of the workers; each worker has its own Kafka.
+# conftest.py says which files come first. nbval runs every cell of every notebook, and compares what it shows.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with tests/nbval.cfg
 
 test: setup drift lint rust-test ## set up, then all tests, side by side; the last line is pytest's own
-	@echo '== notebooks'
-	@$(BIN)/nbdev-test nbs --n-workers $(WORKERS) --do-print
-	@echo '== pytest'
+	@echo '== tests and notebooks'
 	@$(PYTEST) tests nbs $(NBVAL)
 
 test-long: setup ## what is random, ten times as often: more examples, chaos with 20 seeds; some hours

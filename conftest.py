@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -16,6 +15,23 @@ import pytest
 
 ROOT = Path(__file__).parent
 REQUIRED = set(filter(None, os.environ.get('CRYPTO_RT_TEST_REQUIRE', '').split(',')))
+# the files that take longest: were one of them the last to begin, all other workers would wait for its end
+LONGEST = (
+    'tests/services/test_candle_replay.py',
+    'tests/models/test_pipelines.py',
+    'tests/services/test_fuzz_kafka.py',
+    'tests/system/test_system.py',
+    'tests/store/test_store_upkeep.py',
+    'tests/verify/test_chaos.py',
+    'tests/bus/test_deaths.py',
+    'tests/system/test_wheel.py',
+    'tests/store/test_contract.py',
+    'tests/store/test_hopsworks.py',
+    'tests/models/test_news_head.py',
+    'tests/store/test_feature_store.py',
+    'tests/services/test_news_service.py',
+    'tests/verify/test_certificates.py',
+)
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
 
 os.environ.setdefault('GX_ANALYTICS_ENABLED', 'false')
@@ -113,24 +129,15 @@ def root_logger() -> Iterator[None]:
 # --- stored outputs of notebooks (nbval)
 
 
-def has_outputs(
-    notebook: Path,
-) -> bool:  # whether a code cell shows something
-    "Tell whether a notebook has outputs that can be compared."
-    return any(cell.get('outputs') for cell in json.loads(notebook.read_text(encoding='utf-8'))['cells'])
-
-
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    "Leave out notebooks that show nothing: nbdev-test runs them already."
-    return True if collection_path.suffix == '.ipynb' and not has_outputs(collection_path) else None
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let nbval read nbdev's notebooks.
+    """Let the longest files begin first, and let nbval read nbdev's notebooks.
 
-    nbdev-clean removes the execution counts without which nbval refuses an output; `eval: false` is no word of nbval's; and nbval runs
-    cells outside IPython's history, where a semicolon at the end does not silence a value, so `None` follows it.
+    nbdev-clean removes the execution counts without which nbval refuses an output; `eval: false` is no word of
+    nbval's; and nbval runs cells outside IPython's history, where a semicolon at the end does not silence a
+    value, so `None` follows it.
     """
+    place = {file: at for at, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition('::')[0], len(LONGEST)))
     for item in items:
         if (cell := getattr(item, 'cell', None)) is None:
             continue

@@ -71,7 +71,7 @@ def api_keys(host: str) -> tuple[str, ...]:
 
 
 class ApiKeys:
-    """The keys that let in: `X-API-Key`, a bearer token, `?key=`, or the cookie that the last leaves behind."""
+    """The keys that let in: `X-API-Key`, a bearer token, `?key=`, or the cookie that the last one leaves."""
 
     def __init__(self, keys: tuple[str, ...] = ()) -> None:
         self.keys = keys
@@ -128,7 +128,7 @@ class ApiKeyMiddleware:
 
 
 class HostMiddleware:
-    """Refuses requests without one plain Host header, and on this machine those for a name that is not its own.
+    """Refuses requests without one plain Host header, and on this machine those for a foreign name.
 
     Else a page of another site could reach us by a name of its own that points here (DNS rebinding).
     """

@@ -1,7 +1,7 @@
 """Sockets that cannot be held for ever: how many, how long a head may be and take, what is left unread.
 
-uvicorn bounds none of these: without a time-out half a request line holds its socket for good. Its two protocols
-(HTTP by httptools, the websocket) are used as they are, with timers and counts around them.
+uvicorn bounds none of these: without a time-out half a request line holds its socket for good. Its two
+protocols (HTTP by httptools, the websocket) are used as they are, with timers and counts around them.
 """
 
 from __future__ import annotations
@@ -96,9 +96,8 @@ class UnreadTimer:
 
     def _cut(self) -> None:
         self.before_cut()
-        if connection := self.transport.get_extra_info(
-            'socket'
-        ):  # what is not sent is not kept by the kernel either
+        if connection := self.transport.get_extra_info('socket'):
+            # what is not sent is not kept by the kernel either
             with contextlib.suppress(OSError, ValueError):  # it may be closed already
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         self.transport.abort()
@@ -110,10 +109,27 @@ class UnreadTimer:
             self.timer = None
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """HTTP whose heads are bounded in length and time, and whose answers have to be read."""
+class MustRead(asyncio.Protocol):
+    """A protocol whose client has to read: it stands before uvicorn's own, which knows no such limit."""
 
     limits: ConnectionLimits
+    transport: asyncio.Transport
+    unread: UnreadTimer
+
+    def pause_writing(self) -> None:
+        """Give the client a while to read."""
+        super().pause_writing()
+        self.unread.start()
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self.unread.stop()
+
+
+class BoundedHttpProtocol(MustRead, HttpToolsProtocol):
+    """HTTP whose heads are bounded in length and time, and whose answers have to be read."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the socket, or turn it away; wait for the first head."""
@@ -256,17 +272,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self.unread.start()
 
-    def pause_writing(self) -> None:
-        """Give the client a while to read."""
-        super().pause_writing()
-        self.unread.start()
-
-    def resume_writing(self) -> None:
-        """The client reads."""
-        super().resume_writing()
-        if not self.transport.is_closing():
-            self.unread.stop()
-
     def handle_websocket_upgrade(self) -> None:
         """Hand the socket over, and with it the duty to count it."""
         if self.is_answering:
@@ -276,10 +281,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.is_counted = False
 
 
-class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
+class BoundedWebSocketProtocol(MustRead, WebSocketsSansIOProtocol):
     """A websocket that is counted, and whose client has to read."""
-
-    limits: ConnectionLimits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket over from HTTP."""
@@ -292,17 +295,6 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.unread.stop()
         self.limits.leave(network_of(self.client[0]) if self.client else '')
         super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """Give the client a while to read."""
-        super().pause_writing()
-        self.unread.start()
-
-    def resume_writing(self) -> None:
-        """The client reads."""
-        super().resume_writing()
-        if not self.transport.is_closing():
-            self.unread.stop()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """End; what is still to be sent may hold the socket no longer than the time for reading."""

@@ -37,8 +37,8 @@ def page_policy() -> str:
 def gradio_policy(html: str) -> str:
     """Return the Content-Security-Policy of the page that Gradio makes.
 
-    Of the scripts inside the page only these very ones run, by their digests. Gradio writes styles all over its
-    page, evaluates the templates of its HTML, and names a base; it cannot do without.
+    Of the scripts inside the page only these very ones run, by their digests. Gradio writes styles all over
+    its page, evaluates the templates of its HTML, and names a base; it cannot do without.
     """
     inside = [
         match['text']

@@ -1,7 +1,7 @@
 """Lists out of the store, in two lanes: small ones in a thread, large ones in a process of their own.
 
-A thread is not enough for large ones. Reading and encoding them holds the interpreter's lock, and then every other
-request waits for it, however small.
+A thread is not enough for large ones. Reading and encoding them holds the interpreter's lock, and then every
+other request waits for it, however small.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def read_series(store: Any, series: Series) -> tuple[list[Any], tuple[str, ...]]
         series: What is asked for.
 
     Returns:
-        The messages, and why the store could not be read; whatever a backend raises, what the bus brought is there.
+        The messages, and why the store could not be read. Whatever a backend raises, what the bus brought is
+        there.
     """
     received = [decode(series.group, raw) for raw in series.received]
     since, until = series.span
@@ -200,7 +201,8 @@ class Lane:
             is_gone: Tells whether the client has gone meanwhile, so that nothing is done for nobody.
 
         Raises:
-            HTTPException: 503 when too many wait, or the work takes too long or dies; Retry-After says when to come back.
+            HTTPException: 503 when too many wait, or the work takes too long or dies; Retry-After says when
+                to come back.
         """
         if self.present > self.room:
             raise self._not_now('too much is asked for at once')

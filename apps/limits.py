@@ -55,8 +55,8 @@ class RequestBudget:
 class RateLimitMiddleware:
     """Refuses with 429 who asks too often: a key, or an address where no key of ours is sent.
 
-    On this machine without keys nobody is counted: dashboard, scripts and load tests would share the bucket of
-    127.0.0.1. With keys even 127.0.0.1 is counted, since it may be a proxy that others come through.
+    On this machine without keys nobody is counted: dashboard, scripts and load tests would share the bucket
+    of 127.0.0.1. With keys even 127.0.0.1 is counted, since it may be a proxy that others come through.
     """
 
     def __init__(self, app: ASGIApp, budget: RequestBudget, keys: ApiKeys) -> None:
@@ -84,7 +84,7 @@ class RateLimitMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Reads the body before anyone else does: refuses what is too long with 413, what is too slow with 408."""
+    """Reads the body before anyone else: refuses what is too long with 413, what is too slow with 408."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
         self.app, self.max_bytes, self.seconds = app, max_bytes, seconds

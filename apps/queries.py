@@ -19,7 +19,8 @@ def plain_digits(value: Any) -> Any:
     """Return a whole number written in ASCII digits as it is.
 
     Raises:
-        ValueError: For what Python's `int` would take beside it, such as `1_000`, `+5`, ` 5 ` and the digits of other scripts.
+        ValueError: For what Python's `int` would take beside it, such as `1_000`, `+5`, ` 5 ` and the digits
+            of other scripts.
     """
     if isinstance(value, str) and not WHOLE.fullmatch(value):
         raise ValueError(f'must be a whole number in plain digits, was {value[:40]!r}')

@@ -104,7 +104,7 @@ def run_api(settings: Settings, port: int | None = None, dashboard: bool = True)
 
 
 def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
-    """Return the server of an app, with the limits of `[api]` on its connections; it runs on a bound socket."""
+    """Return the server of an app, for a socket that is bound, with the limits of `[api]` on connections."""
     import uvicorn
 
     from apps.connections import bounded_protocols

@@ -74,7 +74,10 @@ def frames(
     size: int,  # trades in each frame
 ) -> list[bytes]:
     "Return the trades as Kraken sends them."
-    row = '{{"symbol":"BTC/USD","side":"{}","price":{},"qty":{},"ord_type":"{}","trade_id":{},"timestamp":"{}"}}'
+    row = (
+        '{{"symbol":"BTC/USD","side":"{}","price":{},"qty":{},'
+        '"ord_type":"{}","trade_id":{},"timestamp":"{}"}}'
+    )
     rows = [
         row.format(
             t.side,

@@ -43,7 +43,7 @@ def is_slip_of_ours(error: Exception) -> bool:
 
 
 def is_about_given_file(error: Exception, words: Sequence[str]) -> bool:
-    "Tell whether a file or a folder that the command line named cannot be used: not our fault, as one of ours would be."
+    "Tell whether an error is about a file or a folder that the command line named, and so no fault of ours."
     if not isinstance(error, OF_A_FILE):
         return False
     text = str(error.filename or error)

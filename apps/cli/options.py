@@ -71,7 +71,8 @@ Files = Annotated[
     typer.Option(
         '--file',
         metavar='F...',
-        help='one or more candles or trades files: Parquet, CSV, JSON lines or REST replies, each taken whole or not at all',
+        help='one or more candles or trades files: Parquet, CSV, JSON lines or REST replies, '
+        'each taken whole or not at all',
     ),
 ]
 NewsFiles = Annotated[

@@ -133,7 +133,7 @@ class Deaths:
         return self
 
     def at_one(self, where: tuple[str, int], first: int, last: int) -> Deaths:
-        "Note, as `at_work` does, messages of one topic and partition; the way of all services that join nothing."
+        "Note messages of one partition, as `at_work` does; what a service that joins nothing calls."
         text = b'%b%d %d\n\n' % (self.places.get(where) or self._place(*where), first, last)
         self.note[: len(text)] = text
         return self
@@ -175,8 +175,10 @@ class Deaths:
         if not any(span.last <= offset for span in self.suspects(topic, partition)):
             return
 
+        def is_behind(span: Span) -> bool:
+            return (span.topic, span.partition) == (topic, partition) and span.last <= offset
+
         def without(record: Record) -> Record:
-            is_behind = lambda s: (s.topic, s.partition) == (topic, partition) and s.last <= offset  # noqa: E731
             left = [[span for span in death.spans if not is_behind(span)] for death in record.deaths]
             deaths = zip(record.deaths, left, strict=True)
             kept = [msgspec.structs.replace(death, spans=spans) for death, spans in deaths if spans]

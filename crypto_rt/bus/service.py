@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from .deaths import Deaths, SetAside
 from .sending import PRODUCER
-from .steps import Batch, Out, Received, Step, batches, committable, dead_letter_of, pieces
+from .steps import Batch, Out, Received, Step, batches, committable, dead_letter_of, stretches
 from .topics import RECONNECT, ensure_topics, log_ids, partitions, topic_name
 from ..core.messages import End, ServiceEvent, TOPICS, encode
 from ..core.settings import Settings
@@ -25,9 +26,10 @@ from typing import Any
 log = logging.getLogger('crypto_rt.bus.service')
 
 # %% auto #0
-__all__ = ['log', 'PATIENCE_SECONDS', 'MOST_WAITING', 'poll_batch', 'Service', 'take_partition', 'take_part', 'refuse',
-           'one_by_one', 'spans_waiting', 'let_go', 'covered', 'store_offset', 'leaving', 'rows_waiting', 'hold_back',
-           'send_due', 'pass_end', 'finish_run', 'send_event', 'application', 'let_collector_rest', 'run_service']
+__all__ = ['log', 'MOST_WAITING', 'PATIENCE_SECONDS', 'poll_batch', 'Service', 'import_quix', 'rows_waiting', 'take_part',
+           'refuse', 'one_by_one', 'spans_waiting', 'covered', 'store_offset', 'leaving', 'hold_back', 'send_due',
+           'let_go', 'pass_end', 'finish_run', 'send_event', 'take_partition', 'application', 'let_collector_rest',
+           'run_service']
 
 # %% ../../nbs/01_bus/06_service.ipynb #29980dbe
 def poll_batch(
@@ -99,25 +101,35 @@ class Service:
         if hasattr(self.step, 'due'):
             send_due(self)
 
-# %% ../../nbs/01_bus/06_service.ipynb #e0064f78
-def take_partition(service: Service, run: Callable, batch: Batch) -> None:
-    "Hand the pieces of one partition to the step and note how far a commit may go."
-    topic, partition, last = batch.topic, batch.partition, batch.offset_at(-1)
-    aside = service.deaths.aside(topic, partition)
-    reasons = {offset: each.reason for offset, each in aside.items()}
-    for piece in pieces(batch, reasons):
-        messages: Any = piece.messages  # a `Batch`, since they are of one
-        for part in one_by_one(service, messages) if messages else ():
-            take_part(service, run, part)
-        if piece.run_id is not None and piece.behind:
-            pass_end(service, piece.run_id, topic=topic, partition=partition, offset=piece.behind.offset)
-        elif piece.behind:
-            refuse(service, piece.behind, piece.refusal, aside.get(piece.behind.offset))
-    service.last[topic, partition] = last
-    service.deaths.survived(topic, partition, last)
-    store_offset(service, topic, partition, covered(service, topic, partition, last))
+# %% ../../nbs/01_bus/06_service.ipynb #edec23a6
+def import_quix() -> Any:  # the package
+    "Import Quix Streams, without a grammar that takes long to build and that nobody asks."
+    grammar = 'rfc3987_syntax'
+    is_there = grammar in sys.modules
+    if not is_there:
+        sys.modules[grammar] = None  # type: ignore[assignment]  # what an import takes for not installed
+    try:
+        import quixstreams
+    finally:
+        if not is_there:
+            del sys.modules[grammar]
+    return quixstreams
 
+# %% ../../nbs/01_bus/06_service.ipynb #cedb564e
+@cache
+def _quix_context() -> tuple[Callable, Callable]:
+    import_quix()
+    from quixstreams.context import set_message_context
+    from quixstreams.models import MessageContext
 
+    return set_message_context, MessageContext
+
+# %% ../../nbs/01_bus/06_service.ipynb #4e301872
+def rows_waiting(step: Step) -> int:
+    "Return how many rows of a step wait for another input; 0 for a step that joins nothing."
+    return getattr(step, 'waiting', 0)
+
+# %% ../../nbs/01_bus/06_service.ipynb #dd517169
 def take_part(service: Service, run: Callable, part: Batch) -> None:
     "Hand messages of one partition to the step, on record as long as it works on them."
     set_message_context, message_context = _quix_context()
@@ -137,15 +149,7 @@ def take_part(service: Service, run: Callable, part: Batch) -> None:
         if deaths.record.deaths and len(part) == 1:
             let_go(service, part[0])
 
-
-@cache
-def _quix_context() -> tuple[Callable, Callable]:
-    from quixstreams.context import set_message_context
-    from quixstreams.models import MessageContext
-
-    return set_message_context, MessageContext
-
-
+# %% ../../nbs/01_bus/06_service.ipynb #57eda8b9
 def refuse(service: Service, message: Received, reason: str, aside: SetAside | None = None) -> None:
     "Make a dead letter of a message that the step does not get, and tell the step that it was there."
     deaths = aside.deaths if aside else 0
@@ -160,10 +164,7 @@ def refuse(service: Service, message: Received, reason: str, aside: SetAside | N
         service.set_aside += 1
         send_event(service, 'counts')
 
-# %% ../../nbs/01_bus/06_service.ipynb #6fd84ce2
-PATIENCE_SECONDS = 60.0  # how long a suspected row may wait for another input before the next one is taken
-
-
+# %% ../../nbs/01_bus/06_service.ipynb #8e80e02b
 def one_by_one(service: Service, messages: Batch) -> Sequence[Batch]:
     "Return messages in order: those under suspicion alone, the others as they stand together."
     spans = service.deaths.suspects(messages.topic, messages.partition)
@@ -180,7 +181,7 @@ def one_by_one(service: Service, messages: Batch) -> Sequence[Batch]:
         parts.append(messages[start:])
     return parts
 
-
+# %% ../../nbs/01_bus/06_service.ipynb #7f09d6a9
 def spans_waiting(service: Service) -> Iterator[tuple[str, int, int, int]]:
     "Yield the messages whose rows wait in the step."
     if rows_waiting(service.step):
@@ -188,16 +189,6 @@ def spans_waiting(service: Service) -> Iterator[tuple[str, int, int, int]]:
             first = service.step.open_from(topic, partition)
             if first is not None:
                 yield topic, partition, first, last
-
-
-def let_go(service: Service, message: Received) -> None:
-    "Wait until the row of a suspected message has left the step."
-    topic, partition, offset = message.topic, message.partition, message.offset
-    if any(span.holds(topic, partition, offset) for span in service.deaths.suspects(topic, partition)):
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while rows_waiting(service.step) and time.monotonic() < deadline:
-            send_due(service)
-            time.sleep(0.002)
 
 # %% ../../nbs/01_bus/06_service.ipynb #03ffc599
 def covered(service: Service, topic: str, partition: int, last: int) -> int:
@@ -232,13 +223,8 @@ def leaving(service: Service, inner: Callable) -> Callable:
 
     return left
 
-# %% ../../nbs/01_bus/06_service.ipynb #5c0de002
+# %% ../../nbs/01_bus/06_service.ipynb #71b5ebac
 MOST_WAITING = 20_000  # rows; beyond so many nothing more is read for a while
-
-
-def rows_waiting(step: Step) -> int:
-    "Return how many rows of a step wait for another input; 0 for a step that joins nothing."
-    return getattr(step, 'waiting', 0)
 
 
 def hold_back(service: Service, full: bool) -> None:
@@ -264,6 +250,19 @@ def send_due(service: Service) -> None:
         for run_id, seen in service.ended.items():
             if run_id not in service.passed and len(seen) == service.awaits:
                 finish_run(service, run_id)
+
+# %% ../../nbs/01_bus/06_service.ipynb #2054f07e
+PATIENCE_SECONDS = 60.0  # how long a suspected row may wait for another input before the next one is taken
+
+
+def let_go(service: Service, message: Received) -> None:
+    "Wait until the row of a suspected message has left the step."
+    topic, partition, offset = message.topic, message.partition, message.offset
+    if any(span.holds(topic, partition, offset) for span in service.deaths.suspects(topic, partition)):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while rows_waiting(service.step) and time.monotonic() < deadline:
+            send_due(service)
+            time.sleep(0.002)
 
 # %% ../../nbs/01_bus/06_service.ipynb #af778139
 def pass_end(service: Service, run_id: str, topic: str, partition: int, offset: int) -> None:
@@ -301,15 +300,31 @@ def send_event(service: Service, kind: Any, run_id: str = '') -> None:
     event = ServiceEvent(service=service.name, kind=kind, at_ms=now_ms(), run_id=run_id, counts=counts)
     service.app._producer.produce(topic_name(service.settings, 'service_events'), encode(event), service.name)
 
+# %% ../../nbs/01_bus/06_service.ipynb #8056fc31
+def take_partition(service: Service, run: Callable, batch: Batch) -> None:
+    "Hand the messages of one partition to the step and note how far a commit may go."
+    topic, partition, last = batch.topic, batch.partition, batch.offset_at(-1)
+    aside = service.deaths.aside(topic, partition)
+    reasons = {offset: each.reason for offset, each in aside.items()}
+    for stretch in stretches(batch, reasons):
+        messages: Any = stretch.messages  # a `Batch`, since they are of one
+        for part in one_by_one(service, messages) if messages else ():
+            take_part(service, run, part)
+        if stretch.run_id is not None and stretch.behind:
+            pass_end(service, stretch.run_id, topic=topic, partition=partition, offset=stretch.behind.offset)
+        elif stretch.behind:
+            refuse(service, stretch.behind, stretch.refusal, aside.get(stretch.behind.offset))
+    service.last[topic, partition] = last
+    service.deaths.survived(topic, partition, last)
+    store_offset(service, topic, partition, covered(service, topic, partition, last))
+
 # %% ../../nbs/01_bus/06_service.ipynb #faef1618
 def application(
     settings: Settings,
     name: str,  # the service; its consumer group is crypto-rt.<name>
 ) -> Any:  # a Quix `Application`
     "Return a tuned Quix application, not yet running."
-    from quixstreams import Application
-
-    return Application(
+    return import_quix().Application(
         broker_address=settings.kafka.broker,
         consumer_group=f'{settings.kafka.topic_prefix}crypto-rt.{name}',
         auto_offset_reset='earliest',

@@ -19,7 +19,7 @@ log = logging.getLogger('crypto_rt.bus.steps')
 
 # %% auto #0
 __all__ = ['log', 'LONGEST_KEY', 'SYMBOL', 'Received', 'Out', 'Step', 'committable', 'is_end', 'Batch', 'columns', 'batches',
-           'key_refusal', 'readable_key', 'Piece', 'pieces', 'decoded', 'dead_letter_of', 'ReadPositions']
+           'key_refusal', 'readable_key', 'Stretch', 'stretches', 'decoded', 'dead_letter_of', 'ReadPositions']
 
 # %% ../../nbs/01_bus/02_steps.ipynb #d8698e50
 class Received(NamedTuple):
@@ -41,12 +41,13 @@ class Out(NamedTuple):
 
 
 class Step(Protocol):
-    """The part of a service that is its own. It may also have `finish() -> Iterable[Out]`, called at the
-    end of a replay, and
-    `forget(topic, partition)`, called when another instance takes a partition over; and where rows wait
-    for another input,
-    `waiting`, their number, and `due() -> Iterable[Out]`, called at each turn of the loop; and
-    `pass_over(topic, partition, offset)`, told of a message that it does not get because it cannot be used.
+    """The part of a service that is its own. It may also have:
+
+    - `finish() -> Iterable[Out]`, called at the end of a replay;
+    - `forget(topic, partition)`, called when another instance takes a partition over;
+    - `pass_over(topic, partition, offset)`, told of a message that it does not get, since it cannot be used;
+    - `waiting`, where rows wait for another input: how many, and then `due() -> Iterable[Out]`, called at
+      each turn of the loop.
     """
 
     def take(self, messages: Sequence[Received]) -> Iterable[Out]: ...
@@ -173,12 +174,12 @@ def key_refusal(
 def readable_key(
     key: str,  # of a `Received`
 ) -> str:  # printable
-    "Return a key as a log or a letter can show it, what cannot be shown as escapes, its beginning if it is long."
+    "Return a key as a log or a letter can show it: the beginning, and escapes for what cannot be printed."
     text = key[:LONGEST_KEY].encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
     return text if text.isprintable() else repr(text)[1:-1]
 
 # %% ../../nbs/01_bus/02_steps.ipynb #64dcd2e7
-class Piece(NamedTuple):
+class Stretch(NamedTuple):
     "Messages that a step gets together, and the one behind them that it does not get."
 
     messages: Sequence[Received]  # maybe none
@@ -186,36 +187,36 @@ class Piece(NamedTuple):
     run_id: str | None = None  # of an end marker
     refusal: str = ''  # why the message behind cannot be used
 
-
-def pieces(
+# %% ../../nbs/01_bus/02_steps.ipynb #fe89850c
+def stretches(
     messages: Sequence[Received],  # of one topic partition
     aside: Mapping[int, str] = {},  # offset to why the message there must not be taken
-) -> Sequence[Piece]:
-    "Return the messages in pieces that end at an end marker, or at a message that cannot be used."
+) -> Sequence[Stretch]:
+    "Return the messages in stretches that end at an end marker, or at a message that cannot be used."
     if isinstance(messages, Batch):
         topic, values, keys = messages.topic, messages.values, list(map(_KEY, messages.messages))
     else:
         topic = messages[0].topic if messages else ''
         values, keys = [message.value for message in messages], [message.key for message in messages]
-    stops: dict[int, Piece] = {}
+    stops: dict[int, Stretch] = {}
     if any(map(bytes.startswith, values, repeat(END))):
         for at, value in enumerate(values):
             if value.startswith(END) and (run_id := _run_id(value)) is not None:
-                stops[at] = Piece((), run_id=run_id)
+                stops[at] = Stretch((), run_id=run_id)
     for key in set(keys):
         if refusal := _refusal_of(topic, key):
             for at in (at for at, other in enumerate(keys) if other == key and at not in stops):
-                stops[at] = Piece((), refusal=refusal)
+                stops[at] = Stretch((), refusal=refusal)
     for at in (at for at, message in enumerate(messages if aside else ()) if message.offset in aside):
-        stops[at] = Piece((), refusal=aside[messages[at].offset])
+        stops[at] = Stretch((), refusal=aside[messages[at].offset])
     if not stops:
-        return [Piece(messages)] if values else []
-    found, start = list[Piece](), 0
+        return [Stretch(messages)] if values else []
+    found, start = list[Stretch](), 0
     for at in sorted(stops):
         found.append(stops[at]._replace(messages=messages[start:at], behind=messages[at]))
         start = at + 1
     if start < len(values):
-        found.append(Piece(messages[start:]))
+        found.append(Stretch(messages[start:]))
     return found
 
 

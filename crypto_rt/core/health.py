@@ -47,7 +47,7 @@ class Health:
         fault.times, fault.why = fault.times + 1, reason
         if self._may_log(what, now):
             fault.is_logged = True
-            words = f'; for the {fault.times}th time since {iso(fault.since_ms)}' if fault.times > 1 else ''
+            words = f'; {fault.times} times since {iso(fault.since_ms)}' if fault.times > 1 else ''
             self.log.warning('%s: %s%s', clean_text(what), reason, words)
 
     def works(self, what: str) -> None:

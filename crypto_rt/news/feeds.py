@@ -30,7 +30,8 @@ __all__ = ['log', 'MOST', 'REDIRECTS', 'text_of', 'check_document', 'parse_feed'
 
 # %% ../../nbs/06_news/02_feeds.ipynb #2038ed0e
 _CHARSETS = re.compile(
-    r'^(utf-?8|us-ascii|ascii|utf-?16([bl]e)?|iso-8859-\d+|latin-?1|windows-125\d|cp125\d|koi8-[ru]|gb2312|gbk|gb18030|big5|shift_jis|euc-(jp|kr))$',
+    r'^(utf-?8|us-ascii|ascii|utf-?16([bl]e)?|iso-8859-\d+|latin-?1|windows-125\d|cp125\d'
+    r'|koi8-[ru]|gb2312|gbk|gb18030|big5|shift_jis|euc-(jp|kr))$',
     re.I,
 )
 

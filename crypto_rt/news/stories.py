@@ -74,8 +74,8 @@ _UNSEEN = {'Cc', 'Cf', 'Cs', 'Co', 'Cn'}
 
 # %% ../../nbs/06_news/01_stories.ipynb #a6d1cfc0
 _TRACKING = re.compile(
-    r'^(utm_.*|fbclid|gclid|dclid|msclkid|yclid|igshid|mc_[ce]id|_hs.*|ref|ref_src|cmpid|ncid|sr_share|s_kwcid|oly_.*|vero_.*|spm|at_.*)$',
-    re.I,
+    r'(?i)^(utm_.*|fbclid|gclid|dclid|msclkid|yclid|igshid|mc_[ce]id|_hs.*|ref|ref_src'
+    r'|cmpid|ncid|sr_share|s_kwcid|oly_.*|vero_.*|spm|at_.*)$'
 )
 
 

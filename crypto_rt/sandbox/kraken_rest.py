@@ -134,7 +134,8 @@ def _trades(exchange: SandboxExchange, query: dict[str, str]) -> bytes:
         raise ValueError(f'count must be from 1 to 1000, was {count}')
     rows = exchange.market.rows(symbol, after, exchange.clock_ms() * 10**6 + 999_999, count)
     body = ','.join(
-        f'["{r.price}","{r.quantity}",{r.ns // 10**9}.{r.ns % 10**9:09},"{r.side[0]}","{r.order_type[0]}","",{r.trade_id}]'
+        f'["{r.price}","{r.quantity}",{r.ns // 10**9}.{r.ns % 10**9:09},'
+        f'"{r.side[0]}","{r.order_type[0]}","",{r.trade_id}]'
         for r in rows
     )
     return f'{{{json.dumps(query["pair"])}:[{body}],"last":"{rows[-1].ns if rows else after}"}}'.encode()

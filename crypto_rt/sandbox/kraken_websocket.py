@@ -30,8 +30,8 @@ def frame_text(
 ) -> str:
     "Return a frame of the trade channel."
     data = ','.join(
-        f'{{"symbol":"{r.symbol}","side":"{r.side}","price":{r.price},"qty":{r.quantity},"ord_type":"{r.order_type}",'
-        f'"trade_id":{r.trade_id},"timestamp":"{rfc3339(r.ns)}"}}'
+        f'{{"symbol":"{r.symbol}","side":"{r.side}","price":{r.price},"qty":{r.quantity},'
+        f'"ord_type":"{r.order_type}","trade_id":{r.trade_id},"timestamp":"{rfc3339(r.ns)}"}}'
         for r in rows
     )
     return f'{{"channel":"trade","type":"{kind}","data":[{data}]}}'
@@ -133,8 +133,10 @@ def ticker_text(
     def item(row: SimulatedTrade) -> str:
         bid, ask = quote_of(row)
         return (
-            f'{{"symbol":"{row.symbol}","bid":{bid},"bid_qty":1,"ask":{ask},"ask_qty":1,"last":{row.price},"volume":{row.quantity},'
-            f'"vwap":{row.price},"low":{row.price},"high":{row.price},"change":0.0,"change_pct":0.0,"timestamp":"{rfc3339(row.ns)}"}}'
+            f'{{"symbol":"{row.symbol}","bid":{bid},"bid_qty":1,"ask":{ask},"ask_qty":1,'
+            f'"last":{row.price},"volume":{row.quantity},"vwap":{row.price},'
+            f'"low":{row.price},"high":{row.price},"change":0.0,"change_pct":0.0,'
+            f'"timestamp":"{rfc3339(row.ns)}"}}'
         )
 
     return f'{{"channel":"ticker","type":"{kind}","data":[{",".join(map(item, rows))}]}}'

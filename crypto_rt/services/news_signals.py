@@ -31,9 +31,18 @@ class Cache:
 
     def __init__(self, file: Path | str) -> None:  # `:memory:` forgets at the end
         self.rows = sqlite3.connect(file)
-        self.rows.executescript("""PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-            CREATE TABLE IF NOT EXISTS scores (text_hash TEXT, scorer TEXT, version TEXT, score TEXT, PRIMARY KEY (text_hash, scorer, version)) WITHOUT ROWID;
-            CREATE TABLE IF NOT EXISTS known (news_id TEXT, scorer TEXT, version TEXT, at_ms INT, PRIMARY KEY (news_id, scorer, version)) WITHOUT ROWID;""")
+        self.rows.executescript("""
+            PRAGMA journal_mode = WAL;
+            PRAGMA synchronous = NORMAL;
+            CREATE TABLE IF NOT EXISTS scores (
+                text_hash TEXT, scorer TEXT, version TEXT, score TEXT,
+                PRIMARY KEY (text_hash, scorer, version)
+            ) WITHOUT ROWID;
+            CREATE TABLE IF NOT EXISTS known (
+                news_id TEXT, scorer TEXT, version TEXT, at_ms INT,
+                PRIMARY KEY (news_id, scorer, version)
+            ) WITHOUT ROWID;
+        """)
 
     def score(self, text_hash: str, scorer: Scorer) -> Score | None:
         found = self.rows.execute(

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from ..bus.broker import find_broker
+from ..bus.service import import_quix
 from ..core.compose import Spec, specs
 from ..core.package_files import package_file
 from ..core.processes import free_ports
@@ -155,9 +156,9 @@ def up(
     stops: list[int] = []
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        supervisor.step()
-        import quixstreams  # noqa: F401  # what the services share is imported once, while Kafka starts
-
+        if not plan.settings.kafka.broker:
+            supervisor.step()  # Kafka starts, and meanwhile what the services share is imported, once for all
+        import_quix()
         for number in before:
             signal.signal(number, lambda number, frame: stops.append(number))
         return wait_for_end(plan, supervisor, address=fills['api'], stops=stops)

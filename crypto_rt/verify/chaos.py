@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from ..bus.broker import find_broker, start_broker
+from ..bus.service import import_quix
 from ..core.compose import Spec
 from ..core.processes import fork_service, free_ports, is_ready
 from ..core.settings import Settings, environment, load_settings, to_env
@@ -274,10 +275,10 @@ def preload() -> None:
     import httpx  # noqa: F401
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
-    import quixstreams  # noqa: F401
     import talib.stream  # noqa: F401
     from websockets.asyncio import client, server  # noqa: F401
 
+    import_quix()
     from crypto_rt.models import registry  # noqa: F401
     from crypto_rt.sandbox import server as exchange  # noqa: F401
     from crypto_rt.services import candles, feature_store, indicators, predictions, trades  # noqa: F401

@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from conftest import LONGEST
 from crypto_rt.core.messages import TOPICS, write_contracts
 from crypto_rt.core.settings import SECTIONS, Settings, load_settings
 
@@ -191,6 +192,10 @@ def test_no_registry_and_no_path_of_a_machine() -> None:
 def test_no_unresolved_merge() -> None:
     "nbdev's merge driver turns conflict markers into markdown cells, which pass every other test."
     assert not slips(r'^\s*"?(<{7}|>{7}|={7}$)( |$|\\n)')
+
+
+def test_the_files_that_begin_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / name).is_file()] == []
 
 
 def test_licence_is_there_whole() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,14 @@ def exported(folder: Path, what: str, symbol: str) -> pd.DataFrame:
     return pd.read_parquet(folder / 'out.parquet')
 
 
+@pytest.fixture
+def bus(kafka_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    "The Kafka of this worker, with topics of the test's own: what is replayed goes over it."
+    monkeypatch.setenv('CRYPTO_RT_KAFKA_BROKER', kafka_broker)
+    monkeypatch.setenv('CRYPTO_RT_KAFKA_TOPIC_PREFIX', f't{uuid.uuid4().hex[:8]}.')
+
+
+@pytest.mark.usefixtures('bus')
 def test_a_candles_file_flows_through_every_service(tmp_path: Path) -> None:
     file = candles_file(
         tmp_path / 'two.parquet', {'BTC/USDT': [*range(200), *range(203, 400)], 'ETH/USDT': [*range(400)]}
@@ -88,6 +97,7 @@ def test_a_candles_file_flows_through_every_service(tmp_path: Path) -> None:
     assert 'sha256' in json.loads((tmp_path / 'data' / 'source.json').read_text())
 
 
+@pytest.mark.usefixtures('bus')
 def test_a_second_run_adds_nothing_and_another_file_is_refused(tmp_path: Path) -> None:
     file = candles_file(tmp_path / 'one.parquet', {'BTC/USDT': [*range(60)]})
     first = replayed(file, tmp_path / 'data')
@@ -100,6 +110,7 @@ def test_a_second_run_adds_nothing_and_another_file_is_refused(tmp_path: Path) -
     assert 'holds data of replay the file one.parquet' in refused.stderr
 
 
+@pytest.mark.usefixtures('bus')
 def test_quarters_of_an_hour_of_a_real_market(shared: Path, tmp_path: Path) -> None:
     whole = pd.read_parquet(shared / 'data/canonical/candles/BTC-USDT_15m_2024-12-30.parquet')
     piece = whole.iloc[-1500:]

@@ -9,7 +9,7 @@ from typing import Any
 
 from crypto_rt.bus.deaths import Deaths
 from crypto_rt.bus.service import Service, send_due, take_partition
-from crypto_rt.bus.steps import Out, Received
+from crypto_rt.bus.steps import Batch, Out, Received
 from crypto_rt.core.messages import End, decode, encode
 from crypto_rt.core.settings import Settings, load_settings
 from crypto_rt.features.vectors import oldest_ms
@@ -77,10 +77,11 @@ class Loop:
         self.committed[partition] = offset
 
     def take(self, messages: Sequence[Received]) -> None:
-        def run(piece: Sequence[Received], *_: object) -> None:
-            self.sent += [(out.topic, out.value, out.key) for out in self.service.step.take(piece)]
+        def run(part: Sequence[Received], *_: object) -> None:
+            self.sent += [(out.topic, out.value, out.key) for out in self.service.step.take(part)]
 
-        batch = SimpleBatch(messages)
+        values = [m.value for m in messages]
+        batch = Batch('technical_indicators', 0, list(map(FromClient, messages)), values)
         take_partition(self.service, run, batch)
 
     @property
@@ -88,8 +89,17 @@ class Loop:
         return [topic for topic, _, _ in self.sent]
 
 
-class SimpleBatch(list):
-    topic, partition = 'technical_indicators', 0
+class FromClient:
+    "What a `Batch` asks of a message of Kafka's client."
+
+    def __init__(self, received: Received):
+        self.received = received
+
+    def key(self) -> bytes:
+        return self.received.key.encode()
+
+    def offset(self) -> int:
+        return self.received.offset
 
 
 class Echo:

@@ -72,8 +72,8 @@ def check_range(
     if is_outside.any():
         at = int(np.argmax(is_outside))
         raise ValueError(
-            f'{file}, {word} {table["row"][at]}, column vwap: expected a price from low {table["low"][at]} to high '
-            f'{table["high"][at]}, was {table["vwap"][at]}'
+            f'{file}, {word} {table["row"][at]}, column vwap: expected a price '
+            f'from low {table["low"][at]} to high {table["high"][at]}, was {table["vwap"][at]}'
         )
 
 # %% ../../../nbs/02_market/03_files/04_candles.ipynb #d0f29d97
@@ -217,7 +217,8 @@ def one_of_each_start(
         at = int(np.argmax(again & differs))
         one, other = sorted((table['row'][at].as_py(), table['row'][at + 1].as_py()))
         raise ValueError(
-            f'{file}, {word} {other}, column start_ms: expected one candle of {table["symbol"][at]} for each start, '
+            f'{file}, {word} {other}, column start_ms: '
+            f'expected one candle of {table["symbol"][at]} for each start, '
             f'was {iso(table["start_ms"][at].as_py())} with other numbers than in {word} {one}'
         )
     if 'revision' not in table.column_names and again.any():

@@ -99,8 +99,8 @@ def _json_kind(path: Path, head: bytes) -> str:
         return 'trades_frames'
     if keys and not keys & {'error', 'result'}:
         raise ValueError(
-            f'{path.name}, line 1: expected a frame with channel and data, or a reply with error and result, was an '
-            f'object of {", ".join(sorted(keys)[:8])}'
+            f'{path.name}, line 1: expected a frame with channel and data, '
+            f'or a reply with error and result, was an object of {", ".join(sorted(keys)[:8])}'
         )
     for rows in rest_pairs(path).values():
         width = len(rows[0]) if rows and isinstance(rows[0], list) else 0

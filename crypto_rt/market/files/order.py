@@ -124,9 +124,10 @@ def without_repeats(
     if (same_id & ~same_trade).any():
         at = int(np.argmax(same_id & ~same_trade))
         one, other = (table.slice(place, 1).to_pylist()[0] for place in (at, at + 1))
+        first, second = sorted((one['row'], other['row']))
         raise ValueError(
-            f'{file}, {word} {max(one["row"], other["row"])}, column trade_id: expected an id that no other trade '
-            f'of {one["symbol"]} has, was {one["trade_id"]}, which {word} {min(one["row"], other["row"])} has, too'
+            f'{file}, {word} {second}, column trade_id: expected an id that no other trade '
+            f'of {one["symbol"]} has, was {one["trade_id"]}, which {word} {first} has, too'
         )
     if repeats := int(same_trade.sum()):
         log.warning('%s: %d trades are repeated in it, and were taken once', file, repeats)

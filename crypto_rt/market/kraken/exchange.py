@@ -72,7 +72,7 @@ class Kraken(Exchange):
         return self.asked.states() if self.asked is not None else []
 
     def symbols(self) -> list[str]:
-        "Return the symbols that can be traded, such as BTC/USD; `ConnectionError` for a list that proves nothing."
+        "Return the symbols that can be traded, as BTC/USD; `ConnectionError` for a list that proves nothing."
         return list(self.client.ask('AssetPairs', parse_asset_pairs))
 
     def status(self) -> str:

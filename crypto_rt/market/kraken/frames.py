@@ -27,13 +27,19 @@ __all__ = ['log', 'decode_trade_frame_python', 'sort_trade_frame', 'read_frame',
            'parse_rest_ohlc']
 
 # %% ../../../nbs/02_market/01_kraken/01_frames.ipynb #7afb6594
-class _Item(Struct):
-    symbol: Annotated[str, Meta(pattern=r'^[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}$')]
+_Symbol = Annotated[str, Meta(pattern=r'^[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}$')]
+
+
+class _ItemFields(Struct):
+    symbol: _Symbol
     trade_id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     price: msgspec.Raw
     qty: msgspec.Raw
     side: Literal['buy', 'sell']
     timestamp: str
+
+
+class _Item(_ItemFields):
     ord_type: Literal['limit', 'market'] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -72,13 +78,7 @@ except ImportError:
     decode_trade_frame = decode_trade_frame_python
 
 # %% ../../../nbs/02_market/01_kraken/01_frames.ipynb #80afb654
-class _LooseItem(Struct):
-    symbol: Annotated[str, Meta(pattern=r'^[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}$')]
-    trade_id: Annotated[int, Meta(ge=0, le=2**63 - 1)]
-    price: msgspec.Raw
-    qty: msgspec.Raw
-    side: Literal['buy', 'sell']
-    timestamp: str
+class _LooseItem(_ItemFields):
     ord_type: Any = None
 
 
@@ -163,7 +163,7 @@ class _Status(Struct):
 
 
 class _Quote(Struct):
-    symbol: Annotated[str, Meta(pattern=r'^[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}$')]
+    symbol: _Symbol
     bid: msgspec.Raw = msgspec.Raw(b'null')
     ask: msgspec.Raw = msgspec.Raw(b'null')
 

@@ -130,7 +130,7 @@ class RestClient:
         attempts: int = ATTEMPTS,
         **params: Any,  # of the call
     ) -> T:
-        "Return the parsed reply of a call; `ExchangeError` when all attempts failed, or another is of no use."
+        "Return the parsed reply of a call; `ExchangeError` when all attempts failed, or no other is of use."
         return self.ask_timed(call, parse, pair, attempts, **params)[0]
 
     def ask_timed(

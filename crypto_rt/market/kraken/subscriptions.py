@@ -71,7 +71,9 @@ NEVER = float('inf')
 
 
 class Subscriptions:
-    "Knows what became of each channel of each symbol, and what to send next. Only `renew` may come from another thread."
+    """Knows what became of each channel of each symbol, and what to send next; only `renew` may be called
+    from another thread.
+    """
 
     def __init__(
         self,
@@ -127,7 +129,7 @@ class Subscriptions:
         return out
 
     def see(self, frame: Frame) -> list[Frame]:
-        "Take a frame; return it with what is known of its symbol and channel, once for each symbol it is about."
+        "Take a frame; return it with its symbol and channel where known, once for each symbol it is about."
         if frame.kind in ('trade', 'ticker'):
             if self._unproven:
                 items = frame.trades if frame.kind == 'trade' else frame.quotes

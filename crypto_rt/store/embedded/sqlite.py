@@ -120,8 +120,9 @@ class Database:
 CATALOGUE = """
 CREATE TABLE IF NOT EXISTS _groups (name TEXT, version INTEGER, definition TEXT, PRIMARY KEY (name, version));
 CREATE TABLE IF NOT EXISTS _views (name TEXT, version INTEGER, definition TEXT, PRIMARY KEY (name, version));
-CREATE TABLE IF NOT EXISTS _segments (seq INTEGER PRIMARY KEY AUTOINCREMENT, tab TEXT, path TEXT, rows INTEGER,
-    first_ms INTEGER, last_ms INTEGER, first_key TEXT, last_key TEXT, top_revision INTEGER, top_available INTEGER);
+CREATE TABLE IF NOT EXISTS _segments (seq INTEGER PRIMARY KEY AUTOINCREMENT, tab TEXT, path TEXT,
+    rows INTEGER, first_ms INTEGER, last_ms INTEGER, first_key TEXT, last_key TEXT,
+    top_revision INTEGER, top_available INTEGER);
 CREATE TABLE IF NOT EXISTS _spans (seq INTEGER, tab TEXT, entity TEXT, first_id INTEGER, last_id INTEGER,
     PRIMARY KEY (tab, entity, first_id, seq));
 CREATE TABLE IF NOT EXISTS _counts (tab TEXT, name TEXT, entity TEXT, value INTEGER,
