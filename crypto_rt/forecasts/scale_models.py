@@ -14,8 +14,10 @@ from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 # %% auto #0
-__all__ = ['HEAD_SHARE', 'SCALE_MODELS', 'FeatureBlock', 'ScaleRows', 'head_of', 'tail_of', 'scale_rows', 'ScaleModel',
-           'bias_factor', 'EwmaScale', 'HarScale', 'XGBoostScale', 'CombinedScale', 'geometric_weights', 'fit_scales']
+__all__ = ['FOR_LINES', 'HEAD_SHARE', 'DEPTH', 'LEARNING_RATE', 'LEAST_IN_LEAF', 'EQUAL_SHARE', 'SCALE_MODELS', 'FeatureBlock',
+           'tree_places', 'ScaleRows', 'head_of', 'tail_of', 'scale_rows', 'ScaleModel', 'bias_factor', 'EwmaScale',
+           'HarScale', 'boosted', 'added_by', 'XGBoostScale', 'LogTreesScale', 'CombinedScale', 'geometric_weights',
+           'fit_scales']
 
 # %% ../../nbs/09_forecasts/03_scale_models.ipynb #d247212e
 class FeatureBlock:
@@ -30,11 +32,19 @@ class FeatureBlock:
         default_environment(OMP_WAIT_POLICY='PASSIVE')
         import xgboost
 
-        return xgboost.QuantileDMatrix(self.values, max_bin=64, nthread=2)
+        return xgboost.QuantileDMatrix(self.values[:, tree_places(self.names)], max_bin=64, nthread=2)
 
     def column(self, name: str) -> np.ndarray:
         "Return one feature."
         return self.values[:, self.names.index(name)].astype(float)
+
+
+FOR_LINES = ('sine_', 'cosine_', 'weekday_')  # trees split the plain clock
+
+
+def tree_places(names: tuple[str, ...]) -> np.ndarray:  # ascending
+    "Return which features trees read."
+    return np.array([place for place, name in enumerate(names) if not name.startswith(FOR_LINES)])
 
 
 class ScaleRows(NamedTuple):
@@ -135,7 +145,7 @@ class HarScale(ScaleModel):
 
     kind = 'har'
     penalty = 10.0  # as many independent rows that say nothing
-    starts = ('range_', 'ewma_0.94', 'volume_1', 'return_1', 'sine_', 'cosine_', 'weekday_')
+    starts = ('range_', 'ewma_0.94', 'volume_1', 'return_1', *FOR_LINES)
 
     def __init__(self, places: np.ndarray, mean: np.ndarray, deviation: np.ndarray, weights: np.ndarray):
         self.places, self.mean, self.deviation, self.weights = places, mean, deviation, weights
@@ -166,108 +176,152 @@ class HarScale(ScaleModel):
         "Return the exponential of the line."
         return np.exp(self._design(values) @ self.weights)
 
-# %% ../../nbs/09_forecasts/03_scale_models.ipynb #47214358
+# %% ../../nbs/09_forecasts/03_scale_models.ipynb #16788993
+DEPTH, LEARNING_RATE = 4, 0.06
+LEAST_IN_LEAF = 20  # rows that do not overlap
+
+
+def boosted(
+    rows: ScaleRows,
+    objective: str,  # of XGBoost
+    label: np.ndarray,  # (n,) what is learned; anything where the weight is 0
+    margin: np.ndarray,  # (n,) from where the trees start
+) -> Any:  # an `xgboost.Booster`
+    "Grow a quarter of `trees` on the bins of the fold."
+    matrix = rows.block.matrix
+    import xgboost
+
+    parameters = {
+        'objective': objective,
+        'tree_method': 'hist',
+        'max_depth': DEPTH,
+        'max_bin': 64,
+        'learning_rate': LEARNING_RATE,
+        'min_child_weight': LEAST_IN_LEAF,
+        'reg_lambda': LEAST_IN_LEAF,
+        'subsample': 0.5,
+        'colsample_bytree': 0.5,
+        'base_score': 0.5,
+        'seed': rows.block.training.seed,
+        'nthread': 2,
+    }
+    matrix.set_info(label=np.where(rows.weight > 0, label, 1.0), weight=rows.weight, base_margin=margin)
+    return xgboost.train(parameters, matrix, rows.block.training.trees // 4)
+
+
+def added_by(
+    booster: Any,
+    values: np.ndarray,  # (m, k) float32, features
+    places: np.ndarray,  # of those that trees read
+) -> np.ndarray:  # (m,) float64
+    "Return the sum of the trees."
+    nothing = np.zeros(len(values))
+    return booster.inplace_predict(values[:, places], predict_type='margin', base_margin=nothing).astype(float)
+
+
 class XGBoostScale(ScaleModel):
-    "Two boosters on top of HAR."
+    "Trees on top of HAR."
 
     kind = 'xgboost'
 
-    def __init__(self, base: ScaleModel, boosters: list[Any], factor: float):
-        self.base, self.boosters, self.factor = base, boosters, factor
+    def __init__(self, base: ScaleModel, booster: Any, places: np.ndarray):
+        self.base, self.booster, self.places = base, booster, places
+        self.factor = 1.0
 
     @classmethod
     def fit(cls, rows: ScaleRows, fitted: Mapping[str, ScaleModel]) -> Self:
         "Grow the trees; see `ScaleModel.fit`."
-        import xgboost
-
-        block, training = rows.block, rows.block.training
+        block, kept = rows.block, rows.weight > 0
         base = fitted.get('har') or HarScale.fit(rows, fitted)
         line = np.log(base.variance(block.values))
-        level = float(np.average(line[rows.weight > 0]))
-        parameters = {
-            'tree_method': 'hist',
-            'max_depth': 4,
-            'max_bin': 64,
-            'learning_rate': 0.05,
-            'min_child_weight': 20,
-            'reg_lambda': 20,
-            'subsample': 0.5,
-            'colsample_bytree': 0.5,
-            'base_score': 0.5,
-            'seed': training.seed,
-            'nthread': 2,
-        }
-        labels = {
-            'reg:gamma': (rows.squares / np.exp(level), line - level),
-            'reg:squarederror': (np.log(rows.ranges) - line, np.zeros(len(line))),
-        }
-        boosters = []
-        for objective, (label, margin) in labels.items():
-            matrix = block.matrix
-            matrix.set_info(
-                label=np.where(rows.weight > 0, label, 1.0), weight=rows.weight, base_margin=margin
-            )
-            boosters.append(xgboost.train({**parameters, 'objective': objective}, matrix, training.trees // 3))
-        model = cls(base, boosters, 1.0)
-        kept = rows.weight > 0
+        level = float(np.average(line[kept]))
+        booster = boosted(rows, 'reg:gamma', label=rows.squares / np.exp(level), margin=line - level)
+        model = cls(base, booster, tree_places(block.names))
         model.factor = bias_factor(rows.variance[kept], model.variance(block.values[kept]), rows.weight[kept])
         return model
 
     def variance(self, values: np.ndarray) -> np.ndarray:
-        "Return HAR's forecast, moved by the mean of what the boosters add to its logarithm."
-        added = [
-            booster.inplace_predict(values, predict_type='margin', base_margin=np.zeros(len(values)))
-            for booster in self.boosters
-        ]
-        return self.base.variance(values) * self.factor * np.exp(np.mean(added, axis=0, dtype=float))
+        "Return HAR's forecast times what the trees make of it."
+        added = added_by(self.booster, values, self.places)
+        return self.base.variance(values) * self.factor * np.exp(added)
 
-# %% ../../nbs/09_forecasts/03_scale_models.ipynb #5170eb8c
+# %% ../../nbs/09_forecasts/03_scale_models.ipynb #dbc587ff
+class LogTreesScale(ScaleModel):
+    "Trees for the log variance by ranges."
+
+    kind = 'log_trees'
+
+    def __init__(self, booster: Any, places: np.ndarray, level: float):
+        self.booster, self.places, self.level = booster, places, level
+
+    @classmethod
+    def fit(cls, rows: ScaleRows, fitted: Mapping[str, ScaleModel]) -> Self:
+        "Grow the trees; see `ScaleModel.fit`."
+        block, kept = rows.block, rows.weight > 0
+        level = float(np.average(np.log(rows.ranges[kept]), weights=rows.weight[kept]))
+        label = np.log(np.where(kept, rows.ranges, 1.0)) - level
+        booster = boosted(rows, 'reg:squarederror', label, margin=np.zeros(len(label)))
+        model = cls(booster, tree_places(block.names), level)
+        forecast = model.variance(block.values[kept])
+        model.level += float(np.log(bias_factor(rows.variance[kept], forecast, rows.weight[kept])))
+        return model
+
+    def variance(self, values: np.ndarray) -> np.ndarray:
+        "Return the exponential of the sum of the trees."
+        return np.exp(self.level + added_by(self.booster, values, self.places))
+
+# %% ../../nbs/09_forecasts/03_scale_models.ipynb #179bbe52
 class CombinedScale(ScaleModel):
     "A geometric mean, its weights fitted on the tail of the rows."
 
     kind = 'combined'
-    members = ('har', 'xgboost')
+    members = ('har', 'xgboost', 'log_trees')
 
-    def __init__(self, models: list[ScaleModel], weights: np.ndarray):
-        self.models, self.weights = models, weights
+    def __init__(self, models: list[ScaleModel], weights: np.ndarray, factor: float):
+        self.models, self.weights, self.factor = models, weights, factor
 
     @classmethod
     def fit(cls, rows: ScaleRows, fitted: Mapping[str, ScaleModel]) -> Self:
         "Find the weights, and fit those members that are not fitted yet; see `ScaleModel.fit`."
-        tail = tail_of(rows)
-        tried = fit_scales(head_of(rows), cls.members)
-        logs = np.stack([np.log(model.variance(rows.block.values[tail])) for model in tried.values()])
+        members = list(fit_scales(rows, cls.members, fitted).values())
+        head, tail = head_of(rows), tail_of(rows)
+        if not len(tail) or not np.nansum(rows.variance[head.weight > 0]) > 0:
+            return cls(members, np.full(len(members), 1 / len(members)), 1.0)
+        tried = list(fit_scales(head, cls.members).values())
+        logs = np.stack([np.log(model.variance(rows.block.values[tail])) for model in tried])
         weights = geometric_weights(logs, rows.squares[tail])
-        return cls(list(fit_scales(rows, cls.members, fitted).values()), weights)
+        short = bias_factor(rows.variance[tail], np.exp(weights @ logs), np.ones(len(tail)))
+        return cls(members, weights, float(np.sqrt(short)))
 
     def variance(self, values: np.ndarray) -> np.ndarray:
         "Return the weighted geometric mean of the members."
         logs = np.stack([np.log(model.variance(values)) for model in self.models])
-        return np.exp(self.weights @ logs)
+        return self.factor * np.exp(self.weights @ logs)
+
+
+EQUAL_SHARE = 0.25  # by which weights are drawn towards equal ones
 
 
 def geometric_weights(
-    logs: np.ndarray,  # (m, n) log forecasts of m models
+    logs: np.ndarray,  # (m, n) log forecasts of m models, n >= 1
     realised: np.ndarray,  # (n,) variances, > 0
 ) -> np.ndarray:  # (m,) from 0, together 1
-    "Return weights half way between equal ones and those of least QLIKE; equal ones when n is 0."
+    "Return the weights of least QLIKE, drawn towards equal ones."
     from scipy.optimize import minimize
-
-    equal = np.full(len(logs), 1 / len(logs))
-    if not logs.shape[1]:
-        return equal
 
     def loss(weights: np.ndarray) -> float:
         ratio = realised / np.exp(weights @ logs)
-        return float(np.mean(ratio) - np.mean(np.log(ratio)))
+        return float(np.log(np.mean(ratio)) - np.mean(np.log(ratio)))
 
+    equal = np.full(len(logs), 1 / len(logs))
     sums_to_one = {'type': 'eq', 'fun': lambda weights: weights.sum() - 1}
-    best = minimize(loss, equal, bounds=[(0, 1)] * len(logs), constraints=[sums_to_one], method='SLSQP').x
-    return (equal + np.clip(best, 0, 1) / np.clip(best, 0, 1).sum()) / 2
+    found = minimize(loss, equal, bounds=[(0, 1)] * len(logs), constraints=[sums_to_one], method='SLSQP').x
+    best = np.clip(found, 0, 1)
+    return EQUAL_SHARE * equal + (1 - EQUAL_SHARE) * best / best.sum()
 
-# %% ../../nbs/09_forecasts/03_scale_models.ipynb #172409f0
+# %% ../../nbs/09_forecasts/03_scale_models.ipynb #c050e527
 SCALE_MODELS: dict[str, type[ScaleModel]] = {
-    each.kind: each for each in (EwmaScale, HarScale, XGBoostScale, CombinedScale)
+    each.kind: each for each in (EwmaScale, HarScale, XGBoostScale, LogTreesScale, CombinedScale)
 }
 
 

@@ -22,7 +22,7 @@ from crypto_rt.forecasts.scale_features import (
     scale_features,
     trailing_mean,
 )
-from .scale_models import SCALE_MODELS, FeatureBlock, fit_scales, scale_rows
+from .scale_models import FeatureBlock, fit_scales, scale_rows
 from .targets import log_returns, walk_forward
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['LEAST_ROWS', 'NAIVE', 'NAIVE_CANDLES', 'ScaleWalk', 'walk_of_scales', 'HorizonTruth', 'horizon_truth',
+__all__ = ['REPORTED', 'LEAST_ROWS', 'NAIVE', 'NAIVE_CANDLES', 'ScaleWalk', 'walk_of_scales', 'HorizonTruth', 'horizon_truth',
            'naive_forecast', 'forecasts_frame', 'out_of_fold_forecasts', 'forecasts_digest']
 
-# %% ../../nbs/09_forecasts/05_walk.ipynb #20907732
+# %% ../../nbs/09_forecasts/05_walk.ipynb #1ccdee6b
+REPORTED = ('ewma', 'har', 'xgboost', 'combined')
 LEAST_ROWS = 200  # to learn from in the first fold, and to forecast in each
 
 
@@ -51,19 +52,19 @@ def walk_of_scales(
     progress: bool = False,
 ) -> ScaleWalk:
     "Return each row's variance forecasts by models that were fitted before it."
-    n, kinds = len(series.start_ms), tuple(SCALE_MODELS)
+    n = len(series.start_ms)
     features = scale_features(series, horizons)
     folds = walk_forward(n, training.folds, max(horizons), training.embargo_candles, LEAST_ROWS)
     found = ScaleWalk(
         fold=np.zeros(n, np.int64),
-        variance={(steps, kind): np.full(n, np.nan) for steps in horizons for kind in kinds},
+        variance={(steps, kind): np.full(n, np.nan) for steps in horizons for kind in REPORTED},
     )
     for fold in with_progress(folds, 'walk', progress, ' folds'):
         found.fold[fold.test] = fold.number
         block = FeatureBlock(features.values[fold.train], features.names, training)
         for steps in horizons:
             rows = scale_rows(series, features, block, steps)
-            for kind, model in fit_scales(rows, kinds).items():
+            for kind, model in fit_scales(rows, REPORTED).items():
                 found.variance[steps, kind][fold.test] = model.variance(features.values[fold.test])
     return found
 
@@ -117,7 +118,7 @@ def forecasts_frame(
     first = int(np.argmax(scales.fold > 1))
     naive, naive_variance = naive_forecast(series, truth, steps)
     said = {NAIVE: (naive, np.full(len(naive), 0.5), naive_variance)}
-    for kind in SCALE_MODELS:
+    for kind in REPORTED:
         variance = scales.variance[steps, kind]
         found, rise = walk_of_quantiles(
             np.sqrt(variance), truth.log_return, truth.known_from, first=first, shape=AdaptiveShape(steps)
