@@ -53,9 +53,9 @@ def evaluation_verdicts(compared: pd.DataFrame) -> list[str]:  # one for each ho
     ours = compared[(compared.model == COMPARED[0]) & (compared.judged_by == 'crps')]
     for horizon, rows in ours.groupby('horizon_seconds'):
         parts = [
-            f'{"better" if row.t <= -BEYOND_DOUBT else "not better"} than {row.other} '
-            f'({row.difference_percent:+.1f} %, t {row.t:.1f})'
-            for row in rows.itertuples()
+            f'{"better" if row["t"] <= -BEYOND_DOUBT else "not better"} than {row["other"]} '
+            f'({row["difference_percent"]:+.1f} %, t {row["t"]:.1f})'
+            for row in rows.to_dict('records')
         ]
         found.append(f'{horizon} s ahead, by CRPS: {COMPARED[0]} is {" and ".join(parts)}')
     return found
@@ -72,7 +72,9 @@ def series_of_file(
     if symbols is None and len(there) > 1:
         raise ValueError(f'{Path(path).name} has candles of {", ".join(there)}; name them with --symbols')
     if missing := sorted(set(symbols or ()) - set(there)):
-        raise ValueError(f'{Path(path).name} has candles of {", ".join(there)}, and none of {", ".join(missing)}')
+        raise ValueError(
+            f'{Path(path).name} has candles of {", ".join(there)}, and none of {", ".join(missing)}'
+        )
     return [
         candle_series(read_candles(path, symbol, interval_seconds, absent)) for symbol in symbols or there
     ]

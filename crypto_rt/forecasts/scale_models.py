@@ -216,7 +216,9 @@ def added_by(
 ) -> np.ndarray:  # (m,) float64
     "Return the sum of the trees."
     nothing = np.zeros(len(values))
-    return booster.inplace_predict(values[:, places], predict_type='margin', base_margin=nothing).astype(float)
+    return booster.inplace_predict(values[:, places], predict_type='margin', base_margin=nothing).astype(
+        float
+    )
 
 
 class XGBoostScale(ScaleModel):

@@ -42,7 +42,9 @@ class ScaleWalk(NamedTuple):
     "Variance forecasts out of fold."
 
     fold: np.ndarray  # (n,) number of the fold that forecasts the row; 0: learned from only
-    variance: dict[tuple[int, str], np.ndarray]  # horizon in candles and kind to (n,) variances, nan in fold 0
+    variance: dict[
+        tuple[int, str], np.ndarray
+    ]  # horizon in candles and kind to (n,) variances, nan in fold 0
 
 
 def walk_of_scales(
@@ -156,7 +158,9 @@ def out_of_fold_forecasts(
     import pandas as pd
 
     if not horizons or min(horizons) < 1 or training.folds < 2:
-        raise ValueError(f'expected horizons of 1 candle or more and 2 folds or more, were {horizons} and {training.folds}')
+        raise ValueError(
+            f'expected horizons of 1 candle or more and 2 folds or more, were {horizons} and {training.folds}'
+        )
     scales = walk_of_scales(series, horizons, training, progress)
     shaped = with_progress(horizons, 'shape', progress, ' horizons')
     return pd.concat([forecasts_frame(series, scales, steps) for steps in shaped], ignore_index=True)
