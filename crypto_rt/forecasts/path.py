@@ -53,7 +53,9 @@ def candle_series(
     table = np.array(rows, dtype=np.float64)  # a start in milliseconds fits into the 53 bits of a float
     prices = table[:, 1:5]
     if (bad := np.flatnonzero(~(np.isfinite(table).all(1) & (prices > 0).all(1)))).size:
-        raise ValueError(f'expected prices above zero, were {prices[bad[0]].tolist()} at {int(table[bad[0], 0])}')
+        raise ValueError(
+            f'expected prices above zero, were {prices[bad[0]].tolist()} at {int(table[bad[0], 0])}'
+        )
     symbol, seconds = kinds.pop()
     start_ms, *columns = table.T.copy()
     return CandleSeries(symbol, seconds, start_ms.astype(np.int64), *columns)

@@ -123,7 +123,9 @@ def walk_of_quantiles(
     first: int,  # row from which quantiles are given; forecasts before it only teach the shape
     shape: AdaptiveShape,  # is taught on the way
     block: int = 12,  # rows that are forecast between two lessons
-) -> tuple[np.ndarray, np.ndarray]:  # (n, 7) quantiles and (n,) probabilities of a rise; nan where there are none
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (n, 7) quantiles and (n,) probabilities of a rise; nan where there are none
     "Return what would have been said row by row, each from outcomes that had matured before it."
     n = len(scale)
     widths, rise = np.full((n, len(LEVELS)), np.nan), np.full(n, np.nan)

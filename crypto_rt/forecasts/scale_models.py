@@ -47,7 +47,9 @@ class FeatureBlock:
 
     def places(self, starts: tuple[str, ...]) -> np.ndarray:  # ascending
         "Return which features start with one of the words, and can be learned."
-        return np.array([i for i, name in enumerate(self.names) if name.startswith(starts) and self._fits(name)])
+        return np.array(
+            [i for i, name in enumerate(self.names) if name.startswith(starts) and self._fits(name)]
+        )
 
     @cached_property
     def tree_places(self) -> np.ndarray:  # ascending
@@ -239,7 +241,9 @@ def added_by(
 ) -> np.ndarray:  # (m,) float64
     "Return the sum of the trees."
     nothing = np.zeros(len(values))
-    return booster.inplace_predict(values[:, places], predict_type='margin', base_margin=nothing).astype(float)
+    return booster.inplace_predict(values[:, places], predict_type='margin', base_margin=nothing).astype(
+        float
+    )
 
 # %% ../../nbs/09_forecasts/03_scale_models.ipynb #ae3bfdb7
 class XGBoostScale(ScaleModel):

@@ -43,7 +43,9 @@ class ScaleWalk(NamedTuple):
     "Variance forecasts out of fold."
 
     fold: np.ndarray  # (n,) number of the fold that forecasts the row; 0: learned from only
-    variance: dict[tuple[int, str], np.ndarray]  # horizon in candles and kind to (n,) variances, nan in fold 0
+    variance: dict[
+        tuple[int, str], np.ndarray
+    ]  # horizon in candles and kind to (n,) variances, nan in fold 0
 
 # %% ../../nbs/09_forecasts/05_walk.ipynb #57243c86
 def walk_of_scales(
@@ -164,8 +166,7 @@ def out_of_fold_forecasts(
 
     if not horizons or min(horizons) < 1 or training.folds < 2:
         raise ValueError(
-            'expected horizons of 1 candle or more and 2 folds or more, '
-            f'were {horizons} and {training.folds}'
+            f'expected horizons of 1 candle or more and 2 folds or more, were {horizons} and {training.folds}'
         )
     scales = walk_of_scales(series, horizons, training, progress)
     shaped = with_progress(horizons, 'shape', progress, ' horizons')
