@@ -95,7 +95,8 @@ def evaluate(
         str, typer.Option(metavar='N,N', help='of the walk: how many candles ahead, separated by commas')
     ] = '1,3,12,36',
     folds: Annotated[
-        int | None, typer.Option(metavar='N', help='of the walk (default: the settings); the first teaches only')
+        int | None,
+        typer.Option(metavar='N', help='of the walk (default: the settings); the first teaches only'),
     ] = None,
     out: Annotated[
         str | None, typer.Option(metavar='P.parquet', help='of the walk: each forecast beside what came')
@@ -109,9 +110,13 @@ def evaluate(
 ) -> None:
     "Judge forecasts out of fold: of a candles file, or with and without the news on stored rows."
     if candles:
+        if horizon is not None:
+            raise ValueError('--candles goes with --horizons N,N (in candles), not with --horizon')
         evaluate_candles(context)
-    else:
-        evaluate_news_features(context)
+        return
+    if out or folds is not None:
+        raise ValueError('--out and --folds go with --candles F')
+    evaluate_news_features(context)
 
 
 def evaluate_candles(context: typer.Context) -> None:
