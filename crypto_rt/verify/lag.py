@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import numpy as np
-from ..forecasts.controls import LocationVerdict, judge_location
+from ..forecasts.controls import LocationVerdict, judge_location, null_market
 from ..forecasts.evaluation import series_of_file
 from ..forecasts.path import CandleSeries
 from ..forecasts.scale_features import one_candle_returns
@@ -56,6 +56,7 @@ def planted_locations(
     seed: int,
 ) -> dict[str, tuple[CandleSeries, np.ndarray]]:  # echo, bounce, skill: candles and forecasts
     "Return forecasts of which it is known what they are."
+    series = null_market(series, seed)
     returns, bouncing = one_candle_returns(series), with_bounce(series, seed)
     mean = np.convolve(np.pad(series.close, (2, 0), mode='edge'), np.full(3, 1 / 3), 'valid')
     ahead = np.cumsum(np.pad(returns, (0, 13)))
