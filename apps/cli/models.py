@@ -95,7 +95,8 @@ def evaluate(
         str, typer.Option(metavar='N,N', help='of the walk: how many candles ahead, separated by commas')
     ] = '1,3,12,36',
     folds: Annotated[
-        int | None, typer.Option(metavar='N', help='of the walk (default: the settings); the first teaches only')
+        int | None,
+        typer.Option(metavar='N', help='of the walk (default: the settings); the first teaches only'),
     ] = None,
     out: Annotated[
         str | None, typer.Option(metavar='P.parquet', help='of the walk: each forecast beside what came')

@@ -88,6 +88,8 @@ def test_one_of_several_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[st
     market = clustered_market(2000)
     file = candles_file(tmp_path / 'candles.parquet', market, market._replace(symbol='ETH/USD'))
     out = tmp_path / 'out.parquet'
-    assert evaluate('--candles', file, '--horizons', 1, '--folds', 3, '--symbols', 'eth/usd', '--out', out) == 0
+    assert (
+        evaluate('--candles', file, '--horizons', 1, '--folds', 3, '--symbols', 'eth/usd', '--out', out) == 0
+    )
     assert set(pd.read_parquet(out).symbol) == {'ETH/USD'}
     capsys.readouterr()

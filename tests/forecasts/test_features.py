@@ -50,7 +50,10 @@ def test_a_jump_across_a_hole_is_nobody_s_variance() -> None:
 
 def test_candles_without_movement_have_a_floor() -> None:
     still = MARKET._replace(
-        **{name: np.where(np.arange(3000) < 1500, getattr(MARKET, name), MARKET.close[1499]) for name in ('open', 'high', 'low', 'close')}
+        **{
+            name: np.where(np.arange(3000) < 1500, getattr(MARKET, name), MARKET.close[1499])
+            for name in ('open', 'high', 'low', 'close')
+        }
     )
     features = scale_features(still, HORIZONS)
     least = np.quantile(np.diff(np.log(MARKET.close[:1500])) ** 2, 0.05)

@@ -96,7 +96,9 @@ def test_on_a_market_without_anything_to_know_promises_are_kept(seed: int) -> No
 
 
 def test_a_price_that_never_moves_gets_a_clear_verdict() -> None:
-    still = null_market(3000)._replace(**{name: np.full(3000, 5.0) for name in ('open', 'high', 'low', 'close')})
+    still = null_market(3000)._replace(
+        **{name: np.full(3000, 5.0) for name in ('open', 'high', 'low', 'close')}
+    )
     with pytest.raises(ValueError, match='expected a price that moves'):
         out_of_fold_forecasts(still, HORIZONS, TRAINING)
 
@@ -112,7 +114,9 @@ def test_half_of_the_candles_without_movement() -> None:
     move = np.where(kept, np.r_[0.0, np.diff(np.log(quiet.close))], 0)
     close = 1e4 * np.exp(np.cumsum(move))
     opens = np.r_[1e4, close[:-1]]
-    flat = quiet._replace(open=opens, close=close, high=np.maximum(opens, close), low=np.minimum(opens, close))
+    flat = quiet._replace(
+        open=opens, close=close, high=np.maximum(opens, close), low=np.minimum(opens, close)
+    )
     frame = out_of_fold_forecasts(flat, (1,), TRAINING)
     learned = frame[frame.model == 'combined']
     assert learned.probability_up.mean() == pytest.approx(0.25, abs=0.03)
