@@ -12,7 +12,7 @@ from ..forecasts.controls import information_coefficient, looks_ahead, null_mark
 from ..forecasts.evaluation import series_of_file
 from ..forecasts.path import CandleSeries
 from ..forecasts.scale_features import one_candle_returns, scale_features
-from ..forecasts.targets import log_returns, walk_forward
+from ..forecasts.targets import walk_forward
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,10 @@ FOLDS = 4
 
 
 def _lagged(series: CandleSeries) -> tuple[np.ndarray, np.ndarray]:
-    seconds, returns = series.interval_seconds, one_candle_returns(series)
+    returns, price = one_candle_returns(series), np.log(series.close)
     table = np.stack([np.r_[np.zeros(lag), returns[: len(returns) - lag]] for lag in range(5)], axis=1)
-    return table, log_returns(series.start_ms, series.close, seconds, HORIZON * seconds)
+    target = np.append(price[HORIZON:] - price[:-HORIZON], np.full(HORIZON, np.nan))
+    return table, target
 
 
 def _line(table: np.ndarray, target: np.ndarray, train: np.ndarray) -> np.ndarray:
