@@ -113,10 +113,10 @@ def null_market(
 
 # %% ../../nbs/09_forecasts/12_controls.ipynb #f33d98a6
 class InformationCoefficient(NamedTuple):
-    "The rank correlation of forecasts and outcomes, over blocks of neighbouring candles."
+    "The rank correlation of forecasts and outcomes, and how sure it is."
 
-    ic: float  # mean over the blocks, in [-1, 1]
-    t: float  # of that mean; 0 when there is nothing to correlate
+    ic: float  # over all rows, in [-1, 1]
+    t: float  # by blocks of neighbouring candles; 0 when there is nothing to correlate
     low: float  # bounds of the 95 % interval
     high: float
     blocks: int
@@ -129,6 +129,7 @@ def information_coefficient(
     horizon_candles: int = 1,
 ) -> InformationCoefficient:
     "Return the IC with its t, a block counting once; `ValueError` for fewer than two blocks."
+    from scipy.stats import rankdata
     from scipy.stats import t as student
 
     kept = np.isfinite(expected) & np.isfinite(outcome)
@@ -137,13 +138,11 @@ def information_coefficient(
     count = len(a) // block
     if count < 2:
         raise ValueError(f'expected at least {2 * block} forecasts with an outcome, were {len(a)}')
-    each = np.array(
-        [
-            rank_correlation(*pair)
-            for pair in zip(np.array_split(a, count), np.array_split(b, count), strict=True)
-        ]
-    )
-    mean, error = float(each.mean()), float(each.std(ddof=1) / np.sqrt(count))
+    ranks = [rankdata(one) - (len(a) + 1) / 2 for one in (a, b)]
+    spread = ranks[0].std() * ranks[1].std()
+    product = ranks[0] * ranks[1] / spread if spread > 0 else np.zeros(len(a))
+    each = np.array([part.mean() for part in np.array_split(product, count)])
+    mean, error = float(product.mean()), float(each.std(ddof=1) / np.sqrt(count))
     reach = float(student.ppf(0.975, count - 1)) * error
     return InformationCoefficient(
         ic=mean, t=mean / error if error > 0 else 0.0, low=mean - reach, high=mean + reach, blocks=count

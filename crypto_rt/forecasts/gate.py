@@ -75,8 +75,8 @@ def block_gains(
     total = np.bincount(place, gain[kept], minlength=len(blocks))
     return BlockGains(gain=total / count, start_ms=blocks * span_ms, rows=int(kept.sum()))
 
-# %% ../../nbs/09_forecasts/13_gate.ipynb #a68b415f
-WARM_UP_BLOCKS = 5  # on which nothing is staked
+# %% ../../nbs/09_forecasts/13_gate.ipynb #84d38947
+WARM_UP_BLOCKS = 10  # on which nothing is staked
 UNIT_RMS, LOSS_UNITS = 2.0, 2.0  # a bet's unit in root mean squares of the past; the greatest loss in units
 STAKES = 0.49 * 2.0 ** -np.arange(5)  # shares of the money, below 1 / LOSS_UNITS
 
