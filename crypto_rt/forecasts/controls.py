@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from .path import CandleSeries
 from .scores import rank_correlation
 from .targets import log_returns
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # %% auto #0
 __all__ = ['POISONS', 'LAGS', 'CLAIM_T', 'SURVIVAL_T', 'ECHO', 'poisoned', 'LookAhead', 'looks_ahead', 'null_market',
@@ -45,8 +45,10 @@ def poisoned(
         'volume': np.zeros(n) if poison == 'silent' else 1e4 * rng.random(n),
         'trade_count': np.zeros(n) if poison == 'silent' else np.floor(1e4 * rng.random(n)),
     }
-    kept = {name: getattr(series, name)[: cut + 1] for name in ahead}
-    return series._replace(**{name: np.concatenate([kept[name], ahead[name]]) for name in ahead})
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(series, name)[: cut + 1], values]) for name, values in ahead.items()
+    }
+    return series._replace(**joined)
 
 # %% ../../nbs/09_forecasts/12_controls.ipynb #5ca83d43
 class LookAhead(NamedTuple):
