@@ -110,9 +110,13 @@ def evaluate(
 ) -> None:
     "Judge forecasts out of fold: of a candles file, or with and without the news on stored rows."
     if candles:
+        if horizon is not None:
+            raise ValueError('--candles goes with --horizons N,N (in candles), not with --horizon')
         evaluate_candles(context)
-    else:
-        evaluate_news_features(context)
+        return
+    if out or folds is not None:
+        raise ValueError('--out and --folds go with --candles F')
+    evaluate_news_features(context)
 
 
 def evaluate_candles(context: typer.Context) -> None:

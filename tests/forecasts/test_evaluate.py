@@ -93,3 +93,19 @@ def test_one_of_several_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[st
     )
     assert set(pd.read_parquet(out).symbol) == {'ETH/USD'}
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (['--candles', 'F', '--horizon', '600'], '--candles goes with --horizons'),
+        (['--out', 'P.parquet'], '--out and --folds go with --candles'),
+        (['--candles', 'no_such_file.parquet'], 'no_such_file.parquet'),
+    ],
+)
+def test_options_that_do_not_go_together(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(*options) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err.strip().splitlines()[-1] and not printed.out
