@@ -101,8 +101,9 @@ def horizons_of(
 ) -> dict[str, dict[str, Any]]:  # by horizon in seconds
     "Return the figures of the served model at each horizon, and the width of the naive one."
     found: dict[str, dict[str, Any]] = {}
-    for horizon, part in frame.groupby('horizon_seconds'):
-        steps = int(horizon) // int(part.interval_seconds.iloc[0])
+    for _, part in frame.groupby('horizon_seconds'):
+        horizon = int(part.horizon_seconds.iloc[0])
+        steps = horizon // int(part.interval_seconds.iloc[0])
         own = coverage_figures(part[part.model == SERVED], level, steps)
         naive = coverage_figures(part[part.model == NAIVE], level, steps)
         found[str(horizon)] = own._asdict() | {
