@@ -45,16 +45,10 @@ def poisoned(
         'volume': np.zeros(n) if poison == 'silent' else 1e4 * rng.random(n),
         'trade_count': np.zeros(n) if poison == 'silent' else np.floor(1e4 * rng.random(n)),
     }
-<<<<<<< HEAD
-    kept = {name: getattr(series, name)[: cut + 1] for name in ahead}
-    columns: dict[str, Any] = {name: np.concatenate([kept[name], ahead[name]]) for name in ahead}
-    return series._replace(**columns)
-=======
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(series, name)[: cut + 1], values]) for name, values in ahead.items()
     }
     return series._replace(**joined)
->>>>>>> feature/gate
 
 # %% ../../nbs/09_forecasts/12_controls.ipynb #5ca83d43
 class LookAhead(NamedTuple):
