@@ -5,6 +5,7 @@
 # %% ../nbs/00_core/12_testing.ipynb #61312185
 from __future__ import annotations
 
+import numpy as np
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from .core.messages import Candle, News, Trade, Trades, Watermark, encode
 from typing import Any
 
 # %% auto #0
-__all__ = ['START_MS', 'trade', 'trades_message', 'watermark', 'candle', 'story', 'random_trades', 'random_candles', 'mock_kafka']
+__all__ = ['START_MS', 'trade', 'trades_message', 'watermark', 'candle', 'story', 'random_trades', 'random_candles',
+           'clustered_market', 'mock_kafka']
 
 # %% ../nbs/00_core/12_testing.ipynb #a4ae706a
 START_MS = 1_762_776_000_000
@@ -165,6 +167,36 @@ def random_candles(
         )
         candles.append(candle(n, interval_seconds=interval_seconds, **numbers | changes))
     return candles
+
+# %% ../nbs/00_core/12_testing.ipynb #c1a5e002
+def clustered_market(
+    days: float,
+    interval_seconds: int = 300,
+    seed: int = 3,
+    still_share: float = 0.0,  # of the candles do not move the price
+) -> tuple[dict[str, np.ndarray], np.ndarray]:  # columns of candles, and the true deviation of each
+    "Return candles whose volatility clusters and has an afternoon, the same ones for the same seed."
+    generator, inner, n = np.random.default_rng(seed), 20, int(days * 86_400) // interval_seconds
+    log_variance = np.zeros(n)
+    for i in range(1, n):
+        log_variance[i] = 0.985 * log_variance[i - 1] + 0.17 * generator.normal()
+    start_ms = START_MS // 86_400_000 * 86_400_000 + 1000 * interval_seconds * np.arange(n)
+    afternoon = np.exp(-(((start_ms / 3_600_000 % 24 - 15) / 3) ** 2))
+    deviation = 1e-3 * np.exp(log_variance / 2 + afternoon - 0.3)
+    steps = generator.normal(0, 1, (n, inner)) * deviation[:, None] / np.sqrt(inner)
+    steps[generator.random(n) < still_share] = 0
+    walk = 1e4 * np.exp(np.cumsum(steps)).reshape(n, inner)
+    opens = np.r_[1e4, walk[:-1, -1]]
+    columns = {
+        'start_ms': start_ms,
+        'open': opens,
+        'high': np.maximum(walk.max(1), opens),
+        'low': np.minimum(walk.min(1), opens),
+        'close': walk[:, -1],
+        'volume': 1e4 * deviation * generator.lognormal(0, 0.5, n) + 0.01,
+        'trade_count': np.zeros(n),
+    }
+    return columns, deviation
 
 # %% ../nbs/00_core/12_testing.ipynb #a63e761e
 @contextmanager

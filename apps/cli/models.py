@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from apps.cli.options import (
+    Absent,
     DataDir,
     Horizon,
     Interval,
@@ -16,6 +17,7 @@ from apps.cli.options import (
     Symbol,
     Symbols,
     settings_of,
+    symbols_in,
 )
 from crypto_rt.core.settings import Settings
 
@@ -85,21 +87,89 @@ def evaluate(
             metavar='F.jsonl', help='a message of the topic news_signals on each line (default: the store)'
         ),
     ] = None,
+    candles: Annotated[
+        str | None,
+        typer.Option(metavar='F', help='walk through this candles file instead, and judge every forecast'),
+    ] = None,
+    horizons: Annotated[
+        str, typer.Option(metavar='N,N', help='of the walk: how many candles ahead, separated by commas')
+    ] = '1,3,12,36',
+    folds: Annotated[
+        int | None,
+        typer.Option(metavar='N', help='of the walk (default: the settings); the first teaches only'),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar='P.parquet', help='of the walk: each forecast beside what came')
+    ] = None,
+    absent: Absent = 'hole',
     symbols: Symbols = None,
     interval: Interval = None,
     horizon: Horizon = None,
     data_dir: DataDir = None,
     log_level: LogLevel = None,
 ) -> None:
+    "Judge forecasts out of fold: of a candles file, or with and without the news on stored rows."
+    if candles:
+        if horizon is not None:
+            raise ValueError('--candles goes with --horizons N,N (in candles), not with --horizon')
+        evaluate_candles(context)
+        return
+    if out or folds is not None:
+        raise ValueError('--out and --folds go with --candles F')
+    evaluate_news_features(context)
+
+
+def evaluate_candles(context: typer.Context) -> None:
+    "Walk through a candles file, write each forecast, and print the figures."
+    import msgspec
+
+    from crypto_rt.forecasts.evaluation import evaluate_forecasts, report_lines, series_of_file
+
+    given, training = context.params, settings_of(context).training
+    if given['folds'] is not None:
+        training = msgspec.structs.replace(training, folds=given['folds'])
+    markets = series_of_file(
+        given['candles'],
+        symbols=symbols_in(given['symbols']) if given['symbols'] else None,
+        interval_seconds=given['interval'],
+        absent=given['absent'],
+    )
+    done = evaluate_forecasts(
+        markets,
+        horizons_in(given['horizons']),
+        training=training,
+        out=given['out'],
+        progress=sys.stderr.isatty(),
+    )
+    for line in report_lines(done):
+        print(line, file=sys.stderr)
+    print(json.dumps(done))
+
+
+def horizons_in(text: str) -> tuple[int, ...]:
+    "Return the horizons of a list with commas, ascending; `ValueError` when one is no number of candles."
+    parts = [part.strip() for part in text.split(',')]
+    if wrong := [part for part in parts if not (part.isdecimal() and int(part) > 0)]:
+        raise ValueError(f'--horizons: expected numbers of candles such as 1,3,12,36, was {wrong[0]!r}')
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def evaluate_news_features(context: typer.Context) -> None:
     "Train with and without the news on the same rows, and say whether it helps."
     from crypto_rt.models.ablation import evaluate as evaluate_news
 
-    settings = settings_of(context)
+    settings, given = settings_of(context), context.params
     reports = [
-        evaluate_news(settings, symbol, scorer=scorer, signals=signals, progress=sys.stderr.isatty())
+        evaluate_news(
+            settings,
+            symbol,
+            scorer=given['scorer'],
+            signals=given['signals'],
+            progress=sys.stderr.isatty(),
+        )
         for symbol in settings.data.symbols
     ]
-    print(json.dumps({'ok': True, 'ablated': ablate, 'reports': reports}))
+    print(json.dumps({'ok': True, 'ablated': given['ablate'], 'reports': reports}))
 
 
 def models(

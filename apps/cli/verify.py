@@ -20,6 +20,7 @@ from apps.cli.options import (
     Until,
     settings_of,
     span_of,
+    symbols_in,
 )
 from apps.cli.parsing import GroupedCommands
 
@@ -189,3 +190,118 @@ def news(
     from crypto_rt.verify.news import verify_news
 
     return report(verify_news(settings_of(context), labelled, injection))
+
+
+Candles = Annotated[str | None, typer.Option('--candles', metavar='F', help='a candles file')]
+
+
+def candles_file(candles: str | None, command: str) -> str:
+    "Return the file; `ValueError` when none was named."
+    if not candles:
+        raise ValueError(f'verify {command} needs a candles file; give --candles F')
+    return candles
+
+
+@app.command(rich_help_panel=CODE)
+def leaks(
+    context: typer.Context,
+    candles: Candles = None,
+    plant: Annotated[int, typer.Option(metavar='N', help='so many leaks are hidden')] = 20,
+    seed: Annotated[int, typer.Option(metavar='N', help='by which they are drawn')] = 0,
+    symbols: Symbols = None,
+    interval: Interval = None,
+    log_level: LogLevel = None,
+) -> int:
+    "Features that see the future are found, and honest ones are not accused."
+    from crypto_rt.verify.leaks import verify_leaks
+
+    figures = verify_leaks(
+        candles_file(candles, 'leaks'),
+        plant,
+        seed=seed,
+        symbols=symbols_in(symbols) if symbols else None,
+        interval_seconds=interval,
+        progress=sys.stderr.isatty(),
+    )
+    return report(figures)
+
+
+@app.command(rich_help_panel=CODE)
+def lag(
+    context: typer.Context,
+    candles: Candles = None,
+    horizon_candles: Annotated[
+        int, typer.Option('--horizon-candles', metavar='N', help='how many candles ahead')
+    ] = 1,
+    seed: Annotated[int, typer.Option(metavar='N', help='of what is planted')] = 0,
+    symbols: Symbols = None,
+    interval: Interval = None,
+    log_level: LogLevel = None,
+) -> int:
+    "A claim about the direction that dies when a candle is skipped is called bounce."
+    from crypto_rt.verify.lag import verify_lag
+
+    figures = verify_lag(
+        candles_file(candles, 'lag'),
+        horizon_candles,
+        seed=seed,
+        symbols=symbols_in(symbols) if symbols else None,
+        interval_seconds=interval,
+    )
+    return report(figures)
+
+
+@app.command(rich_help_panel=CODE)
+def coverage(
+    context: typer.Context,
+    candles: Candles = None,
+    level: Annotated[float, typer.Option(metavar='L', help='what is promised: 0.9, 0.8 or 0.5')] = 0.9,
+    horizons: Annotated[
+        str, typer.Option(metavar='N,N', help='how many candles ahead, separated by commas')
+    ] = '1,3,12,36',
+    folds: Annotated[
+        int | None, typer.Option(metavar='N', help='of the walk (default: the settings)')
+    ] = None,
+    symbols: Symbols = None,
+    interval: Interval = None,
+    log_level: LogLevel = None,
+) -> int:
+    "Intervals hold as often as promised, in calm and in wild hours, and where there is nothing to know."
+    import msgspec
+
+    from apps.cli.models import horizons_in
+    from crypto_rt.verify.coverage import verify_coverage
+
+    training = settings_of(context).training
+    if folds is not None:
+        training = msgspec.structs.replace(training, folds=folds)
+    figures = verify_coverage(
+        candles_file(candles, 'coverage'),
+        level,
+        horizons=horizons_in(horizons),
+        training=training,
+        symbols=symbols_in(symbols) if symbols else None,
+        interval_seconds=interval,
+        progress=sys.stderr.isatty(),
+    )
+    return report(figures)
+
+
+@app.command(rich_help_panel=CODE)
+def gate(
+    context: typer.Context,
+    candidates: Annotated[
+        int, typer.Option(metavar='N', help='so many markets, on each of which three are tried')
+    ] = 500,
+    alpha: Annotated[float, typer.Option(metavar='A', help='chance to promote any that is no better')] = 0.05,
+    power: Annotated[
+        int, typer.Option(metavar='N', help='so many markets on which better ones are tried; 0: none')
+    ] = 40,
+    seed: Annotated[int, typer.Option(metavar='N', help='of the first market')] = 0,
+    log_level: LogLevel = None,
+) -> int:
+    "Candidates that are no better than the champion are promoted at most as often as stated."
+    from crypto_rt.verify.gate import verify_gate
+
+    figures = verify_gate(candidates, alpha, power_markets=power, seed=seed, progress=sys.stderr.isatty())
+    return report(figures)

@@ -262,6 +262,15 @@ class Prediction(Struct, frozen=True, forbid_unknown_fields=True, tag_field='typ
     expires_ms: Instant
     trace: Annotated[dict[Name, Whole], Meta(max_length=1000)]
     feature_set: Name = ''
+    q05: float | None = None  # quantiles of the log return over the horizon, ascending; the median is q50
+    q10: float | None = None
+    q25: float | None = None
+    q50: float | None = None
+    q75: float | None = None
+    q90: float | None = None
+    q95: float | None = None
+    probability_up: float | None = None  # from 0 to 1
+    volatility: float | None = None  # standard deviation of the log return over an hour, %
 
 # %% ../../nbs/00_core/04_messages.ipynb #59911140
 class DeadLetter(Struct, frozen=True, forbid_unknown_fields=True, tag_field='type', tag='dead_letter'):

@@ -97,6 +97,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     embargo_candles: int = 10
     seed: int = 7
     fee_bp: float = 40.0
+    alpha: float = 0.05
     runs_directory: str = 'runs'
     registry_directory: str = ''
 
@@ -260,6 +261,7 @@ LIMITS = {
     ('news_signals', 'llm_timeout_seconds'): (0.1, 600),
     ('training', 'folds'): (2, 100),
     ('training', 'trees'): (1, 10_000),
+    ('training', 'alpha'): (1e-6, 0.5),
     ('api', 'port'): (0, 65535),
     ('api', 'client_queue'): (1, 100_000),
     ('api', 'max_clients'): (0, 100_000),

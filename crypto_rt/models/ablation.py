@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..core.messages import NewsWatermark, NewsSignal, decode
 from ..core.settings import Settings, check, to_env
 from ..core.times import iso, now_ms
+from ..forecasts.comparison import Difference, block_bootstrap
 from ..features.news_features import NEWS_NAMES, news_columns
 from .pipelines import pipeline, run_pipeline
 from .registry import attach, experiment_id, mlflow_client, model_name
 from .training import out_of_fold
 from pathlib import Path
-from typing import Any, NamedTuple, TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,39 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger('crypto_rt.models.ablation')
 
 # %% auto #0
-__all__ = ['log', 'SEEDS', 'Difference', 'block_bootstrap', 'verdict_of', 'with_news', 'unseen_by', 'ablate', 'one_each',
-           'read_signals', 'keep_report', 'evaluate']
-
-# %% ../../nbs/10_models/08_ablation.ipynb #037f5cd6
-class Difference(NamedTuple):
-    "A mean difference of errors with the bounds of its interval; negative: the first is better."
-
-    mean: float
-    lower: float
-    upper: float
-    block: int  # candles in a block
-    n: int
-
-# %% ../../nbs/10_models/08_ablation.ipynb #d02c1367
-def block_bootstrap(
-    differences: np.ndarray,  # (n,) in order of time
-    least_block: int,  # candles; at least the horizon
-    level: float = 0.95,  # of the interval
-    draws: int = 2000,
-    seed: int = 7,
-) -> Difference:
-    "Return the mean with an interval that allows for neighbours resembling each other."
-    n = len(differences)
-    block = max(least_block, int(np.ceil(2 * n ** (1 / 3))))
-    if n < 4 * block:
-        raise ValueError(f'expected at least {4 * block} differences for blocks of {block}, were {n}')
-    sums = np.concatenate([[0.0], np.cumsum(differences)])
-    starts = np.random.default_rng(seed).integers(0, n - block + 1, (draws, n // block))
-    means = (sums[starts + block] - sums[starts]).mean(1) / block
-    lower, upper = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(
-        mean=float(differences.mean()), lower=float(lower), upper=float(upper), block=block, n=n
-    )
+__all__ = ['log', 'SEEDS', 'verdict_of', 'with_news', 'unseen_by', 'ablate', 'one_each', 'read_signals', 'keep_report',
+           'evaluate']
 
 # %% ../../nbs/10_models/08_ablation.ipynb #3ce5b3da
 def verdict_of(

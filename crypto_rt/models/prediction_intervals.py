@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import numpy as np
+from ..forecasts.scores import interval_scores
 from typing import NamedTuple
 
 # %% auto #0
@@ -62,5 +63,5 @@ def interval_metrics(
     return {
         'coverage': float(np.mean((below == 0) & (above == 0))),
         'width': float(width.mean()),
-        'interval_score': float((width + 2 / (1 - level) * (below + above)).mean()),
+        'interval_score': float(interval_scores(outcome, lower, upper, level).mean()),
     }

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import math
 import struct
@@ -15,14 +16,15 @@ from ..core.settings import Settings
 from ..core.times import iso
 from ..features.table import TABLE
 from ..features.vectors import CONTEXT, NEWEST, seen, vector_of
-from .registry import RegisteredModel
+from ..forecasts.quantiles import LEVELS, QUANTILES
+from .registry import Distribution, RegisteredModel
 from typing import Any
 
 log = logging.getLogger('crypto_rt.models.predictions')
 
 # %% auto #0
-__all__ = ['log', 'BASELINE_VERSION', 'realised_log_returns', 'conformal_width', 'feature_hash', 'baseline_digest',
-           'candles_left', 'reasons_to_abstain', 'predict']
+__all__ = ['log', 'BASELINE_VERSION', 'realised_log_returns', 'conformal_width', 'probability_up', 'shape_fields', 'feature_hash',
+           'baseline_digest', 'candles_left', 'reasons_to_abstain', 'predict']
 
 # %% ../../nbs/10_models/10_predictions.ipynb #de1d5394
 def realised_log_returns(
@@ -49,6 +51,33 @@ def conformal_width(
     sizes = sorted(map(abs, errors))
     rank = math.ceil((len(sizes) + 1) * level - 1e-9)
     return sizes[rank - 1] if rank <= len(sizes) else None
+
+# %% ../../nbs/10_models/10_predictions.ipynb #0dfc89cf
+def probability_up(
+    quantiles: Sequence[float],  # at `QUANTILES`, ascending
+) -> float:  # within the outermost of `QUANTILES`
+    "Return the probability of a return above zero."
+    falls = [level for level, cut in zip(QUANTILES, quantiles, strict=True) if cut <= 0]
+    if len(falls) in (0, len(QUANTILES)):
+        return 1 - (QUANTILES[0] if not falls else QUANTILES[-1])
+    before, after = quantiles[len(falls) - 1], quantiles[len(falls)]
+    share = -before / (after - before)
+    return 1 - (falls[-1] + share * (QUANTILES[len(falls)] - falls[-1]))
+
+# %% ../../nbs/10_models/10_predictions.ipynb #97e569f1
+def shape_fields(
+    said: Distribution | None,  # None: nothing was forecast
+    horizon_seconds: int,
+) -> dict[str, float]:  # q05 to q95, probability_up, volatility; what is not known is left out
+    "Return the fields of a `Prediction` that say how far the price may move."
+    if said is None:
+        return {}
+    found = {f'q{round(100 * level):02}': cut for level, cut in zip(QUANTILES, said.quantiles, strict=False)}
+    if found:
+        found['probability_up'] = probability_up(said.quantiles)
+    if said.deviation is not None:
+        found['volatility'] = 100 * said.deviation * math.sqrt(3600 / horizon_seconds)
+    return found
 
 # %% ../../nbs/10_models/10_predictions.ipynb #c3113cfe
 def feature_hash(
@@ -159,16 +188,28 @@ def predict(
     )
 
 # %% ../../nbs/10_models/10_predictions.ipynb #3dc809f8
-def _by_baseline(errors: list[float], level: float) -> tuple[float, float, float] | None:
+def _by_baseline(errors: list[float], level: float) -> Distribution | None:
     width = conformal_width(errors, level)
-    return None if width is None else (0.0, 0.0 - width, width)
+    if width is None:
+        return None
+    widths = [conformal_width(errors, each) for each in LEVELS]
+    known = [each for each in widths if each is not None]
+    quantiles = [-each for each in reversed(known)] + [0.0] + known
+    return Distribution(
+        0.0,
+        0.0 - width,
+        width,
+        quantiles=tuple(quantiles) if len(quantiles) == len(QUANTILES) else (),
+        deviation=math.sqrt(math.fsum(error * error for error in errors) / len(errors)),
+    )
 
 
 def _by_model(
     x: TechnicalIndicators, vector: Mapping[str, float | None], model: RegisteredModel
-) -> tuple[tuple[float, float, float] | None, list[str]]:
+) -> tuple[Distribution | None, list[str]]:
     try:
-        expected, lower, upper = map(float, model.predict(dict(vector)))
+        said = model.distribution(dict(vector))
+        expected, lower, upper = map(float, said[:3])
     except Exception as error:
         log.exception('%s: model %s failed at %s', x.symbol, model.version, iso(x.start_ms))
         return None, [f'the model failed: {error!r}'[:500]]
@@ -176,20 +217,23 @@ def _by_model(
         return None, [
             f'the model gave {expected}, {lower}, {upper}: expected three finite numbers, lower <= upper'
         ]
-    return (expected, lower, upper), []
+    rising = all(a <= b for a, b in itertools.pairwise(said.quantiles))
+    if not (rising and all(map(math.isfinite, said.quantiles))):
+        return None, [f'the model gave {said.quantiles}: expected finite quantiles that rise']
+    return said, []
 
 # %% ../../nbs/10_models/10_predictions.ipynb #39f1f29b
 def _message(
     x: TechnicalIndicators,
     vector: Mapping[str, float | None],
-    forecast: tuple[float, float, float] | None,
+    forecast: Distribution | None,
     model: RegisteredModel | None,
     settings: Settings,
     now: int,
     reasons: list[str],
     flags: list[str],
 ) -> Prediction:
-    expected, lower, upper = forecast or (None, None, None)
+    expected, lower, upper = forecast[:3] if forecast else (None, None, None)
     status: Any = 'ok' if model else 'baseline'
     if forecast is None:
         status = 'abstain'
@@ -218,4 +262,5 @@ def _message(
         expires_ms=target_ms,
         trace={'candle_ms': x.available_ms - x.end_ms, 'predicted_ms': now - x.available_ms},
         feature_set=feature_set,
+        **shape_fields(forecast, settings.data.horizon_seconds),
     )

@@ -5,6 +5,7 @@
 # %% ../../nbs/10_models/04_registry.ipynb #56e995b3
 from __future__ import annotations
 
+import bisect
 import hashlib
 import logging
 import numpy as np
@@ -12,9 +13,10 @@ import sqlite3
 from collections.abc import Mapping
 from ..core.settings import Settings, default_environment
 from ..core.times import iso
+from ..forecasts.quantiles import LEVELS
 from .forecasters import Forecaster, forecaster_of
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import Any, NamedTuple, TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
 if TYPE_CHECKING:
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger('crypto_rt.models.registry')
 
 # %% auto #0
-__all__ = ['log', 'BASIS_POINT', 'model_name', 'registry_dir', 'database', 'RegisteredModel', 'registry_rows', 'aliased_version',
-           'champion_version', 'artifact_file', 'load', 'versions_of', 'champion', 'mlflow_client', 'experiment_id',
-           'register', 'attach', 'models']
+__all__ = ['log', 'BASIS_POINT', 'model_name', 'registry_dir', 'database', 'Distribution', 'RegisteredModel', 'registry_rows',
+           'aliased_version', 'champion_version', 'artifact_file', 'load', 'versions_of', 'champion', 'mlflow_client',
+           'experiment_id', 'register', 'attach', 'models']
 
 # %% ../../nbs/10_models/04_registry.ipynb #ae1b7774
 def model_name(
@@ -50,6 +52,16 @@ def database(settings: Settings) -> Path:
 BASIS_POINT = 1e-4
 
 
+class Distribution(NamedTuple):
+    "What is said of the log return over the horizon."
+
+    expected: float
+    lower: float  # of the interval at the level that is promised
+    upper: float
+    quantiles: tuple[float, ...] = ()  # at `QUANTILES`, ascending; empty where a model knows none
+    deviation: float | None = None  # likely size of the error, as a standard deviation
+
+# %% ../../nbs/10_models/04_registry.ipynb #aba3ae86
 class RegisteredModel:
     "One version of a model, ready to predict row by row."
 
@@ -76,6 +88,14 @@ class RegisteredModel:
         ],  # features by name; None where one is missing, more names are ignored
     ) -> tuple[float, float, float]:  # expected, lower, upper log return over the horizon
         "Return the prediction for one candle."
+        said = self.distribution(values)
+        return said.expected, said.lower, said.upper
+
+    def distribution(
+        self,
+        values: Mapping[str, float | None],  # as of `predict`
+    ) -> Distribution:
+        "Return the prediction for one candle, with its quantiles."
         try:
             row = np.array([[values[name] for name in self.feature_names]], np.float32)
         except KeyError as error:
@@ -84,8 +104,26 @@ class RegisteredModel:
                 'lack; train again'
             ) from None
         expected, size = (float(x) * BASIS_POINT for x in self.forecaster.predict(row)[0])
+        expected *= self.about.get('location', 1)  # models of before there were controls kept theirs
         size = max(size, self.about['floor_bp'] * BASIS_POINT)
-        return expected, expected + self.about['lower'] * size, expected + self.about['upper'] * size
+        lower, upper = self.about['lower'], self.about['upper']
+        widths = self._widths(size / BASIS_POINT)
+        if widths and self.level in LEVELS:
+            upper = widths[LEVELS.index(self.level)]
+            lower = -upper
+        cuts = [-width for width in reversed(widths)] + [0.0] + widths if widths else []
+        deviation = self.about.get('deviation')
+        return Distribution(
+            expected,
+            expected + lower * size,
+            expected + upper * size,
+            quantiles=tuple(expected + cut * size for cut in cuts),
+            deviation=None if deviation is None else deviation * size,
+        )
+
+    def _widths(self, size_bp: float) -> list[float]:
+        widths = self.about.get('widths', [])
+        return widths[bisect.bisect_left(self.about['edges'], size_bp)] if widths else []
 
 # %% ../../nbs/10_models/04_registry.ipynb #2551695a
 def registry_rows(

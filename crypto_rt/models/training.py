@@ -15,11 +15,12 @@ from ..core.settings import Settings, check, to_env
 from ..core.times import iso, now_ms
 from ..features.news_features import news_columns
 from ..features.vectors import SignalHistory, NEWEST, leader_columns, vector_names, oldest_ms
+from ..forecasts.scores import rank_correlation
 from .forecasters import Forecaster, forecaster_of
 from .pipelines import pipeline, run_pipeline
 from .prediction_intervals import bounds, conformal, interval_metrics
 from .registry import BASIS_POINT, attach, model_name
-from .targets import log_returns, walk_forward
+from ..forecasts.targets import log_returns, walk_forward
 from ..store.interface import FeatureStore
 from ..store.open import open_feature_store, open_group, training_view
 from ..store.schema import columns_of, struct_of
@@ -152,6 +153,7 @@ def with_intervals(
     unseen: pd.DataFrame,  # as `out_of_fold` gives it
     steps: int,  # horizon in candles
     level: float,  # share that the interval should cover
+    location: float = 1.0,  # 0: the intervals stand around zero
 ) -> pd.DataFrame:  # the same with lower, upper, naive_lower, naive_upper; nan in the first fold
     "Return predictions with intervals whose quantiles come from the folds before."
     ends = ['lower', 'upper', 'naive_lower', 'naive_upper']
@@ -159,9 +161,9 @@ def with_intervals(
     for fold in sorted(unseen.fold.unique())[1:]:
         past, here = unseen[unseen.fold < fold].iloc[:-steps], unseen.fold == fold
         now = unseen[here]
-        own = conformal(((past.target - past.expected) / past['size']).to_numpy(), level)
+        own = conformal(((past.target - location * past.expected) / past['size']).to_numpy(), level)
         naive = conformal(past.target.to_numpy(), level)
-        lower, upper = bounds(now.expected.to_numpy(), now['size'].to_numpy(), own)
+        lower, upper = bounds(location * now.expected.to_numpy(), now['size'].to_numpy(), own)
         found.loc[here, ends] = np.c_[
             lower, upper, np.full(len(now), naive.lower), np.full(len(now), naive.upper)
         ]
@@ -182,7 +184,7 @@ def metrics(
         'mae_bp': float(np.abs(y - expected).mean()),
         'naive_mae_bp': float(np.abs(y).mean()),
         'r2': 1 - float(((y - expected) ** 2).sum() / max((y**2).sum(), 1e-12)),
-        'ic': _rank_correlation(expected, y),
+        'ic': rank_correlation(expected, y),
         'ic_error': float(np.sqrt(steps / len(y))),
         'direction': float((np.sign(expected) == np.sign(y))[moved].mean()) if moved.any() else 0.5,
         'naive_direction': max(up, 1 - up),
@@ -202,14 +204,6 @@ def metrics(
             f'{prefix}interval_score_bp': kept['interval_score'],
         }
     return found
-
-# %% ../../nbs/10_models/07_training.ipynb #d8a7880f
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    from scipy.stats import rankdata
-
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 # %% ../../nbs/10_models/07_training.ipynb #6ea8dafe
 def fold_table(
@@ -291,18 +285,21 @@ def final_model(
     names: list[str],  # of its features
     unseen: pd.DataFrame,  # as `out_of_fold` gives it
     settings: Settings,
-    **about: Any,  # kept with it: symbol, interval_seconds, horizon_seconds, training set's SHA-256
+    location: float = 1.0,  # 0: the expected return has not stood the controls, and is taken as zero
+    **about: Any,  # kept with it: symbol, interval_seconds, horizon_seconds, training set's SHA-256, shape
 ) -> Forecaster:
     "Return the model fitted on everything, with its interval in its description."
     y = frame.target.to_numpy() / BASIS_POINT
     kind = forecaster_of(settings.training.forecaster)
     model = kind.fit(frame[names].to_numpy(np.float32), y, names=names, training=settings.training)
-    scores = ((unseen.target - unseen.expected) / unseen['size']).to_numpy()
+    scores = ((unseen.target - location * unseen.expected) / unseen['size']).to_numpy()
     cut = conformal(scores, settings.predictions.level)
     model.about = about | {
         'level': cut.level,
         'lower': cut.lower,
         'upper': cut.upper,
+        'location': location,
+        'deviation': float(np.sqrt(np.mean(scores**2))),
         'floor_bp': min_scale(y),
         'scores': cut.n,
         'rows': len(frame),

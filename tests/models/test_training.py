@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_rt.core.settings import Settings, load_settings
+from crypto_rt.forecasts.targets import log_returns, walk_forward
 from crypto_rt.models.contracts import validate
 from crypto_rt.models.prediction_intervals import conformal
-from crypto_rt.models.targets import log_returns, walk_forward
 from crypto_rt.models.training import (
     choose_interval,
     final_model,

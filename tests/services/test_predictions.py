@@ -21,6 +21,7 @@ from crypto_rt.models.predictions import (
     predict,
     realised_log_returns,
 )
+from crypto_rt.models.registry import Distribution
 from crypto_rt.services.context import ContextJoin, JoinedStep
 from crypto_rt.services.predictions import Champions, Closes, PredictionStep
 
@@ -140,9 +141,9 @@ class Model:
     version, digest, feature_names, feature_set, level = 'm-1', 'd', ('a',), 'core-v1', 0.9
 
     def __init__(self, answer=(0.001, -0.002, 0.003)):
-        self.answer = answer
+        self.answer = answer and Distribution(*answer)
 
-    def predict(self, values):
+    def distribution(self, values):
         return self.answer
 
 
@@ -187,6 +188,8 @@ def test_prediction_describes_itself():
         ({}, Model((math.nan, 0, 0)), 0, 'the model gave'),
         ({}, Model((0.0, 0.1, -0.1)), 0, 'the model gave'),
         ({}, Model(None), 0, 'the model failed: TypeError'),
+        ({}, Model((0.0, -0.1, 0.1, (0.0, 0.1, 0.05, 0.2, 0.3, 0.4, 0.5))), 0, 'quantiles that rise'),
+        ({}, Model((0.0, -0.1, 0.1, (0.0,) * 6 + (math.nan,))), 0, 'quantiles that rise'),
     ],
 )
 def test_abstains(change, model, now, reason):
@@ -327,3 +330,22 @@ def test_only_a_live_clock_finds_input_stale():
     assert decode('predictions', replayed.value).status == 'baseline'
     assert 'stale' in decode('predictions', live.value).reasons[0]
     assert msgspec.json.decode(replayed.value)['made_at_ms'] == START + 599 * 60_000 + 62_000
+
+
+def test_a_prediction_says_its_shape():
+    "Quantiles around the expected return, a probability of a rise, and the volatility of an hour in per cent."
+    closes = walk(600)
+    x = features(599, closes[START + 599 * 60_000])
+    base = predict(x, closes, None, SETTINGS)
+    names = ['q05', 'q10', 'q25', 'q50', 'q75', 'q90', 'q95']
+    cuts = [getattr(base, name) for name in names]
+    assert cuts == sorted(cuts) and (base.q05, base.q95, base.q50) == (base.lower, base.upper, 0.0)
+    assert base.probability_up == 0.5
+    errors = realised_log_returns(closes, x.start_ms, interval_seconds=60, horizon_seconds=300, last=500)
+    assert base.volatility == pytest.approx(100 * np.sqrt(np.mean(np.square(errors)) * 12))
+    shaped = Model((0.001, -0.002, 0.003, (-0.002, -0.001, 0.0, 0.001, 0.002, 0.0025, 0.003), 0.0015))
+    said = predict(x, closes, model=shaped, settings=SETTINGS)
+    assert (said.q10, said.q75, said.probability_up) == (-0.001, 0.002, 0.75)
+    assert said.volatility == pytest.approx(100 * 0.0015 * np.sqrt(12))
+    old = predict(x, closes, model=Model(), settings=SETTINGS)
+    assert old.status == 'ok' and old.q50 is old.probability_up is old.volatility is None

@@ -26,7 +26,7 @@ PROMISED = {
     'candles-replay': '--broker --file --interval --speed --symbols',
     'compact': '--dry-run',
     'doctor': '--broker --port',
-    'evaluate': '--ablate --horizon --interval --scorer --signals --symbols',
+    'evaluate': '--ablate --absent --candles --folds --horizon --horizons --interval --out --scorer --signals --symbols',
     'events': '--broker',
     'exchange': '--faults --file --host --port --seed --simulate --speed --symbols',
     'export': '--all-revisions --interval --out --since --symbol --until',

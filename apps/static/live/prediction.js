@@ -63,11 +63,21 @@ function showRange(prediction, { lower, upper }) {
 
 const digest = (text) => text.replace(/^sha256:/, '').slice(0, 12) || NONE;
 
+/* Where the price is as likely inside as outside. */
+function middleHalf({ last_price: price, q25, q75 }) {
+  if (q25 == null || q75 == null) return NONE;
+  return `${money(price * Math.exp(q25), state.digits)} to ${money(price * Math.exp(q75), state.digits)}`;
+}
+
 function showFacts(prediction, range) {
   const width = range ? `${number((prediction.upper - prediction.lower) * 10000, 1)} bp` : NONE;
+  const { volatility, probability_up: rise } = prediction;
   setList('facts', [
     ['From price', money(prediction.last_price, state.digits)],
     ['Interval width', width],
+    ['Middle half', middleHalf(prediction)],
+    ['Volatility', volatility == null ? NONE : `${number(volatility, 2)} % an hour`],
+    ['Chance of a rise', rise == null ? NONE : `${number(rise * 100, 0)} %`],
     ['Made at', `${day(prediction.made_at_ms)} ${clock(prediction.made_at_ms)}`],
     ['Expires', clock(prediction.expires_ms), isExpired() ? 'warn' : ''],
     ['Model', prediction.model_version],

@@ -18,6 +18,7 @@ from ...core.unpacking import unpacked
 from .forms import present_columns, file_kind, named_symbol, pieces, word_of
 from .schema import CANDLES, SECONDS, Column, check_size, admit
 from ..kraken.frames import exchange_candle, rest_result
+from msgspec.structs import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def candle_columns(
         del columns['start_ms']
         columns = {'unix_seconds': SECONDS} | columns
     there = {'vwap'} if kind.endswith('_rest') else set(present_columns(path, kind))
-    optional = ('interval_seconds', 'is_partial', 'revision')
+    optional = ('interval_seconds', 'is_partial', 'is_unproven', 'revision')
     return {name: column for name, column in columns.items() if name not in optional or name in there}
 
 
@@ -274,11 +275,15 @@ def typical_price(high: str, low: str, close: str) -> str:
 
 # %% ../../../nbs/02_market/03_files/04_candles.ipynb #3a184d9b
 def _candles(table: Any, interval_seconds: int, grace_ms: int) -> Iterator[Candle]:
-    names = ('symbol', 'start_ms', 'open', 'high', 'low', 'close', 'volume', 'vwap', 'trade_count')
+    names = ['symbol', 'start_ms', 'open', 'high', 'low', 'close', 'volume', 'vwap', 'trade_count']
+    if 'is_unproven' in table.column_names:
+        names.append('is_unproven')
     for batch in table.select(names).to_batches(20_000):
-        columns = (batch.column(name).to_pylist() for name in names)
-        for symbol, start_ms, o, h, low, c, volume, vwap, count in zip(*columns, strict=True):
-            yield exchange_candle(
+        columns = [batch.column(name).to_pylist() for name in names]
+        if 'is_unproven' not in names:
+            columns.append([None] * len(batch))
+        for symbol, start_ms, o, h, low, c, volume, vwap, count, is_unproven in zip(*columns, strict=True):
+            candle = exchange_candle(
                 symbol,
                 interval_seconds,
                 start_ms=start_ms,
@@ -288,6 +293,7 @@ def _candles(table: Any, interval_seconds: int, grace_ms: int) -> Iterator[Candl
                 trade_count=count or 0,
                 grace_ms=grace_ms,
             )
+            yield candle if is_unproven is None else replace(candle, is_unproven=is_unproven)
 
 
 def flat_between(

@@ -328,6 +328,7 @@ CANDLES = {
     'trade_count': COUNT._replace(is_optional=True, is_nullable=True),
     'is_partial': Column('true or false', truths, is_optional=True, is_nullable=True),
     'revision': COUNT._replace(is_optional=True, is_nullable=True),
+    'is_unproven': Column('true or false', truths, is_optional=True, is_nullable=True),
 }
 
 # %% ../../../nbs/02_market/03_files/00_schema.ipynb #5f1c0a02
