@@ -50,8 +50,12 @@ PROMISED = {
     'verify backends': '--backends --seeds',
     'verify candles': '--absent --candles --interval --symbols --trades',
     'verify chaos': '--broker --brokers --file --first --instances --seeds',
+    'verify coverage': '--candles --folds --horizons --interval --level --symbols',
     'verify gaps': '--interval --symbols',
+    'verify gate': '--alpha --candidates --power --seed',
     'verify indicators': '--absent --candles --interval --restart-every --symbols',
+    'verify lag': '--candles --horizon-candles --interval --seed --symbols',
+    'verify leaks': '--candles --interval --plant --seed --symbols',
     'verify news': '--injection --labelled',
     'verify serving': '--interval --since --symbols --until',
     'verify store': '--backends --seeds',
@@ -71,7 +75,8 @@ def test_every_promised_command_has_its_options():
     there = dict(commands(get_command(app)))
     missing = {name: set(flags.split()) - there[name] for name, flags in PROMISED.items()}
     assert set(there) == set(PROMISED) and not any(missing.values()), missing
-    writes_state = set(there) - {'bench', 'verify chaos'}
+    on_files = {f'verify {name}' for name in ('coverage', 'gate', 'lag', 'leaks')}
+    writes_state = set(there) - {'bench', 'verify chaos'} - on_files
     assert [name for name in writes_state if '--data-dir' not in there[name]] == []
     assert [name for name in set(there) - {'bench'} if '--log-level' not in there[name]] == []
 
@@ -308,7 +313,7 @@ def test_shell_completion_knows_commands_and_choices():
         env['COMP_CWORD'] = str(len(words.split(' ')) - 1)
         return subprocess.run([COMMAND], env=env, capture_output=True, text=True).stdout.split()
 
-    assert complete('crypto-rt verify ga') == ['gaps']
+    assert complete('crypto-rt verify ga') == ['gaps', 'gate']
     assert {'live', 'replay'} <= set(complete('crypto-rt up --source '))
     assert '--restart-every' in complete('crypto-rt verify indicators --re')
 
