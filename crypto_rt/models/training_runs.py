@@ -15,7 +15,6 @@ from ..core.settings import Settings, environment, replace_environment
 from .promotion import promote
 from .registry import attach, experiment_id, mlflow_client, model_name, registry_dir
 from .training import train
-from pathlib import Path
 from typing import Any
 
 log = logging.getLogger('crypto_rt.models.training_runs')

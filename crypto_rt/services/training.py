@@ -110,7 +110,9 @@ def train_in_process(
     if cut == 'stop':
         return TrainingEnd('stopped', 'the service was stopped in the middle of it')
     if cut == 'budget':
-        return TrainingEnd('killed', f'ended after {budget:g} minutes, its budget ([training] budget_minutes)')
+        return TrainingEnd(
+            'killed', f'ended after {budget:g} minutes, its budget ([training] budget_minutes)'
+        )
     return _end_of(process.returncode, printed, said)
 
 
@@ -123,7 +125,9 @@ def _tail(file: Any, most: int = 1 << 20) -> str:
 def _end_of(code: int, printed: str, said: str) -> TrainingEnd:
     if code < 0:
         return TrainingEnd('killed', f'killed by {signal.Signals(-code).name}')
-    lines = [line.strip() for line in said.splitlines() if line.strip()] or [f'exit code {code}, without a word']
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or [
+        f'exit code {code}, without a word'
+    ]
     errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
     if code:
         return TrainingEnd('failed', (errors or lines)[-1][:1000])
