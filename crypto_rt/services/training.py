@@ -75,17 +75,19 @@ def watch_training(
 ) -> str:  # what cut it short: budget or stop; '': nothing
     "Wait until a training has ended; end it when the budget is spent or the service is stopped."
     deadline, cut = time.monotonic() + budget_seconds, ''
-    while process.poll() is None and not cut:
-        if stop.wait(0.1):
-            cut = 'stop'
-        elif time.monotonic() >= deadline:
-            cut = 'budget'
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_SECONDS)
-        process.kill()
-        process.wait()
+    try:
+        while process.poll() is None and not cut:
+            if stop.wait(0.1):
+                cut = 'stop'
+            elif time.monotonic() >= deadline:
+                cut = 'budget'
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
+            process.kill()
+            process.wait()
     return cut
 
 # %% ../../nbs/11_services/11_training.ipynb #2bce4af8

@@ -404,35 +404,32 @@ def statuses(settings: Settings) -> list[str]:
     return [run.info.status for run in runs]
 
 
-@pytest.mark.parametrize('where', ['before create_model_version', 'after create_model_version'])
-def test_a_training_killed_while_it_registers_leaves_nothing_by_half(
-    where: str, stub: tuple[Settings, Callable[[str], list[str]]], tmp_path: Path
-) -> None:
-    settings, command = stub
-    env = {**os.environ, **to_env(settings), 'PYTHONPATH': str(ROOT)}
-    kill_at_flag(subprocess.Popen(command(where), env=env, cwd=ROOT), tmp_path / 'flag')
-    assert all(row['digest'] and 'half' not in row['verdict'] for row in models(settings))
-    serves = champion(settings, *KEY)
-    assert serves is not None and serves.version == '1'
-    assert versions_of(settings, NAME) == (['1', '2'] if where.startswith('after') else ['1'])
-    end = train_in_process(settings, command(''), threading.Event())
-    assert end.outcome == 'trained' and end.summary['promoted'], end
-    assert 'RUNNING' not in statuses(settings) and statuses(settings)[-1] == 'FINISHED'
-    now = champion(settings, *KEY)
-    assert now is not None and now.version == versions_of(settings, NAME)[-1]
-
-
-def test_a_training_killed_before_it_registers_is_marked_by_the_next(
+@pytest.mark.timeout(900)
+def test_a_training_killed_at_any_moment_leaves_nothing_by_half(
     stub: tuple[Settings, Callable[[str], list[str]]], tmp_path: Path
 ) -> None:
-    "MLflow says RUNNING of the dead until the next training looks; the champion serves on."
+    """Before it registers, and right after the call that makes the version; the champion serves on.
+
+    MLflow says RUNNING of the dead until the next training looks.
+    """
     settings, command = stub
     env = {**os.environ, **to_env(settings), 'PYTHONPATH': str(ROOT)}
-    kill_at_flag(subprocess.Popen(command('before log_batch'), env=env, cwd=ROOT), tmp_path / 'flag')
-    assert statuses(settings) == ['FINISHED', 'RUNNING'] and versions_of(settings, NAME) == ['1']
-    end = train_in_process(settings, command(''), threading.Event())
-    assert end.outcome == 'trained', end
+    for where in ('before log_batch', 'after create_model_version'):
+        flag = tmp_path / 'flag'
+        flag.unlink(missing_ok=True)
+        kill_at_flag(subprocess.Popen(command(where), env=env, cwd=ROOT), flag)
+        assert all(row['digest'] and 'half' not in row['verdict'] for row in models(settings)), where
+        assert versions_of(settings, NAME) == (['1', '2'] if where.startswith('after') else ['1'])
+        serves = champion(settings, *KEY)
+        assert serves is not None and serves.version == '1'
+        if where == 'before log_batch':
+            assert statuses(settings) == ['FINISHED', 'RUNNING']
     assert statuses(settings) == ['FINISHED', 'KILLED', 'FINISHED']
+    end = train_in_process(settings, command(''), threading.Event())
+    assert end.outcome == 'trained' and end.summary['promoted'], end
+    assert statuses(settings) == ['FINISHED', 'KILLED', 'FINISHED', 'FINISHED']
+    now = champion(settings, *KEY)
+    assert now is not None and now.version == versions_of(settings, NAME)[-1] == '3'
 
 
 def test_a_second_training_is_refused_by_the_name_of_the_first(
@@ -447,6 +444,7 @@ def test_a_second_training_is_refused_by_the_name_of_the_first(
 # --- the whole of it
 
 
+@pytest.mark.timeout(900)
 def test_a_fresh_system_trains_its_first_model_and_says_why_another_cannot_be(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
