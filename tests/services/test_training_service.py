@@ -453,7 +453,7 @@ def test_a_fresh_system_trains_its_first_model_and_says_why_another_cannot_be(
     assert main(['models', '--data-dir', settings.data.directory]) == 0
     out, err = capsys.readouterr()
     assert not out and 'no model is registered' in err and 'crypto-rt train' in err and 'none yet' in err
-    store_candles(settings, candles_of(420))
+    store_candles(settings, candles_of(900))
     store_candles(settings, candles_of(90, symbol='ETH/USDT'))
     service = TrainingService(settings, threading.Event(), training_command)
     service.step()
