@@ -104,7 +104,8 @@ class RegisteredModel:
                 'lack; train again'
             ) from None
         expected, size = (float(x) * BASIS_POINT for x in self.forecaster.predict(row)[0])
-        expected *= self.about.get('location', 1)  # models of before there were controls kept theirs
+        location = self.about.get('location', 1)  # models of before there were controls kept theirs
+        expected = expected if location else 0.0
         size = max(size, self.about['floor_bp'] * BASIS_POINT)
         lower, upper = self.about['lower'], self.about['upper']
         widths = self._widths(size / BASIS_POINT)
