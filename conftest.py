@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent
@@ -33,6 +34,10 @@ LONGEST = (
     'tests/verify/test_certificates.py',
 )
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
+
+# a machine that others use, too, may be slow at any moment: an example has no time limit of its own, a test has
+hypothesis.settings.register_profile('shared-machine', deadline=None)
+hypothesis.settings.load_profile('shared-machine')
 
 os.environ.setdefault('GX_ANALYTICS_ENABLED', 'false')
 os.environ.setdefault('MLFLOW_DISABLE_TELEMETRY', 'true')

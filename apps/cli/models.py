@@ -40,15 +40,40 @@ def train(
     symbols: Symbols = None,
     interval: Interval = None,
     horizon: Horizon = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            metavar='"CRON"',
+            help='stay, and train whenever this line of cron says so (UTC), such as "17 3 * * *"',
+        ),
+    ] = None,
     data_dir: DataDir = None,
     log_level: LogLevel = None,
 ) -> None:
     "Train a model beside the naive forecast, and register it."
-    from crypto_rt.models.training import train as train_model
+    import signal
+
+    from crypto_rt.models.training_runs import train_alone
 
     settings = settings_of(context)
+    if schedule is not None:
+        run_on_schedule(settings, schedule)
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C, and says so in MLflow
     for symbol in settings.data.symbols:
-        print(json.dumps(train_model(settings, symbol, interval, horizon), default=str))
+        done = train_alone(settings, symbol, interval, horizon, progress=sys.stderr.isatty())
+        print(json.dumps(done, default=str), flush=True)
+
+
+def run_on_schedule(settings: Settings, schedule: str) -> None:
+    "Train on a schedule of the command line until Ctrl-C; `ValueError` when it is none."
+    from msgspec.structs import replace
+
+    from crypto_rt.services.training import run_training
+
+    if not schedule.strip():
+        raise ValueError('--schedule must be a line of cron (UTC) such as "17 3 * * *", was empty')
+    run_training(replace(settings, training=replace(settings.training, schedule=schedule)))
 
 
 def train_news(
@@ -179,9 +204,17 @@ def models(
 ) -> None:
     "List the registered models."
     from crypto_rt.models.registry import models as registered
+    from crypto_rt.models.registry import registry_dir
+    from crypto_rt.models.training_status import read_status, status_words
 
-    for row in registered(settings_of(context)):
+    settings = settings_of(context)
+    rows = registered(settings)
+    for row in rows:
         print(json.dumps(row, default=str))
+    if not rows:
+        folder = registry_dir(settings)
+        sys.stderr.write(f'no model is registered in {folder}; train one with crypto-rt train\n')
+    sys.stderr.write(f'{status_words(read_status(settings))}\n')
 
 
 def promote(

@@ -103,12 +103,15 @@ def status(
     "Print what the running system says of itself."
     import urllib.request
 
+    from crypto_rt.models.training_status import read_status, status_words
+
     settings = settings_of(context)
     noted = Path(settings.data.directory) / 'api.port'
     port = port or (int(noted.read_text()) if noted.is_file() else settings.api.port)
     try:
         with urllib.request.urlopen(f'http://127.0.0.1:{port}/v1/status', timeout=5) as answer:
             print(json.dumps(json.load(answer), indent=2))
+        sys.stderr.write(f'{status_words(read_status(settings))}\n')
     except OSError as error:
         raise ConnectionError(
             f'no system answers at 127.0.0.1:{port} ({error}); '

@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command('feature-store', rich_help_panel=PANEL)(feature_store)
     app.command('predictions', rich_help_panel=PANEL)(predictions)
     app.command('reconcile', rich_help_panel=PANEL)(reconcile)
+    app.command('training', rich_help_panel=PANEL)(training)
     app.command('api', rich_help_panel=PANEL)(api)
 
 
@@ -178,6 +179,22 @@ def reconcile(
     from crypto_rt.services.reconcile import run_reconciliation
 
     run_reconciliation(settings_of(context))
+
+
+def training(
+    context: typer.Context,
+    symbols: Symbols = None,
+    interval: Interval = None,
+    horizon: Horizon = None,
+    broker: Broker = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    log_level: LogLevel = None,
+) -> None:
+    "Train a first model by itself, and new ones on the schedule of the settings."
+    from crypto_rt.services.training import run_training
+
+    run_training(settings_of(context))
 
 
 def api(

@@ -100,6 +100,10 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alpha: float = 0.05
     runs_directory: str = 'runs'
     registry_directory: str = ''
+    schedule: str = '17 3 * * *'
+    first_rows: int = 1440
+    auto_promote: bool = True
+    budget_minutes: float = 60.0
 
 # %% ../../nbs/00_core/03_settings.ipynb #f140a086
 class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -262,6 +266,8 @@ LIMITS = {
     ('training', 'folds'): (2, 100),
     ('training', 'trees'): (1, 10_000),
     ('training', 'alpha'): (1e-6, 0.5),
+    ('training', 'first_rows'): (0, 10**9),
+    ('training', 'budget_minutes'): (0.01, 10_000),
     ('api', 'port'): (0, 65535),
     ('api', 'client_queue'): (1, 100_000),
     ('api', 'max_clients'): (0, 100_000),

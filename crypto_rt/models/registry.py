@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger('crypto_rt.models.registry')
 
 # %% auto #0
-__all__ = ['log', 'BASIS_POINT', 'model_name', 'registry_dir', 'database', 'Distribution', 'RegisteredModel', 'registry_rows',
-           'aliased_version', 'champion_version', 'artifact_file', 'load', 'versions_of', 'champion', 'mlflow_client',
-           'experiment_id', 'register', 'attach', 'models']
+__all__ = ['log', 'BASIS_POINT', 'HALF_REGISTERED', 'model_name', 'registry_dir', 'database', 'Distribution', 'RegisteredModel',
+           'registry_rows', 'aliased_version', 'champion_version', 'artifact_file', 'load', 'versions_of', 'champion',
+           'mlflow_client', 'experiment_id', 'register', 'attach', 'models']
 
 # %% ../../nbs/10_models/04_registry.ipynb #ae1b7774
 def model_name(
@@ -104,7 +104,8 @@ class RegisteredModel:
                 'lack; train again'
             ) from None
         expected, size = (float(x) * BASIS_POINT for x in self.forecaster.predict(row)[0])
-        expected *= self.about.get('location', 1)  # models of before there were controls kept theirs
+        location = self.about.get('location', 1)  # models of before there were controls kept theirs
+        expected = expected if location else 0.0
         size = max(size, self.about['floor_bp'] * BASIS_POINT)
         lower, upper = self.about['lower'], self.about['upper']
         widths = self._widths(size / BASIS_POINT)
@@ -184,6 +185,8 @@ def artifact_file(
     return next((f for f in (here.joinpath(*parts), noted) if f.is_file()), noted)
 
 # %% ../../nbs/10_models/04_registry.ipynb #2373b395
+HALF_REGISTERED = 'is registered only by half, it has no digest and cannot serve; train again'
+
 _LOADED: dict[tuple[str, str, str], RegisteredModel] = {}
 
 
@@ -208,12 +211,14 @@ def load(
             )
         tags = _tags(settings, name, version)
         kind, registered = tags.get('kind', 'xgboost'), tags.get('digest')
+        if registered is None:
+            raise ValueError(f'{name} version {version} {HALF_REGISTERED}')
         raw = artifact_file(settings, found[0][0], forecaster_of(kind).file).read_bytes()
         model = RegisteredModel(raw, version, kind)
         if model.digest != registered:
             raise ValueError(
                 f'{name} version {version}: the file has digest {model.digest[:12]}, registered was '
-                f'{str(registered)[:12]}; it was changed'
+                f'{registered[:12]}; it was changed'
             )
         _LOADED[key] = model
     return _LOADED[key]
@@ -299,12 +304,11 @@ def register(
     )
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    version = str(client.create_model_version(name, source, run_id).version)
     digest = forecaster.digest
     shown = {'digest': digest, 'kind': forecaster.kind, **tags}
     shown |= {f'figure.{key}': value for key, value in figures.items()}
-    for key, value in shown.items():
-        client.set_model_version_tag(name, version, key, str(value))
+    texts = {key: str(value) for key, value in shown.items()}
+    version = str(client.create_model_version(name, source, run_id, tags=texts).version)
     client.set_registered_model_alias(name, 'challenger', version)
     log.info('%s: version %s registered as challenger, digest %s', name, version, digest[:12])
     return version, run_id
@@ -369,6 +373,8 @@ def models(
         settings, 'SELECT name, version, creation_time FROM model_versions ORDER BY name, version'
     ):
         tags = _tags(settings, name, str(version))
+        if 'digest' not in tags:
+            log.warning('%s version %s %s', name, version, HALF_REGISTERED)
         figures = {
             key.removeprefix('figure.'): float(value)
             for key, value in tags.items()
@@ -381,7 +387,7 @@ def models(
                 'aliases': aliases.get((name, version), []),
                 'created': iso(created_ms),
                 'digest': tags.get('digest', ''),
-                'verdict': tags.get('verdict', ''),
+                'verdict': tags.get('verdict', '') if 'digest' in tags else HALF_REGISTERED,
                 **dict(sorted(figures.items())),
             }
         )

@@ -106,13 +106,12 @@ class Plan(NamedTuple):
 
 # %% ../../nbs/13_system/00_plan.ipynb #26084fa6
 def beside(settings: Settings, folder: str) -> Settings:
-    "Return settings whose data lie in a folder of their own, and whose models stay where they are."
-    directory = Path(settings.data.directory)
-    registry = settings.training.registry_directory or str(directory.resolve())
+    "Return settings whose data and whose models lie in a folder of their own."
+    registry = settings.training.registry_directory
     return replace(
         settings,
-        data=replace(settings.data, directory=str(directory / folder)),
-        training=replace(settings.training, registry_directory=registry),
+        data=replace(settings.data, directory=str(Path(settings.data.directory) / folder)),
+        training=replace(settings.training, registry_directory=registry and str(Path(registry) / folder)),
     )
 
 # %% ../../nbs/13_system/00_plan.ipynb #d4845b9b

@@ -21,7 +21,7 @@ from crypto_rt.models.judgement import (
 )
 from crypto_rt.models.registry import RegisteredModel, registry_dir
 
-ROWS, FIRST_MS, STEP_MS = 12_000, 1_704_067_200_000, 300_000
+ROWS, FIRST_MS, STEP_MS = 20_000, 1_704_067_200_000, 300_000
 RULES = GateRules()
 
 
@@ -62,7 +62,7 @@ def test_quantiles_hold_in_every_decile_and_use_nothing_that_came_later() -> Non
     inside = pairs.realised_log_return.between(pairs.q05, pairs.q95)
     shares = inside.groupby(pd.qcut(pairs.volatility, 10, duplicates='drop'), observed=True).mean()
     assert shares.between(0.86, 0.94).all(), shares
-    cut = 9000
+    cut = 15_000
     changed = told.unseen.copy()
     changed.loc[cut:, 'target'] *= -7
     again = spoken(changed, 1, 300, 0.0).pairs

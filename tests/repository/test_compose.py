@@ -29,6 +29,7 @@ OURS = {
     'feature-store',
     'predictions',
     'reconcile',
+    'training',
     'news',
     'news-signals',
     'api',
@@ -127,7 +128,8 @@ def test_local_blocks_start_what_this_source_needs(source: str) -> None:
     there = [spec.name for spec in specs((ROOT / 'docker-compose.yml').read_text(), source)]
     assert (
         set(there)
-        == OURS - {'live': {'exchange'}, 'replay': {'backfill', 'reconcile'}, 'simulate': set()}[source]
+        == OURS
+        - {'live': {'exchange'}, 'replay': {'backfill', 'reconcile', 'training'}, 'simulate': set()}[source]
     )
 
 
