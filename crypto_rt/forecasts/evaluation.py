@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['COMPARED', 'REFERENCES', 'JUDGED_BY', 'BEYOND_DOUBT', 'evaluation_tables', 'evaluation_verdicts', 'candles_of_file',
+__all__ = ['COMPARED', 'REFERENCES', 'JUDGED_BY', 'BEYOND_DOUBT', 'evaluation_tables', 'evaluation_verdicts', 'read_markets',
            'series_of_file', 'evaluate_forecasts', 'report_lines']
 
 # %% ../../nbs/09_forecasts/20_evaluation.ipynb #fca76852
@@ -62,7 +62,7 @@ def evaluation_verdicts(compared: pd.DataFrame) -> list[str]:  # one for each ho
     return found
 
 # %% ../../nbs/09_forecasts/20_evaluation.ipynb #e1ac09ae
-def candles_of_file(
+def read_markets(
     path: Path | str,  # a candles file
     symbols: list[str] | None = None,  # which markets; None: the only one
     interval_seconds: int | None = None,  # None: what the file says
@@ -80,12 +80,12 @@ def candles_of_file(
 # %% ../../nbs/09_forecasts/20_evaluation.ipynb #0fcc7d30
 def series_of_file(
     path: Path | str,  # a candles file
-    symbols: list[str] | None = None,  # as of `candles_of_file`, like the others
+    symbols: list[str] | None = None,  # as of `read_markets`, like the others
     interval_seconds: int | None = None,
     absent: str = 'hole',
 ) -> list[CandleSeries]:
     "Return the markets of a file as columns."
-    return [candle_series(candles) for candles in candles_of_file(path, symbols, interval_seconds, absent)]
+    return [candle_series(candles) for candles in read_markets(path, symbols, interval_seconds, absent)]
 
 # %% ../../nbs/09_forecasts/20_evaluation.ipynb #fc1678ea
 def evaluate_forecasts(

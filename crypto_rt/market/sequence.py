@@ -161,7 +161,8 @@ class TradeSequence:
 
     def number(self, trades: Iterable[Trade]) -> tuple[list[Trade], list[EpochReset]]:
         "Return the trades with their epoch in the id, and the resets among them."
-        numbered, resets = [], []
+        numbered: list[Trade] = []
+        resets: list[EpochReset] = []
         for trade in trades:
             if trade.event_ms < self.reset_ms:
                 number = trade.trade_id + self.epoch_base - EPOCH_IDS

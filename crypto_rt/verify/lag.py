@@ -11,9 +11,9 @@ from ..core.messages import Candle
 from ..core.settings import Settings
 from ..features.indicators import indicators_of
 from ..forecasts.controls import LocationVerdict, judge_location, null_market
-from ..forecasts.path import CandleSeries, candle_series
+from ..forecasts.path import CandleSeries, candle_series, refuse_still_price
 from ..forecasts.scale_features import one_candle_returns
-from ..forecasts.evaluation import candles_of_file
+from ..forecasts.evaluation import read_markets
 from ..models.judgement import location_of, location_share
 from ..models.registry import BASIS_POINT
 from ..models.training import out_of_fold, training_frame
@@ -122,10 +122,11 @@ def verify_lag(
     interval_seconds: int | None = None,  # None: what the file says
 ) -> dict[str, Any]:
     "Return what becomes of every claim about the direction when a candle is skipped."
-    candles = candles_of_file(file, symbols, interval_seconds)[0]
+    candles = read_markets(file, symbols, interval_seconds)[0]
+    series = candle_series(candles)
+    refuse_still_price(series)
     trained, served = served_location(candles, horizon_candles, settings)
     champion = judge_location(served, trained, horizon_candles)
-    series = candle_series(candles)
     rivals = {
         name: judge_location(expected, series, horizon_candles)
         for name, expected in location_rivals(series).items()

@@ -16,7 +16,7 @@ from crypto_rt.forecasts.controls import (
     null_market,
     poisoned,
 )
-from crypto_rt.forecasts.evaluation import candles_of_file
+from crypto_rt.forecasts.evaluation import read_markets
 from crypto_rt.forecasts.path import CandleSeries
 from crypto_rt.forecasts.scale_features import one_candle_returns
 from crypto_rt.forecasts.targets import walk_forward
@@ -164,7 +164,7 @@ def test_what_would_be_served_is_flagged_when_it_is_bounce(
 
 def test_the_controls_see_the_first_half_and_what_is_served_is_the_second(tmp_path: Path) -> None:
     file = candles_file(tmp_path / 'candles.parquet', with_bounce(clustered_market(3000), 1))
-    series, served = served_location(candles_of_file(file)[0], 1, RIDGE)
+    series, served = served_location(read_markets(file)[0], 1, RIDGE)
     assert len(served) == len(series.close) and np.isnan(served[: len(served) // 2]).all()
     assert np.isfinite(served).sum() > 800 and not np.nan_to_num(served).any(), 'bounce is served as zero'
 
@@ -175,3 +175,13 @@ def test_the_controls_see_the_first_half_and_what_is_served_is_the_second(tmp_pa
 def test_twenty_of_twenty_on_real_candles(shared: Path, name: str) -> None:
     figures = verify_leaks(shared / f'data/canonical/candles/{name}.parquet', 20, seed=1)
     assert figures['planted_found'] == 20 and figures['accused'] == []
+
+
+def test_a_price_that_never_moves_is_refused_before_it_is_judged(tmp_path: Path) -> None:
+    series = clustered_market(600)
+    pegged = series._replace(**dict.fromkeys(('open', 'high', 'low', 'close'), np.ones(600)))
+    file = candles_file(tmp_path / 'candles.parquet', pegged)
+    with pytest.raises(ValueError, match='expected a price that moves, was 1 in all 600 candles'):
+        verify_leaks(file, 20)
+    with pytest.raises(ValueError, match='expected a price that moves, was 1 in all 600 candles'):
+        verify_lag(file, RIDGE)
