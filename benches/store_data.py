@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -36,7 +37,12 @@ def candle_frame(symbol: str, n: int, seed: int) -> pd.DataFrame:
             buy_volume=np.round(volume * rng.uniform(0, 1, n), 8),
         ).items()
     }
-    whole = dict(
+    defaults = {
+        field.name: field.default
+        for field in msgspec.structs.fields(Candle)
+        if field.default is not msgspec.NODEFAULT
+    }
+    whole = defaults | dict(
         symbol=symbol,
         interval_seconds=60,
         revision=0,

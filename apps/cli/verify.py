@@ -243,7 +243,8 @@ def lag(
 
     figures = verify_lag(
         candles_file(candles, 'lag'),
-        horizon_candles,
+        settings_of(context),
+        horizon_candles=horizon_candles,
         seed=seed,
         symbols=symbols_in(symbols) if symbols else None,
         interval_seconds=interval,

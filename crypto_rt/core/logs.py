@@ -93,9 +93,14 @@ def stamped(
     line: str,
     service: str,
     at_ms: int,  # when it came
+    form: str = 'text',  # or json
 ) -> str:
     "Return a line that says when and who, unless it says so already."
-    return line if _HAS_TIME.match(line) else f'{iso(at_ms)} - {service} - {line}'
+    if _HAS_TIME.match(line):
+        return line
+    if form == 'json':
+        return json.dumps({'time': iso(at_ms), 'service': service, 'message': line})
+    return f'{iso(at_ms)} - {service} - {line}'
 
 # %% ../../nbs/00_core/09_logs.ipynb #73f1d1b8
 class ServiceLog:
@@ -106,8 +111,9 @@ class ServiceLog:
         file: Path,
         most_bytes: int,  # of a file
         files: int,  # that are kept beside the newest
+        form: str = 'text',  # or json
     ):
-        self.service = file.stem
+        self.service, self.form = file.stem, form
         self.handler = RotatingFileHandler(
             file,
             maxBytes=most_bytes,
@@ -121,7 +127,7 @@ class ServiceLog:
         "Write lines at the end."
         at_ms = now_ms()
         for line in lines:
-            text = stamped(line, self.service, at_ms)
+            text = stamped(line, self.service, at_ms, self.form)
             self.handler.handle(logging.makeLogRecord({'msg': text, 'levelno': logging.INFO}))
 
     def close(self) -> None:

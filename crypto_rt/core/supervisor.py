@@ -76,11 +76,13 @@ class Supervisor:
         echo: bool = True,  # whether to print what services say
         log_bytes: int = 20_000_000,  # of a service's file of lines
         log_files: int = 4,  # of them that are kept beside the newest
+        log_format: str = 'text',  # or json
     ):
         self.plan, self.env, self.fills, self.log_dir, self.main = list(plan), dict(env), fills, log_dir, main
         self.until_idle, self.pauses, self.give_up, self.echo = until_idle, pauses, give_up, echo
         self.logs = {
-            spec.name: ServiceLog(log_dir / f'{spec.name}.log', log_bytes, log_files) for spec in plan
+            spec.name: ServiceLog(log_dir / f'{spec.name}.log', log_bytes, files=log_files, form=log_format)
+            for spec in plan
         }
         self.children: dict[str, Child] = {}  # that run now
         self.due: dict[str, float] = {spec.name: 0.0 for spec in plan}  # to start, and from when on

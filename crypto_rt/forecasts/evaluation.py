@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from ..core.durable_files import atomic_path
+from ..core.messages import Candle
 from ..core.settings import TrainingSettings
 from .comparison import comparison_table
 from .path import CandleSeries, candle_series
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['COMPARED', 'REFERENCES', 'JUDGED_BY', 'BEYOND_DOUBT', 'evaluation_tables', 'evaluation_verdicts', 'series_of_file',
-           'evaluate_forecasts', 'report_lines']
+__all__ = ['COMPARED', 'REFERENCES', 'JUDGED_BY', 'BEYOND_DOUBT', 'evaluation_tables', 'evaluation_verdicts', 'read_markets',
+           'series_of_file', 'evaluate_forecasts', 'report_lines']
 
 # %% ../../nbs/09_forecasts/20_evaluation.ipynb #fca76852
 COMPARED = ('combined', 'xgboost', 'har')
@@ -61,22 +62,30 @@ def evaluation_verdicts(compared: pd.DataFrame) -> list[str]:  # one for each ho
     return found
 
 # %% ../../nbs/09_forecasts/20_evaluation.ipynb #e1ac09ae
-def series_of_file(
+def read_markets(
     path: Path | str,  # a candles file
     symbols: list[str] | None = None,  # which markets; None: the only one
     interval_seconds: int | None = None,  # None: what the file says
     absent: str = 'hole',  # or 'empty': the maker leaves out windows without trades
-) -> list[CandleSeries]:
-    "Return the markets of a file; `ValueError` that lists them where none is named and there are several."
+) -> list[list[Candle]]:  # of each market, oldest first
+    "Return the candles of a file; `ValueError` that lists them where none is named and there are several."
     there = candle_symbols(path, symbols)
     has = f'{Path(path).name} has candles of {", ".join(there)}'
     if symbols is None and len(there) > 1:
         raise ValueError(f'{has}; name them with --symbols')
     if missing := sorted(set(symbols or ()) - set(there)):
         raise ValueError(f'{has}, and none of {", ".join(missing)}')
-    return [
-        candle_series(read_candles(path, symbol, interval_seconds, absent)) for symbol in symbols or there
-    ]
+    return [list(read_candles(path, symbol, interval_seconds, absent)) for symbol in symbols or there]
+
+# %% ../../nbs/09_forecasts/20_evaluation.ipynb #0fcc7d30
+def series_of_file(
+    path: Path | str,  # a candles file
+    symbols: list[str] | None = None,  # as of `read_markets`, like the others
+    interval_seconds: int | None = None,
+    absent: str = 'hole',
+) -> list[CandleSeries]:
+    "Return the markets of a file as columns."
+    return [candle_series(candles) for candles in read_markets(path, symbols, interval_seconds, absent)]
 
 # %% ../../nbs/09_forecasts/20_evaluation.ipynb #fc1678ea
 def evaluate_forecasts(

@@ -9,9 +9,9 @@ import fcntl
 import hashlib
 import json
 import numpy as np
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from ..core.durable_files import append_line
 from .quantiles import QUANTILES
 from crypto_rt.forecasts.scores import (
     coverage_by_bin,
@@ -146,13 +146,14 @@ class TrialLog:
                 and trial.from_ms < each['until_ms']
             ]
             number = 1 + max([0, *(each['number'] for each in overlapping)])
-            _append(out, {'kind': 'trial', 'at_ms': at_ms, 'number': number, **trial._asdict()})
+            line = {'kind': 'trial', 'at_ms': at_ms, 'number': number, **trial._asdict()}
+            append_line(out, json.dumps(line).encode())
             return number
 
     def note(self, verdict: Mapping[str, Any], at_ms: int) -> None:
         "Add what came of a trial."
         with self._locked() as out:
-            _append(out, {'kind': 'verdict', 'at_ms': at_ms, **verdict})
+            append_line(out, json.dumps({'kind': 'verdict', 'at_ms': at_ms, **verdict}).encode())
 
     @contextmanager
     def _locked(self) -> Iterator[Any]:
@@ -164,16 +165,6 @@ class TrialLog:
 
 def _key(trial: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(trial[name] for name in ('stream', 'candidate', 'champion', 'from_ms'))
-
-
-def _append(out: Any, line: Mapping[str, Any]) -> None:
-    if out.seek(0, os.SEEK_END):
-        out.seek(-1, os.SEEK_END)
-        if out.read(1) != b'\n':  # the last line was torn by a crash
-            out.write(b'\n')
-    out.write(json.dumps(line).encode() + b'\n')
-    out.flush()
-    os.fsync(out.fileno())
 
 # %% ../../nbs/09_forecasts/13_gate.ipynb #adb2691c
 COVERAGE_LOW, COVERAGE_HIGH = 0.885, 0.915  # of the 90 % interval, in each decile of volatility

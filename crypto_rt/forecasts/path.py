@@ -12,7 +12,7 @@ from .targets import log_returns
 from typing import NamedTuple
 
 # %% auto #0
-__all__ = ['CandleSeries', 'candle_series', 'forward_sum', 'realised_variance', 'uniqueness']
+__all__ = ['CandleSeries', 'candle_series', 'refuse_still_price', 'forward_sum', 'realised_variance', 'uniqueness']
 
 # %% ../../nbs/09_forecasts/01_path.ipynb #fd2f0a3d
 class CandleSeries(NamedTuple):
@@ -59,6 +59,15 @@ def candle_series(
     symbol, seconds = kinds.pop()
     start_ms, *columns = table.T.copy()
     return CandleSeries(symbol, seconds, start_ms.astype(np.int64), *columns)
+
+# %% ../../nbs/09_forecasts/01_path.ipynb #f399b073
+def refuse_still_price(series: CandleSeries) -> None:
+    "`ValueError` where the price never moves: there is nothing to learn, and nothing to judge by."
+    if len(series.close) and np.ptp(series.close) == 0:
+        raise ValueError(
+            f'{series.symbol}: expected a price that moves, was {series.close[0]:g} in all '
+            f'{len(series.close)} candles'
+        )
 
 # %% ../../nbs/09_forecasts/01_path.ipynb #0365ad5d
 def forward_sum(

@@ -125,7 +125,7 @@ class EpochReset(NamedTuple):
     "The ids of a market have begun again."
 
     first_id: int  # the first id seen of the new epoch, with the epoch in it
-    before_id: int  # the contiguous id of the epoch before
+    before_id: int  # the newest id seen of the epoch before
     event_ms: int  # when that first trade happened
 
     @property
@@ -161,7 +161,8 @@ class TradeSequence:
 
     def number(self, trades: Iterable[Trade]) -> tuple[list[Trade], list[EpochReset]]:
         "Return the trades with their epoch in the id, and the resets among them."
-        numbered, resets = [], []
+        numbered: list[Trade] = []
+        resets: list[EpochReset] = []
         for trade in trades:
             if trade.event_ms < self.reset_ms:
                 number = trade.trade_id + self.epoch_base - EPOCH_IDS
@@ -169,7 +170,8 @@ class TradeSequence:
                 number = trade.trade_id + self.epoch_base
                 if self._goes_back(number, trade.event_ms):
                     number += EPOCH_IDS
-                    resets.append(self._begin_epoch(number, trade.event_ms))
+                    before = max([self.ids.newest_id, *(known.trade_id for known in numbered)])
+                    resets.append(self._begin_epoch(number, trade.event_ms, before))
                 elif self.ids.contiguous_id is None or number > self.ids.contiguous_id:
                     self.newest_ms = max(self.newest_ms or 0, trade.event_ms)
             if number != trade.trade_id:
@@ -205,8 +207,8 @@ class TradeSequence:
             return False
         return through - number >= 10 or event_ms > self.newest_ms + 1000
 
-    def _begin_epoch(self, first_id: int, event_ms: int) -> EpochReset:
-        reset = EpochReset(first_id, self.contiguous_id, event_ms)
+    def _begin_epoch(self, first_id: int, event_ms: int, before_id: int) -> EpochReset:
+        reset = EpochReset(first_id, before_id, event_ms)
         self.former, self.ids = self.ids, IdSequence(first_id - 1)
         self.reset_ms = self.newest_ms = event_ms
         return reset

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['FIRST_T', 'series_of_candles', 'location_of', 'Spoken', 'spoken', 'served_shape', 'beside_baseline',
+__all__ = ['FIRST_T', 'series_of_candles', 'location_of', 'location_share', 'Spoken', 'spoken', 'served_shape', 'beside_baseline',
            'beside_champion', 'Judgement', 'judge_training']
 
 # %% ../../nbs/10_models/11_judgement.ipynb #46c91631
@@ -58,6 +58,13 @@ def location_of(
         return judge_location(aligned, series, steps)
     except ValueError:
         return None
+
+# %% ../../nbs/10_models/11_judgement.ipynb #f6f4c4fd
+def location_share(
+    verdict: LocationVerdict | None,  # as `location_of` gives it
+) -> float:  # 1: it is served; 0: the forecast stands around zero
+    "Return how much of an expected return is believed."
+    return 1.0 if verdict is not None and verdict.word == 'skill' and not verdict.is_echo else 0.0
 
 # %% ../../nbs/10_models/11_judgement.ipynb #730441c1
 class Spoken(NamedTuple):

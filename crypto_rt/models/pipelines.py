@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['pipeline', 'run_pipeline']
+__all__ = ['pipeline', 'PipelineFailed', 'run_pipeline']
 
 # %% ../../nbs/10_models/06_pipelines.ipynb #e7fbab8c
 def pipeline(name: str) -> Path:
     "Return a notebook of `pipelines/`."
     return package_file(f'pipelines/{name}.ipynb')
+
+# %% ../../nbs/10_models/06_pipelines.ipynb #17306dee
+class PipelineFailed(ValueError):
+    "A notebook that ended with an error, and how far it came."
+
+    def __init__(self, why: str, executed: Path):
+        super().__init__(f'{why} (the executed notebook is {executed})')
+        self.executed = executed
 
 # %% ../../nbs/10_models/06_pipelines.ipynb #67299385
 def run_pipeline(
@@ -26,7 +34,7 @@ def run_pipeline(
     parameters: Mapping[str, Any],  # literals, by the names of the cell tagged `parameters`
     progress: bool = True,
 ) -> dict[str, Any]:  # what its last cell shows as application/json
-    "Execute a notebook by papermill; `ValueError` with its last error when it fails."
+    "Execute a notebook by papermill; `PipelineFailed` with its last error when it fails."
     import papermill
 
     known = papermill.inspect_notebook(str(notebook))
@@ -46,7 +54,7 @@ def run_pipeline(
             cwd='.',
         )
     except papermill.PapermillExecutionError as error:
-        raise ValueError(f'{error.evalue} (the executed notebook is {executed})') from None
+        raise PipelineFailed(error.evalue, Path(executed)) from None
     shown = [
         out.data['application/json']
         for cell in done.cells

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping
+from ..core.durable_files import append_line
 from ..core.settings import Settings
 from ..core.times import now_ms
 from crypto_rt.models.registry import (
@@ -45,15 +45,8 @@ def promotions(
 
 # %% ../../nbs/10_models/05_promotion.ipynb #f38e2e15
 def _note(settings: Settings, line: Mapping[str, Any]) -> None:
-    file = registry_dir(settings) / 'promotions.jsonl'
-    with file.open('a+b') as out:
-        if out.seek(0, os.SEEK_END):
-            out.seek(-1, os.SEEK_END)
-            if out.read(1) != b'\n':  # the last line was torn by a crash
-                out.write(b'\n')
-        out.write(json.dumps(line).encode() + b'\n')
-        out.flush()
-        os.fsync(out.fileno())
+    with (registry_dir(settings) / 'promotions.jsonl').open('a+b') as out:
+        append_line(out, json.dumps(line).encode())
 
 # %% ../../nbs/10_models/05_promotion.ipynb #c8b8b2aa
 def champions_before(lines: Iterable[Mapping[str, Any]]) -> list[str | None]:

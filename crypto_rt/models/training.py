@@ -336,7 +336,8 @@ def train(
     interval_seconds: int | None = None,  # else the one that is stored
     horizon_seconds: int | None = None,  # else that of the settings
     progress: bool = True,
-) -> dict[str, Any]:  # name, version, digest, verdict, figures, suspicious, executed
+    # model, version, digest, verdict, figures, suspicious, promote, why, interval_seconds, horizon_seconds, executed
+) -> dict[str, Any]:
     "Train a model by `pipelines/train.ipynb` and register it as challenger."
     if symbol is None and len(settings.data.symbols) > 1:
         raise ValueError(
@@ -369,4 +370,9 @@ def train(
     summary = run_pipeline(pipeline('train'), executed, parameters, progress)
     attach(settings, summary['run_id'], executed)
     log.info('%s: version %s: %s', name, summary['version'], summary['verdict'])
-    return {**summary, 'executed': str(executed)}
+    return {
+        **summary,
+        'interval_seconds': interval,
+        'horizon_seconds': horizon,
+        'executed': str(executed),
+    }

@@ -5,13 +5,12 @@
 # %% ../../nbs/10_models/12_training_runs.ipynb #477757cf
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from ..core.durable_files import FileInUse, lock_file
 from ..core.settings import Settings, environment, replace_environment
+from .pipelines import PipelineFailed
 from .promotion import promote
 from .registry import attach, experiment_id, mlflow_client, model_name, registry_dir
 from .training import train
@@ -28,18 +27,13 @@ def training_lock(settings: Settings) -> Iterator[None]:
     "Let one training at a time into a registry; `ValueError` names the process that is in."
     folder = registry_dir(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / 'training.lock').open('a+') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise ValueError(
-                f'process {lock.read().strip() or "?"} is training a model of {folder}; wait until it has '
-                'ended, or end it'
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    try:
+        lock = lock_file(folder / 'training.lock')
+    except FileInUse as error:
+        raise ValueError(
+            f'process {error.process} is training a model of {folder}; wait until it has ended, or end it'
+        ) from None
+    with lock:
         yield
 
 # %% ../../nbs/10_models/12_training_runs.ipynb #82489044
@@ -77,6 +71,8 @@ def training_run(
         was_killed = not isinstance(error, Exception) or isinstance(error, ChildProcessError)
         why = _first_line(error) or 'it was interrupted'
         _close_run(settings, run_id, status='KILLED' if was_killed else 'FAILED', why=why)
+        if isinstance(error, PipelineFailed):
+            _keep_report(settings, run_id, error)
         raise
     else:
         if client.get_run(run_id).info.status == 'RUNNING':
@@ -94,26 +90,27 @@ def _close_run(settings: Settings, run_id: str, status: str, why: str) -> None:
         client = mlflow_client(settings)
         client.set_tag(run_id, 'why', why)
         client.set_terminated(run_id, status)
-        if report := re.search(r'\(the executed notebook is (.+\.ipynb)\)', why):
-            attach(settings, run_id, report[1])
     except Exception as error:  # what ended the training is the news, and is raised; this is told beside it
         log.warning('MLflow run %s could not be marked %s: %s', run_id, status, _first_line(error))
+
+
+def _keep_report(settings: Settings, run_id: str, failed: PipelineFailed) -> None:
+    try:
+        attach(settings, run_id, failed.executed)
+    except Exception as error:  # likewise
+        log.warning('MLflow run %s did not get %s: %s', run_id, failed.executed, _first_line(error))
 
 # %% ../../nbs/10_models/12_training_runs.ipynb #f6fa2af0
 def promote_as_told(
     settings: Settings,
     symbol: str,
-    summary: Mapping[str, Any],  # what `train` returned: model, version, and promote, why from its gate
+    summary: Mapping[str, Any],  # what `train` returned: its key, version, and promote, why from its gate
 ) -> bool:  # whether it serves now
     "Promote a trained model where its gate says so and `[training] auto_promote` lets it."
     if not (settings.training.auto_promote and summary.get('promote', False)):
         return False
-    name = summary['model']
-    key = re.search(r'_(\d+)s_(\d+)s$', name)
-    if key is None:
-        raise ValueError(f'expected a model named as by model_name, was {name!r}')
-    why = str(summary.get('why') or summary.get('verdict') or 'the gate let it in')
-    promote(settings, symbol, int(key[1]), int(key[2]), version=summary['version'], why=why)
+    key = (symbol, summary['interval_seconds'], summary['horizon_seconds'])
+    promote(settings, *key, version=summary['version'], why=summary['why'])
     return True
 
 # %% ../../nbs/10_models/12_training_runs.ipynb #fecf8ab4

@@ -112,4 +112,4 @@ def status_words(status: TrainingStatus) -> str:
     parts += [f'{name} was skipped: {why}' for name, why in sorted(status.skipped.items())]
     parts += [f'{run.symbol} failed {run.failures} times in a row' for run in past if run.failures > 1]
     parts.append(f'next {iso(status.next_ms)}' if status.next_ms else 'none is planned')
-    return 'training: ' + '; '.join(parts)
+    return 'scheduled training: ' + '; '.join(parts)

@@ -51,6 +51,7 @@ def follow_context(
 
     threading.Thread(target=fill_inbox, name='context', daemon=True).start()
     if not begun.wait(seconds):
+        stop.set()
         raise ConnectionError(
             f'topics of the leader and the news could not be followed at {settings.kafka.broker} within '
             f'{seconds:g} s'

@@ -5,12 +5,11 @@
 # %% ../../nbs/13_system/00_plan.ipynb #58136e14
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from ..core.durable_files import FileInUse, lock_file
 from ..core.settings import RunSettings, SECRETS, Settings, environment, to_env
 from msgspec.structs import replace
 from pathlib import Path
@@ -53,25 +52,19 @@ def claim(
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / 'lock').open('a+')
+        lock = lock_file(folder / 'lock')
+    except FileInUse as error:
+        raise ValueError(
+            f'data directory {folder} is in use by process {error.process}; stop it, or name another with '
+            '--data-dir'
+        ) from None
     except OSError as error:
         raise ValueError(
             f'data directory {folder} cannot be used: {error.strerror}; name a folder that can be '
             'written to with --data-dir'
         ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        raise ValueError(
-            f'data directory {folder} is in use by process {lock.read().strip() or "?"}; stop it, or '
-            'name another with --data-dir'
-        ) from None
     if identity is not None:
         record_identity(folder, dict(identity))
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
     return lock
 
 # %% ../../nbs/13_system/00_plan.ipynb #e7520df8

@@ -151,6 +151,7 @@ def up(
         until_idle=plan.until_idle,
         log_bytes=settings.data.log_bytes,
         log_files=settings.data.log_files,
+        log_format=settings.data.log_format,
     )
     sys.stdout.write(f'crypto-rt: {plan.note}; data in {settings.data.directory}\n')
     stops: list[int] = []

@@ -6,31 +6,67 @@
 from __future__ import annotations
 
 import numpy as np
+from collections.abc import Sequence
+from ..core.messages import Candle
+from ..core.settings import Settings
+from ..features.indicators import indicators_of
 from ..forecasts.controls import LocationVerdict, judge_location, null_market
-from ..forecasts.evaluation import series_of_file
-from ..forecasts.path import CandleSeries
+from ..forecasts.path import CandleSeries, candle_series, refuse_still_price
 from ..forecasts.scale_features import one_candle_returns
+from ..forecasts.evaluation import read_markets
+from ..models.judgement import location_of, location_share
+from ..models.registry import BASIS_POINT
+from ..models.training import out_of_fold, training_frame
 from pathlib import Path
 from typing import Any
 
 from .leaks import walked
 
 # %% auto #0
-__all__ = ['location_rivals', 'with_bounce', 'planted_locations', 'verify_lag']
+__all__ = ['MOST_TRAINED', 'location_rivals', 'served_location', 'with_bounce', 'planted_locations', 'verify_lag']
 
 # %% ../../nbs/12_verify/21_lag.ipynb #dc6c37f1
 def location_rivals(
     series: CandleSeries,
 ) -> dict[str, np.ndarray]:  # (n,) log returns, nan where there is none
-    "Return forecasts of the next return that anyone would try first, and the champion's."
+    "Return forecasts of the next return that anyone would try first."
     returns = one_candle_returns(series)
     sums = np.cumsum(np.pad(returns, (12, 0)))
     return {
-        'champion': np.zeros(len(returns)),
         'reversal': -0.1 * returns,
         'momentum': 0.01 * (sums[12:] - sums[:-12]),
         'line': walked(series),
     }
+
+# %% ../../nbs/12_verify/21_lag.ipynb #2e03b2a3
+MOST_TRAINED = 20_000  # candles, the newest ones
+
+
+def served_location(
+    candles: Sequence[Candle],  # of one symbol and interval, oldest first
+    steps: int,  # horizon in candles
+    settings: Settings,  # [training]
+) -> tuple[CandleSeries, np.ndarray]:  # the candles, and (n,) log returns; nan but in the later half
+    "Return the expected returns that a training would serve, by what the controls said of those before them."
+    import pandas as pd
+
+    candles = [c for c in candles[-MOST_TRAINED:] if not (c.is_partial or c.is_unproven)]
+    series, interval = candle_series(candles), candles[0].interval_seconds
+    fields = ('symbol', 'interval_seconds', 'start_ms', 'available_ms')
+    rows = [{**{name: getattr(c, name) for name in fields}, 'close': float(c.close)} for c in candles]
+    made = indicators_of(candles)
+    features = pd.DataFrame(
+        [{'start_ms': x.start_ms, 'warm_up': x.warm_up, 'is_partial': x.is_partial} | x.values for x in made]
+    )
+    frame = training_frame(pd.DataFrame(rows), features, interval, steps * interval)
+    known = {'symbol', 'interval_seconds', 'start_ms', 'available_ms', 'close', 'target'}
+    names = [str(name) for name in frame if name not in known]
+    unseen = out_of_fold(frame, names, steps, settings)
+    half = len(unseen) // 2
+    share = location_share(location_of(unseen[: half - steps], series, steps))
+    later = unseen[half:]
+    served = pd.Series(share * later.expected.to_numpy() * BASIS_POINT, index=later.start_ms)
+    return series, served.reindex(series.start_ms).to_numpy()
 
 # %% ../../nbs/12_verify/21_lag.ipynb #73c182e9
 def with_bounce(
@@ -79,22 +115,26 @@ def _figures(verdict: LocationVerdict) -> dict[str, Any]:
 
 def verify_lag(
     file: Path | str,  # a candles file
+    settings: Settings,  # [training]: what would be served
     horizon_candles: int = 1,
     seed: int = 0,
     symbols: list[str] | None = None,  # the first of these, else of the file's
     interval_seconds: int | None = None,  # None: what the file says
 ) -> dict[str, Any]:
     "Return what becomes of every claim about the direction when a candle is skipped."
-    series = series_of_file(file, symbols, interval_seconds)[0]
+    candles = read_markets(file, symbols, interval_seconds)[0]
+    series = candle_series(candles)
+    refuse_still_price(series)
+    trained, served = served_location(candles, horizon_candles, settings)
+    champion = judge_location(served, trained, horizon_candles)
     rivals = {
         name: judge_location(expected, series, horizon_candles)
         for name, expected in location_rivals(series).items()
     }
     planted = {
-        name: judge_location(expected, candles, 1)
-        for name, (candles, expected) in planted_locations(series, seed).items()
+        name: judge_location(expected, market, 1)
+        for name, (market, expected) in planted_locations(series, seed).items()
     }
-    champion = rivals['champion']
     flagged = champion.is_echo or champion.word == 'bounce'
     echo = planted['echo']
     right = echo.is_echo and echo.word != 'skill' and all(planted[w].word == w for w in ('bounce', 'skill'))
@@ -109,6 +149,7 @@ def verify_lag(
         'bounce_flagged': planted['bounce'].word == 'bounce',
         'skill_recognised': planted['skill'].word == 'skill',
         'champion_flagged': bool(flagged),
+        'champion': _figures(champion),
         'survivors': [name for name, verdict in rivals.items() if verdict.word == 'skill'],
         'rivals': {name: _figures(verdict) for name, verdict in rivals.items()},
         'planted': {name: _figures(verdict) for name, verdict in planted.items()},

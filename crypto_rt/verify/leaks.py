@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ..core.progress import with_progress
 from ..forecasts.controls import information_coefficient, looks_ahead, null_market
 from ..forecasts.evaluation import series_of_file
-from ..forecasts.path import CandleSeries
+from ..forecasts.path import CandleSeries, refuse_still_price
 from ..forecasts.scale_features import one_candle_returns, scale_features
 from ..forecasts.targets import walk_forward
 from pathlib import Path
@@ -276,6 +276,7 @@ def verify_leaks(
         raise ValueError(f'--plant must be 1 or more, was {plant}')
     whole = series_of_file(file, symbols, interval_seconds)[0]
     series = CandleSeries(*whole[:2], *(column[-MOST_CANDLES:] for column in whole[2:]))
+    refuse_still_price(series)
     rng = np.random.default_rng(seed)
     starts = [fold.test.start for fold in walk_forward(len(series.close), FOLDS, HORIZON)]
     kinds = [LEAKS[place] for _ in range(-(-plant // len(LEAKS))) for place in rng.permutation(len(LEAKS))]

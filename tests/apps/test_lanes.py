@@ -91,7 +91,10 @@ SLEEP = Sleep()
 
 
 def is_running(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it may end between two questions
+        return False
 
 
 def test_a_large_list_is_the_same_as_a_small_one(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crypto_rt.core.settings import load_settings
 from crypto_rt.forecasts.controls import (
     POISONS,
     information_coefficient,
@@ -15,14 +16,16 @@ from crypto_rt.forecasts.controls import (
     null_market,
     poisoned,
 )
+from crypto_rt.forecasts.evaluation import read_markets
 from crypto_rt.forecasts.path import CandleSeries
 from crypto_rt.forecasts.scale_features import one_candle_returns
 from crypto_rt.forecasts.targets import walk_forward
-from crypto_rt.verify.lag import planted_locations, verify_lag, with_bounce
+from crypto_rt.verify.lag import planted_locations, served_location, verify_lag, with_bounce
 from crypto_rt.verify.leaks import FOLDS, HORIZON, LEAKS, honest_signals, plant_leak, verify_leaks, walked
 from tests.forecasts.markets import candles_file, clustered_market, rows_of
 from tests.repeat import many
 
+RIDGE = load_settings(env={}, training={'forecaster': 'ridge'})
 COLUMNS = ('open', 'high', 'low', 'close', 'volume', 'trade_count')
 
 
@@ -144,8 +147,26 @@ def test_the_commands_figures(tmp_path: Path) -> None:
     file = candles_file(tmp_path / 'candles.parquet', clustered_market(3000))
     leaks = verify_leaks(file, 20, seed=4)
     assert leaks['ok'] and leaks['planted_found'] == leaks['planted'] == 20 and leaks['false_alarms'] == 0
-    lag = verify_lag(file)
+    lag = verify_lag(file, RIDGE)
     assert lag['ok'] and lag['echo_flagged'] and lag['bounce_flagged'] and not lag['champion_flagged']
+
+
+def test_what_would_be_served_is_flagged_when_it_is_bounce(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bouncing = with_bounce(clustered_market(3000), 1)
+    file = candles_file(tmp_path / 'candles.parquet', bouncing)
+    believed = -0.1 * one_candle_returns(bouncing)
+    monkeypatch.setattr('crypto_rt.verify.lag.served_location', lambda *_: (bouncing, believed))
+    figures = verify_lag(file, RIDGE)
+    assert figures['champion_flagged'] and figures['champion']['word'] == 'bounce' and not figures['ok']
+
+
+def test_the_controls_see_the_first_half_and_what_is_served_is_the_second(tmp_path: Path) -> None:
+    file = candles_file(tmp_path / 'candles.parquet', with_bounce(clustered_market(3000), 1))
+    series, served = served_location(read_markets(file)[0], 1, RIDGE)
+    assert len(served) == len(series.close) and np.isnan(served[: len(served) // 2]).all()
+    assert np.isfinite(served).sum() > 800 and not np.nan_to_num(served).any(), 'bounce is served as zero'
 
 
 @pytest.mark.parametrize(
@@ -154,3 +175,13 @@ def test_the_commands_figures(tmp_path: Path) -> None:
 def test_twenty_of_twenty_on_real_candles(shared: Path, name: str) -> None:
     figures = verify_leaks(shared / f'data/canonical/candles/{name}.parquet', 20, seed=1)
     assert figures['planted_found'] == 20 and figures['accused'] == []
+
+
+def test_a_price_that_never_moves_is_refused_before_it_is_judged(tmp_path: Path) -> None:
+    series = clustered_market(600)
+    pegged = series._replace(**dict.fromkeys(('open', 'high', 'low', 'close'), np.ones(600)))
+    file = candles_file(tmp_path / 'candles.parquet', pegged)
+    with pytest.raises(ValueError, match='expected a price that moves, was 1 in all 600 candles'):
+        verify_leaks(file, 20)
+    with pytest.raises(ValueError, match='expected a price that moves, was 1 in all 600 candles'):
+        verify_lag(file, RIDGE)

@@ -57,6 +57,14 @@ def test_evidence_rarely_reaches_its_mark_at_any_time(kind: str) -> None:
     assert reached / tries <= 0.05
 
 
+def test_one_great_day_is_worth_no_more_than_a_good_one() -> None:
+    "A stake is below half the money and a gain at most one unit, however far a single day goes."
+    for great in (1e-2, 1.0, 1e9):
+        evidence = e_process(np.r_[np.full(40, 1e-4), great])
+        assert evidence[-1] <= 1.49 * evidence[-2] + 1e-12
+    assert e_process(np.r_[np.full(40, 1e-4), -1e9]).min() > 0
+
+
 def test_looking_once_at_a_usual_level_each_day_would_not_do() -> None:
     "What the e-process is for: a t-test that is looked at every day errs far more often than it says."
     tries, reached = 300, 0

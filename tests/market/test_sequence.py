@@ -3,7 +3,7 @@
 import pytest
 
 from crypto_rt.core.messages import Trade
-from crypto_rt.market.sequence import TradeSequence
+from crypto_rt.market.sequence import EPOCH_IDS, TradeSequence
 
 START = 1_762_776_000_000
 
@@ -37,3 +37,12 @@ def test_an_id_that_goes_back_while_time_goes_on_is_a_new_book():
         trade_id=1, price='1', quantity='1', side='buy', order_type='limit', event_ms=START + 60_000
     )
     assert [reset.epoch for reset in sequence.number([later])[1]] == [1]
+
+
+def test_a_reset_tells_the_newest_id_before_it_though_it_comes_in_the_same_batch():
+    sequence = TradeSequence(100)
+    batch = trades(101, 102) + [
+        Trade(trade_id=3, price='1', quantity='1', side='buy', order_type='limit', event_ms=START + 60_000)
+    ]
+    _, (reset,) = sequence.number(batch)
+    assert (reset.before_id, reset.first_id) == (102, 3 + EPOCH_IDS)

@@ -10,6 +10,7 @@ from typer.main import get_command
 from apps.cli.app import app
 from crypto_rt.core.messages import TOPICS
 from crypto_rt.core.settings import SECTIONS
+from crypto_rt.models.forecasters import FORECASTERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,3 +77,10 @@ def test_every_topic_has_a_row_and_a_schema() -> None:
     assert {
         p.name.removesuffix('.schema.json') for p in (ROOT / 'data_contracts').glob('*.schema.json')
     } == set(TOPICS)
+
+
+def test_every_kind_of_model_is_named_where_one_chooses_it() -> None:
+    settings, page = ((ROOT / path).read_text() for path in ('settings.ini', 'docs/training.md'))
+    line = next(line for line in settings.splitlines() if line.startswith('# kind of model: '))
+    assert set(re.findall(r'\w+', line.partition(':')[2])) - {'or'} == set(FORECASTERS)
+    assert [kind for kind in FORECASTERS if f'`{kind}`' not in page] == []

@@ -194,6 +194,16 @@ def test_no_unresolved_merge() -> None:
     assert not slips(r'^\s*"?(<{7}|>{7}|={7}$)( |$|\\n)')
 
 
+def test_every_module_of_the_package_has_its_page() -> None:
+    "nbdev leaves the module of a page that was moved or removed; it would be a second truth."
+    lost = []
+    for module in (ROOT / 'crypto_rt').rglob('*.py'):
+        page = re.search(r'File to edit: (\S+\.ipynb)', module.read_text())
+        if page and not (module.parent / page[1]).is_file():
+            lost.append(str(module.relative_to(ROOT)))
+    assert lost == []
+
+
 def test_the_files_that_begin_first_are_there() -> None:
     assert [name for name in LONGEST if not (ROOT / name).is_file()] == []
 

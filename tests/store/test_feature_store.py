@@ -310,3 +310,13 @@ print(json.dumps([name for name in ('pandas', 'duckdb', 'pyarrow', 'talib', 'qui
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_the_frames_of_the_benches_are_rows_of_the_store(tmp_path):
+    from benches.store_data import candle_frame, indicator_frame
+
+    store = open_feature_store(load_settings('/dev/null', env={}, data={'directory': str(tmp_path)}))
+    for name, frame in (('candles', candle_frame), ('technical_indicators', indicator_frame)):
+        open_group(store, name).insert(frame('BTC/USD', 50, 1))
+        assert len(open_group(store, name).read()) == 50
+    store.close()
